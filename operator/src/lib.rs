@@ -1,0 +1,1 @@
+//! The control path of Chaperone.
