@@ -1,1 +1,12 @@
-//! The contract of Chaperone.
+//! The contract of Chaperone: what users write (`AgentPolicy`, `ClusterAgentPolicy`, `AuditSink`), what the operator and the sidecar say to
+//! each other (`control`), what the sidecar decides by (`snapshot`), and what it leaves as evidence (`record`).
+//!
+//! Owns every type that crosses a boundary. Refuses sockets, files, clocks and kube clients: everything here is a function of
+//! values. Invariant: parsed values are valid; what could be invalid is refused where it is parsed.
+
+pub mod control;
+pub mod detect;
+pub mod pod;
+pub mod record;
+pub mod resources;
+pub mod snapshot;

@@ -1,0 +1,132 @@
+//! What operator and sidecar say to each other over the control stream. See ARCHITECTURE.md, "What the parts say to each other".
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    pod::PodIdentity,
+    snapshot::{Revision, Snapshot},
+};
+
+/// Seconds between two heartbeats on the stream.
+pub const HEARTBEAT_SECONDS: u64 = 10;
+/// Seconds of silence after which the sidecar gives a stream up: three heartbeats.
+pub const STREAM_SILENCE_SECONDS: u64 = 30;
+/// Longest line on the stream, in bytes. A snapshot of 1,000 rules of 2 KiB fits; what is longer is refused.
+pub const MAX_MESSAGE_BYTES: usize = 4 * 1024 * 1024;
+
+/// One line of the stream `GET /v1/stream`.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(tag = "type", rename_all = "camelCase")]
+pub enum ControlMessage {
+    /// Everything the sidecar runs by. Replaces what came before.
+    Config {
+        /// The settings.
+        config: Box<PodConfig>,
+    },
+    /// The operator is alive.
+    Heartbeat,
+}
+
+/// Everything one sidecar runs by.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct PodConfig {
+    /// Revision of the snapshot.
+    pub revision: Revision,
+    /// Who this pod is, as the API server says.
+    pub identity: PodIdentity,
+    /// Policies.
+    pub snapshot: Snapshot,
+    /// Where records go. Empty: the spool keeps them.
+    pub sinks: Vec<SinkConfig>,
+    /// PEM certificates that upstreams may chain to, besides the Mozilla roots, and that agents trust too.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub extra_roots: String,
+}
+
+/// One sink with its credentials resolved.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct SinkConfig {
+    /// Name of the `AuditSink`.
+    pub name: String,
+    /// What kind of sink.
+    pub target: SinkTarget,
+}
+
+/// What kind of sink, with its settings.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Eq)]
+#[serde(tag = "type", rename_all = "camelCase")]
+pub enum SinkTarget {
+    /// Standard output of the sidecar.
+    Stdout,
+    /// A file. In a cluster: a plain name inside the spool volume. For `chaperone run`: any path.
+    File {
+        /// Where.
+        path: String,
+    },
+    /// HTTP POST of newline-delimited JSON.
+    #[serde(rename_all = "camelCase")]
+    Http {
+        /// Endpoint.
+        url: String,
+        /// Bearer token.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        bearer: Option<String>,
+        /// Client certificate chain and key, PEM.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        client_cert: Option<String>,
+        /// Client key, PEM.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        client_key: Option<String>,
+        /// PEM roots besides the Mozilla ones.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        ca_bundle: Option<String>,
+        /// Most records in one batch.
+        batch_size: u32,
+    },
+}
+
+impl std::fmt::Debug for SinkTarget {
+    /// Never prints credentials.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Stdout => f.write_str("Stdout"),
+            Self::File { path } => f.debug_struct("File").field("path", path).finish(),
+            Self::Http {
+                url, batch_size, ..
+            } => f
+                .debug_struct("Http")
+                .field("url", url)
+                .field("batch_size", batch_size)
+                .finish_non_exhaustive(),
+        }
+    }
+}
+
+/// Body of `POST /v1/acks`.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Ack {
+    /// The revision that this is about.
+    pub revision: Revision,
+    /// Whether the sidecar runs it now.
+    pub accepted: bool,
+    /// Why not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// Body of `POST /v1/certificates`.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct CertificateRequest {
+    /// PKCS#10 request, PEM. Only its public key is used.
+    pub csr: String,
+}
+
+/// Answer to `POST /v1/certificates`.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct CertificateResponse {
+    /// PEM: the pod's intermediate, then Chaperone's root.
+    pub chain: String,
+}

@@ -1,0 +1,376 @@
+//! The audit record, version `chaperone.dev/v1`: what Chaperone leaves as evidence.
+//!
+//! An [`Event`] is what the data path knows; a [`Record`] is an event in its place in a stream's hash chain. One record is one line of
+//! JSON. Invariant: values that a mask or a built-in secret detector finds, `Authorization`, cookies and API keys never stand in a record in clear: whoever
+//! builds an event has masked it.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{pod::PodIdentity, resources::Mode, snapshot::Revision};
+
+/// Value of a record's `v`.
+pub const RECORD_VERSION: &str = "chaperone.dev/v1";
+
+/// One line of evidence: an event in its place in a stream.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Record {
+    /// Version of this format: `chaperone.dev/v1`.
+    pub v: String,
+    /// Stream that the record belongs to: a UUID, one per pod and sidecar.
+    pub stream: String,
+    /// Place in the stream, from 0, without gaps.
+    pub seq: u64,
+    /// SHA-256 of the previous record's line as written, without its newline, in lower-case hex; 64 zeros for the first.
+    pub prev: String,
+    /// When the event was complete: RFC 3339, UTC, microseconds.
+    pub time: String,
+    /// What happened.
+    #[serde(flatten)]
+    pub event: Event,
+}
+
+/// What happened. `kind` tells which fields are there.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Event {
+    /// What kind of event this is.
+    pub kind: EventKind,
+    /// Whose event it is.
+    pub agent: AgentRef,
+    /// Where the agent meant to go.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub destination: Option<DestinationInfo>,
+    /// What it meant to do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operation: Option<OperationInfo>,
+    /// What Chaperone decided, and by which policy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decision: Option<DecisionInfo>,
+    /// The HTTP exchange.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http: Option<HttpInfo>,
+    /// The DNS query.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dns: Option<DnsInfo>,
+    /// Traffic that Chaperone did not read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gap: Option<GapInfo>,
+    /// What opened a stream.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub open: Option<OpenInfo>,
+    /// What closed a stream.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub close: Option<CloseInfo>,
+    /// Which policies took effect.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<ConfigInfo>,
+    /// What was masked, by mask and detector.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub masked: Vec<MaskedInfo>,
+    /// Hints for correlation that the agent itself sent. Never authority.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<SessionInfo>,
+    /// How long it took.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timing: Option<Timing>,
+    /// What went wrong, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+impl Event {
+    /// An event of this kind and agent with nothing else in it.
+    #[must_use]
+    pub fn new(kind: EventKind, agent: AgentRef) -> Self {
+        Self {
+            kind,
+            agent,
+            destination: None,
+            operation: None,
+            decision: None,
+            http: None,
+            dns: None,
+            gap: None,
+            open: None,
+            close: None,
+            config: None,
+            masked: Vec::new(),
+            session: None,
+            timing: None,
+            error: None,
+        }
+    }
+}
+
+/// What kind of event a record is about.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum EventKind {
+    /// A stream begins.
+    #[serde(rename = "stream.open")]
+    StreamOpen,
+    /// The sidecar's container restarted and continues the stream.
+    #[serde(rename = "stream.resume")]
+    StreamResume,
+    /// A stream ends in good order.
+    #[serde(rename = "stream.close")]
+    StreamClose,
+    /// Other policies took effect.
+    #[serde(rename = "config")]
+    Config,
+    /// One HTTP request and its response.
+    #[serde(rename = "http")]
+    Http,
+    /// One DNS query.
+    #[serde(rename = "dns")]
+    Dns,
+    /// A connection or datagram flow that Chaperone did not read: passed or refused.
+    #[serde(rename = "gap")]
+    Gap,
+    /// A connection that ended before any operation: upstream unreachable, handshake failed, malformed bytes.
+    #[serde(rename = "connection")]
+    Connection,
+}
+
+/// Whose event it is. The stream's first record has the full identity.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct AgentRef {
+    /// Namespace.
+    pub namespace: String,
+    /// Pod.
+    pub pod: String,
+    /// Service account.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub service_account: String,
+}
+
+impl From<&PodIdentity> for AgentRef {
+    fn from(identity: &PodIdentity) -> Self {
+        Self {
+            namespace: identity.namespace.clone(),
+            pod: identity.pod.clone(),
+            service_account: identity.service_account.clone(),
+        }
+    }
+}
+
+/// Where the agent meant to go.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct DestinationInfo {
+    /// Name that the agent used: Host, SNI, or a name that the resolver gave this address for. Absent where there was none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// Address that the agent connected to.
+    pub ip: String,
+    /// Port.
+    pub port: u16,
+    /// Server name of the TLS ClientHello.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sni: Option<String>,
+}
+
+/// What the agent meant to do.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct OperationInfo {
+    /// Protocol: http, tls, tcp, udp, icmp, dns.
+    pub protocol: String,
+    /// HTTP method, DNS query type, or `connect`.
+    pub verb: String,
+    /// URL, name asked, or `address:port`.
+    pub resource: String,
+}
+
+/// Allow or Deny, as it took effect.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// It passed.
+    Allow,
+    /// It was refused.
+    Deny,
+}
+
+/// What Chaperone decided, and by what.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct DecisionInfo {
+    /// What happened.
+    pub action: Outcome,
+    /// True when a policy in mode Audit would have denied what passed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub would_deny: bool,
+    /// Whether the pod was in Audit or Enforce.
+    pub mode: Mode,
+    /// Policy that decided (`namespace/name`, or `name` of a cluster policy). Absent: the default, or a built-in rule.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<String>,
+    /// Rule that decided. Absent: the policy's default action.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<String>,
+    /// Revision of the snapshot that decided.
+    pub revision: Revision,
+    /// Why, as a word of a closed list: rule, default, evaluation-error, host-mismatch, malformed, opaque, and so on.
+    pub reason: String,
+    /// What the agent was told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+}
+
+/// One HTTP exchange.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct HttpInfo {
+    /// Method.
+    pub method: String,
+    /// URL as the agent meant it, masked.
+    pub url: String,
+    /// Status that the agent received. Absent: none was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<u16>,
+    /// Bytes of the request's body.
+    pub request_bytes: u64,
+    /// Bytes of the response's body as the upstream sent it.
+    pub response_bytes: u64,
+    /// False when the exchange ended before the response was complete.
+    pub complete: bool,
+    /// Content type of the response.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content_type: Option<String>,
+    /// Request headers, masked; from level Request on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_headers: Option<BTreeMap<String, String>>,
+    /// Request body, masked, cut at maxBodyBytes; from level Request on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_body: Option<BodyInfo>,
+    /// Response headers, masked; at level RequestResponse.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub response_headers: Option<BTreeMap<String, String>>,
+    /// Response body, masked, cut at maxBodyBytes; at level RequestResponse.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub response_body: Option<BodyInfo>,
+}
+
+/// A body, or its beginning.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct BodyInfo {
+    /// The text, where the bytes are UTF-8.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+    /// The bytes in base64, where they are not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base64: Option<String>,
+    /// True when the body was longer than what is kept.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub truncated: bool,
+}
+
+/// One DNS query.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct DnsInfo {
+    /// Name asked.
+    pub name: String,
+    /// Type asked: A, AAAA, and so on.
+    pub query_type: String,
+    /// Response code: NOERROR, NXDOMAIN, and so on.
+    pub rcode: String,
+    /// Addresses answered, at most 16.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub answers: Vec<String>,
+}
+
+/// Traffic that Chaperone did not read.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct GapInfo {
+    /// Why it was not read, as a word of a closed list: passthrough, api-server, pinned-client, unverifiable-upstream, opaque, datagram, quic.
+    pub reason: String,
+    /// More, in words: how to close the gap.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+    /// Bytes from the agent, where known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sent_bytes: Option<u64>,
+    /// Bytes to the agent, where known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub received_bytes: Option<u64>,
+}
+
+/// What opened (or resumed) a stream.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct OpenInfo {
+    /// Full identity of the pod.
+    pub identity: PodIdentity,
+    /// Version of the sidecar.
+    pub version: String,
+}
+
+/// What closed a stream.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct CloseInfo {
+    /// Records in the stream, this one included.
+    pub records: u64,
+    /// Why: terminated, command-ended.
+    pub reason: String,
+}
+
+/// Which policies took effect.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct ConfigInfo {
+    /// Revision of the snapshot.
+    pub revision: Revision,
+    /// Audit or Enforce.
+    pub mode: Mode,
+    /// The policies: `namespace/name@generation`, or `name@generation` of a cluster policy.
+    pub policies: Vec<String>,
+}
+
+/// What one detector of one mask found.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct MaskedInfo {
+    /// Name of the mask; `builtin` for secrets that are always masked in records.
+    pub mask: String,
+    /// Detector or custom pattern.
+    pub detector: String,
+    /// How many times.
+    pub count: u64,
+}
+
+/// Hints for correlation that a Claude client sends.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct SessionInfo {
+    /// `x-claude-code-session-id`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// `x-claude-code-agent-id`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent_id: Option<String>,
+    /// `x-client-request-id`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<String>,
+}
+
+/// How long it took, in microseconds.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Timing {
+    /// From the first byte of the operation to its end.
+    pub total_us: u64,
+    /// From the request's head being sent upstream to the response's head.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upstream_us: Option<u64>,
+    /// Deciding.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decide_us: Option<u64>,
+}

@@ -1,0 +1,380 @@
+//! `AgentPolicy` and `ClusterAgentPolicy`: what agents may do.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::detect::{Builtin, CustomPattern, MaskWith};
+
+/// Longest `when` expression, in bytes. CEL's evaluator recurses: a longer chain of terms could exhaust the stack.
+pub const MAX_WHEN_BYTES: usize = 2048;
+/// Largest `maxBodyBytes`, in bytes: what one record may hold of one body.
+pub const MAX_BODY_BYTES: u32 = 262_144;
+/// `maxBodyBytes` where a policy does not say, in bytes.
+pub const DEFAULT_BODY_BYTES: u32 = 65_536;
+
+/// Spec of an `AgentPolicy`.
+#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[kube(
+    group = "chaperone.dev",
+    version = "v1alpha1",
+    kind = "AgentPolicy",
+    plural = "agentpolicies",
+    singular = "agentpolicy",
+    shortname = "agp",
+    category = "chaperone",
+    namespaced,
+    status = "PolicyStatus",
+    derive = "PartialEq",
+    doc = "AgentPolicy says what the agents it selects in its namespace may do: rules on their traffic, masks on what comes back, and how much of it is recorded.",
+    printcolumn(name = "Mode", type_ = "string", json_path = ".spec.mode"),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].status"
+    ),
+    printcolumn(name = "Pods", type_ = "integer", json_path = ".status.pods.selected"),
+    printcolumn(
+        name = "Applied",
+        type_ = "integer",
+        json_path = ".status.pods.applied"
+    ),
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    )
+)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AgentPolicySpec {
+    /// Labels of the pods that this policy applies to. Empty or absent: every injected pod of the namespace.
+    #[serde(default)]
+    pub selector: LabelSelector,
+    /// Audit (the default) records what the rules would have denied and lets it pass; Enforce denies it.
+    #[serde(default)]
+    pub mode: Mode,
+    /// What happens to an operation that no rule matches: Allow (the default) or Deny.
+    #[serde(default)]
+    pub default_action: Action,
+    /// Rules, each with a name that records and refusals cite. Order does not matter: any matching Deny wins.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub rules: Vec<PolicyRule>,
+    /// Masks on text that comes back to the agent. What they find never reaches a record in clear either.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 20))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub masks: Vec<Mask>,
+    /// How TLS is treated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Tls>,
+    /// How much is recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audit: Option<Audit>,
+}
+
+/// Spec of a `ClusterAgentPolicy`: an `AgentPolicySpec` plus the namespaces it reaches.
+#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[kube(
+    group = "chaperone.dev",
+    version = "v1alpha1",
+    kind = "ClusterAgentPolicy",
+    plural = "clusteragentpolicies",
+    singular = "clusteragentpolicy",
+    shortname = "cagp",
+    category = "chaperone",
+    status = "PolicyStatus",
+    derive = "PartialEq",
+    doc = "ClusterAgentPolicy is an AgentPolicy for agents in all namespaces that it selects. What it denies, no AgentPolicy can allow.",
+    printcolumn(name = "Mode", type_ = "string", json_path = ".spec.mode"),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].status"
+    ),
+    printcolumn(name = "Pods", type_ = "integer", json_path = ".status.pods.selected"),
+    printcolumn(
+        name = "Applied",
+        type_ = "integer",
+        json_path = ".status.pods.applied"
+    ),
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    )
+)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ClusterAgentPolicySpec {
+    /// Labels of the namespaces whose pods this policy may select. Empty or absent: every namespace that Chaperone audits.
+    #[serde(default)]
+    pub namespace_selector: LabelSelector,
+    /// Labels of the pods that this policy applies to. Empty or absent: every injected pod of the selected namespaces.
+    #[serde(default)]
+    pub selector: LabelSelector,
+    /// Audit (the default) records what the rules would have denied and lets it pass; Enforce denies it.
+    #[serde(default)]
+    pub mode: Mode,
+    /// What happens to an operation that no rule matches: Allow (the default) or Deny. A Deny here can only be lifted by an Allow rule of a ClusterAgentPolicy.
+    #[serde(default)]
+    pub default_action: Action,
+    /// Rules, each with a name that records and refusals cite. Order does not matter: any matching Deny wins.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub rules: Vec<PolicyRule>,
+    /// Masks on text that comes back to the agent. What they find never reaches a record in clear either.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 20))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub masks: Vec<Mask>,
+    /// How TLS is treated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Tls>,
+    /// How much is recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audit: Option<Audit>,
+}
+
+/// Whether denials happen or are only recorded.
+#[derive(
+    Serialize,
+    Deserialize,
+    JsonSchema,
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+)]
+pub enum Mode {
+    /// Record what would have been denied; deny nothing.
+    #[default]
+    Audit,
+    /// Deny what the rules deny.
+    Enforce,
+}
+
+/// What a rule or a default says of an operation.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Action {
+    /// The operation may pass.
+    #[default]
+    Allow,
+    /// The operation is refused.
+    Deny,
+}
+
+/// A protocol that a rule can be about.
+#[derive(
+    Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// One HTTP request, in clear text or inside intercepted TLS.
+    Http,
+    /// A TLS connection that passes unread: a passthrough host or the API server of the cluster.
+    Tls,
+    /// A TCP connection of a protocol that Chaperone does not read.
+    Tcp,
+    /// A UDP flow other than DNS and QUIC.
+    Udp,
+    /// ICMP and ICMPv6 messages.
+    Icmp,
+}
+
+impl Protocol {
+    /// The name in policies and records.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Tls => "tls",
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+            Self::Icmp => "icmp",
+        }
+    }
+}
+
+/// One rule: if the operation is one of `on` and `when` is true, the action applies.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(
+    validation = Rule::new("!has(self.on) || !has(self.on.protocols) || !self.on.protocols.exists(p, p == 'udp' || p == 'icmp') || (!has(self.when) && has(self.on.hosts))").message("a rule on udp or icmp is enforced by the packet filter: it needs on.hosts (addresses or CIDRs) and cannot have when")
+)]
+pub struct PolicyRule {
+    /// Name of the rule, unique in the policy: lower case letters, digits and dashes. Records and refusals cite it.
+    #[schemars(
+        length(min = 1, max = 63),
+        regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
+    )]
+    pub name: String,
+    /// Which operations the rule is about. Absent: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on: Option<On>,
+    /// A CEL expression that must be true for the rule to apply, such as `http.method == "DELETE"`. Absent: true. Variables:
+    /// agent, destination, operation, and http where the operation is an HTTP request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 2048))]
+    pub when: Option<String>,
+    /// Allow or Deny.
+    pub action: Action,
+    /// What the agent is told when the rule denies. One sentence that says what to do instead helps it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 500))]
+    pub message: Option<String>,
+}
+
+/// Which operations a rule is about. Every list that is given must contain the operation.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct On {
+    /// Protocols: http (requests), tls (connections that pass unread), tcp (connections of unknown protocols), udp, icmp.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 5))]
+    pub protocols: Vec<Protocol>,
+    /// Destinations: a name (`api.example.com`), names below a domain (`*.example.com`), everything (`*`), an address, or a CIDR (`10.0.0.0/8`).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100), inner(length(min = 1, max = 253)))]
+    pub hosts: Vec<String>,
+    /// Destination ports.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 50), inner(range(min = 1, max = 65535)))]
+    pub ports: Vec<u16>,
+    /// HTTP methods, in upper case. Only for http.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = 20),
+        inner(length(min = 1, max = 32), regex(pattern = r"^[A-Z][A-Z-]*$"))
+    )]
+    pub methods: Vec<String>,
+}
+
+/// What is masked in text that comes back to the agent.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(
+    validation = Rule::new("(has(self.detectors) && size(self.detectors) > 0) || (has(self.patterns) && size(self.patterns) > 0)").message("a mask needs at least one entry in detectors or patterns")
+)]
+pub struct Mask {
+    /// Name of the mask, unique in the policy: lower case letters, digits and dashes.
+    #[schemars(
+        length(min = 1, max = 63),
+        regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
+    )]
+    pub name: String,
+    /// Which responses are masked, by host and port. Absent: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on: Option<MaskOn>,
+    /// Built-in detectors.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 6))]
+    pub detectors: Vec<Builtin>,
+    /// Your own patterns.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 20))]
+    pub patterns: Vec<CustomPattern>,
+    /// What replaces a match: Redact (the default) or Last4.
+    #[serde(default)]
+    pub with: MaskWith,
+}
+
+/// Which responses a mask is about.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct MaskOn {
+    /// Destinations, written as in a rule.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100), inner(length(min = 1, max = 253)))]
+    pub hosts: Vec<String>,
+    /// Destination ports.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 50), inner(range(min = 1, max = 65535)))]
+    pub ports: Vec<u16>,
+}
+
+/// How TLS is treated.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Tls {
+    /// Server names whose TLS passes unread, each connection a recorded gap: a name or `*.example.com`. For clients that accept one certificate only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100), inner(length(min = 1, max = 253)))]
+    pub passthrough: Vec<String>,
+}
+
+/// How much is recorded.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Audit {
+    /// Metadata (the default): who, what, where, decision, sizes, timing. Request: also request headers and body. RequestResponse: also response headers and body.
+    #[serde(default)]
+    pub level: Level,
+    /// Most bytes of one body that a record keeps, 0 to 262144.
+    #[serde(default = "default_body_bytes")]
+    #[schemars(range(min = 0, max = 262_144))]
+    pub max_body_bytes: u32,
+}
+
+impl Default for Audit {
+    fn default() -> Self {
+        Self {
+            level: Level::default(),
+            max_body_bytes: DEFAULT_BODY_BYTES,
+        }
+    }
+}
+
+fn default_body_bytes() -> u32 {
+    DEFAULT_BODY_BYTES
+}
+
+/// How much of an operation a record holds.
+#[derive(
+    Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord,
+)]
+pub enum Level {
+    /// Who, what, where, decision, sizes and timing.
+    #[default]
+    Metadata,
+    /// Also request headers and body.
+    Request,
+    /// Also response headers and body.
+    RequestResponse,
+}
+
+/// What the operator reports about a policy.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct PolicyStatus {
+    /// The generation that this status is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// Ready: the policy compiles and every selected pod runs it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    pub conditions: Vec<Condition>,
+    /// Pods that the policy selects, and how many of them run it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pods: Option<PodCounts>,
+    /// Short hash of the spec that the counts are about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<String>,
+}
+
+/// Pods that a policy selects and that run it.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct PodCounts {
+    /// Injected pods that the policy selects.
+    pub selected: i32,
+    /// Selected pods whose sidecar acknowledged the current revision.
+    pub applied: i32,
+}
