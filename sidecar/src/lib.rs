@@ -1,1 +1,9 @@
-//! The data path of Chaperone.
+//! The data path of Chaperone: it captures what leaves a pod, reads it, decides by policy, masks what comes back and records all of it.
+//!
+//! [`connection`] tells the story of one connection; every other module does one thing for it.
+
+pub mod authority;
+pub mod detect;
+pub mod prefixed;
+pub mod splice;
+pub mod trust;

@@ -1,5 +1,10 @@
 //! `AgentPolicy` and `ClusterAgentPolicy`: what agents may do.
 
+// `KubeSchema` repeats each struct inside a function, where `pub` reaches nothing.
+#![allow(unreachable_pub)]
+// Printer columns repeat `type_`, which clippy takes for one attribute given twice.
+#![allow(clippy::duplicated_attributes)]
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
