@@ -3,6 +3,7 @@
 //! [`connection`] tells the story of one connection; every other module does one thing for it.
 
 pub mod authority;
+pub mod capture;
 pub mod detect;
 pub mod prefixed;
 pub mod splice;

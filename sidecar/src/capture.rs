@@ -1,0 +1,166 @@
+//! Capture: the kernel rules that bring every byte a pod sends to the sidecar,
+//! and the sockets that live with those rules.
+//!
+//! Owns the `inet chaperone` nftables table, the reader of its packet log, the
+//! original destination of a redirected connection, and the sockets that may
+//! leave directly. It runs no binary and links no C library: messages are
+//! encoded here and sent over netlink.
+//!
+//! Refuses to decide anything about a connection; that is for its callers.
+//!
+//! Invariant: the table is replaced in one atomic batch and belongs to the
+//! network namespace, not to this process. There is no moment without rules
+//! while they are replaced, and when the sidecar dies they stay: a dead sidecar
+//! means no network. Both IP families are always covered, because a family
+//! left out because it looked unused would be the way out once it is not.
+
+mod batch;
+mod encode;
+mod netlink;
+mod nflog;
+mod packet;
+mod render;
+mod ruleset;
+mod socket;
+
+pub use batch::{CaptureError, install, remove};
+pub use nflog::{DatagramGap, GapCounters, GapReader};
+pub use packet::Transport;
+pub use ruleset::{Action, Chain, ChainKind, Hook, Match, Policy, Reject, Rule, Ruleset, ruleset};
+pub use socket::{DIAL_TIMEOUT, OriginalDst, OriginalDstError, dial, original_dst, set_mark};
+
+use ipnet::IpNet;
+
+/// Firewall mark (`SO_MARK`) of the sidecar's own sockets: "Chap" in ASCII.
+///
+/// Worth nothing alone: a container with `CAP_NET_RAW` can set it, so rules ask
+/// for [`SIDECAR_UID`] as well.
+pub const EGRESS_MARK: u32 = 0x4368_6170;
+
+/// User id that the sidecar's process runs as, and no other container may.
+pub const SIDECAR_UID: u32 = 64_646;
+
+/// Port that redirected TCP connections arrive at.
+pub const TCP_PORT: u16 = 15_001;
+
+/// Port that redirected DNS arrives at, over UDP and TCP.
+pub const DNS_PORT: u16 = 15_053;
+
+/// Port of health and metrics, for the kubelet and Prometheus alone.
+pub const HEALTH_PORT: u16 = 15_020;
+
+/// NFLOG group (`nfnetlink_log`) that gaps are logged to. Groups are per
+/// network namespace, so nothing else in a pod competes for it.
+pub const LOG_GROUP: u16 = 1_536;
+
+/// What happens to datagrams that the sidecar can't read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CaptureMode {
+    /// They pass; the first packet of each flow is logged. QUIC is refused all
+    /// the same, so that clients fall back to TCP, which can be read.
+    Audit,
+    /// They are logged and refused unless a destination is in
+    /// [`CaptureConfig::allowed`].
+    Enforce,
+}
+
+/// Who may leave directly. A packet needs both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exempt {
+    /// Firewall mark that the packet's socket carries.
+    pub mark: u32,
+    /// User id that owns the packet's socket, as seen by the user namespace
+    /// that owns the network namespace.
+    pub uid: u32,
+}
+
+/// Ports that the sidecar listens on, in the captured network namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ports {
+    /// Redirected TCP.
+    pub tcp: u16,
+    /// Redirected DNS, UDP and TCP.
+    pub dns: u16,
+    /// Health and metrics.
+    pub health: u16,
+}
+
+impl Default for Ports {
+    fn default() -> Self {
+        Self {
+            tcp: TCP_PORT,
+            dns: DNS_PORT,
+            health: HEALTH_PORT,
+        }
+    }
+}
+
+/// A destination that policy opens for traffic that can't be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AllowedDatagram {
+    /// Addresses, IPv4 or IPv6.
+    pub network: IpNet,
+    /// What may go there.
+    pub protocol: AllowedProtocol,
+}
+
+/// Protocol of an [`AllowedDatagram`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AllowedProtocol {
+    /// UDP to ports `first..=last`. Port 443 (QUIC) stays refused.
+    Udp {
+        /// Lowest port.
+        first: u16,
+        /// Highest port, at least `first`.
+        last: u16,
+    },
+    /// ICMP for an IPv4 network, ICMPv6 for an IPv6 network.
+    Icmp,
+}
+
+/// Everything the rules depend on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CaptureConfig {
+    /// What happens to datagrams that can't be read.
+    pub mode: CaptureMode,
+    /// Destinations open in [`CaptureMode::Enforce`]; at most
+    /// [`MAX_ALLOWED`] entries.
+    pub allowed: Vec<AllowedDatagram>,
+    /// The sidecar's ports.
+    pub ports: Ports,
+    /// Who leaves directly. `None` when the sidecar dials from another network
+    /// namespace, so that nothing in this one leaves unread.
+    pub exempt: Option<Exempt>,
+    /// NFLOG group that gaps go to.
+    pub log_group: u16,
+}
+
+/// Most entries of [`CaptureConfig::allowed`]. Three rules each, about 2 KiB
+/// together, so a full batch stays within the netlink send buffer that any
+/// system grants (416 KiB).
+pub const MAX_ALLOWED: usize = 128;
+
+impl CaptureConfig {
+    /// The rules of a pod whose sidecar shares its network namespace.
+    pub fn pod(mode: CaptureMode) -> Self {
+        Self {
+            mode,
+            allowed: Vec::new(),
+            ports: Ports::default(),
+            exempt: Some(Exempt {
+                mark: EGRESS_MARK,
+                uid: SIDECAR_UID,
+            }),
+            log_group: LOG_GROUP,
+        }
+    }
+
+    /// The rules of a network namespace that nothing leaves directly: the
+    /// sidecar listens in it and dials from another one.
+    pub fn isolated(mode: CaptureMode) -> Self {
+        Self {
+            exempt: None,
+            ..Self::pod(mode)
+        }
+    }
+}
