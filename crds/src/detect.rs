@@ -1,7 +1,59 @@
-//! Detectors: what a mask looks for.
+//! Detectors: what a mask looks for, and where it is found in text.
+//!
+//! Owns the detector types of the API, the check of custom patterns ([`check_pattern`]), the compiled set of a pod
+//! ([`CompiledMasks`]) and the search ([`Scan`]). Refuses streams, buffers and replacement: those belong to the sidecar.
+//!
+//! Invariant: every answer is a pure function of the bytes *so far* that more bytes cannot change. A detector that needs more
+//! bytes to be sure says [`Found::Undecided`] and names the first byte that it may still want, so masking a text cut anywhere
+//! gives the same result as masking it whole.
+//!
+//! # What is found
+//! Text is searched as it is on the wire. A detector's left edge may follow a byte that is no letter, digit or `_`, or one of the
+//! escapes `\n \t \r \b \f \uXXXX` (JSON) and `%XX` (URLs), which end in letters and digits but separate words.
+//!
+//! | detector | found | not found |
+//! |---|---|---|
+//! | `email` | ASCII addresses with a dotted domain; the at sign also as `%40`, `\u0040`, `&#64;`; a plus also as `%2B`, `\u002b` | other characters in escapes, quoted or non-ASCII local parts, `user@localhost` |
+//! | `creditCard` | 13 to 19 digits that begin with 2 to 6 (the payment industry's ranges, ISO/IEC 7812) and pass Luhn, in groups of three or more with single spaces or dashes | other separators, single spaced digits |
+//! | `usSsn` | `AAA-GG-SSSS` in issued ranges | other separators, or none |
+//! | `awsAccessKey` | `AKIA` or `ASIA` and 16 capitals or digits | secret access keys, which have no shape of their own |
+//! | `privateKey` | PEM private keys, also with escaped line breaks, up to END however far; a BEGIN line that no key follows is left alone | keys that are not PEM |
+//! | `jwt` | three to five base64url parts whose header is JSON with an `alg` | tokens without a signature part; headers that do not begin with `{"` |
+//! | `apiToken` | `sk-ant-`, `ghp_` and its kin, `github_pat_`, `xoxb-` and its kin | other vendors' |
+//!
+//! Text inside base64, HTML entities, double percent-encoding, UTF-16 or split over several JSON strings (a model's deltas) is not
+//! decoded.
+
+mod bytes;
+mod compile;
+mod custom;
+mod digits;
+mod email;
+mod jwt;
+mod pattern;
+mod pem;
+mod scan;
+mod tail;
+mod tokens;
+
+pub use compile::{BUILTIN_MASK, CompiledMasks, MaskError, Rule};
+pub use pattern::{
+    MAX_PATTERN_CHARS, MAX_PATTERN_MATCH_BYTES, PATTERN_NFA_LIMIT_BYTES, PatternError,
+    check_pattern,
+};
+pub use scan::{Found, Match, Scan};
+pub use tail::{Skip, Tail};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+/// Bytes before the search position that detectors read to find a left edge; a caller that drops older bytes must keep these.
+/// The longest is a JSON escape, `\uXXXX`, and one byte before it.
+pub const LOOK_BEHIND_BYTES: usize = 8;
+
+/// Most bytes that an undecided candidate can reach back from the end of the text: the bound of a token (`jwt`) and of a custom
+/// pattern's match. Longer tokens are decided at the bound and dropped to their end.
+pub const MAX_UNDECIDED_BYTES: usize = 4096;
 
 /// A built-in detector.
 #[derive(
@@ -23,6 +75,20 @@ pub enum Builtin {
     Jwt,
 }
 
+impl Builtin {
+    /// Name as users write it, and as records and placeholders cite it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Builtin::Email => "email",
+            Builtin::CreditCard => "creditCard",
+            Builtin::UsSsn => "usSsn",
+            Builtin::AwsAccessKey => "awsAccessKey",
+            Builtin::PrivateKey => "privateKey",
+            Builtin::Jwt => "jwt",
+        }
+    }
+}
+
 /// A pattern of the user's own.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -33,7 +99,7 @@ pub struct CustomPattern {
         regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
     )]
     pub name: String,
-    /// Regular expression in RE2 syntax: no back-references, no look-around. Its matches must have a bounded length.
+    /// Regular expression in RE2 syntax: no back-references, no look-around. Its matches must have a bounded length ({1,64}, not + or *), at most 4096 bytes, and at least one byte. \d, \w and \b are ASCII; ^ and $ are refused, since text is searched as it streams. Text is searched as it is on the wire: in JSON a line break is the two characters \n, so a leading \b does not match there.
     #[schemars(length(min = 1, max = 512))]
     pub pattern: String,
 }
@@ -44,6 +110,7 @@ pub enum MaskWith {
     /// `[masked:DETECTOR]`.
     #[default]
     Redact,
-    /// All but the last four letters and digits become `*`; separators stay.
+    /// All but the last four letters and digits become `*`; separators stay. Values with fewer than eight letters and digits become
+    /// `*` whole. Private keys, and tokens longer than 4096 bytes, are redacted.
     Last4,
 }

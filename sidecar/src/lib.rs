@@ -6,6 +6,7 @@ pub mod authority;
 pub mod capture;
 pub mod detect;
 pub mod http1;
+pub mod mask;
 pub mod prefixed;
 pub mod splice;
 pub mod trust;

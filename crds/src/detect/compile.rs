@@ -1,0 +1,207 @@
+//! From masks to what searches for them.
+
+use std::sync::{Arc, LazyLock};
+
+use super::custom::Custom;
+use super::digits::Digits;
+use super::email::Sign;
+use super::pattern::{PatternError, parse};
+use super::tokens::{Secret, Tokens};
+use super::{Builtin, Found, MaskWith};
+use crate::resources::policy::Mask;
+
+/// Name of the mask that finds secrets in records, whatever policy says.
+pub const BUILTIN_MASK: &str = "builtin";
+
+/// Name of the detector of vendors' API tokens, which only [`BUILTIN_MASK`] has.
+const API_TOKEN: &str = "apiToken";
+
+/// Why masks do not compile.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MaskError {
+    /// One pattern is refused.
+    #[error("mask \"{mask}\", {error}")]
+    Pattern {
+        /// Name of the mask.
+        mask: String,
+        /// What is wrong.
+        error: PatternError,
+    },
+    /// The patterns are sound, but too large together.
+    #[error(
+        "the custom patterns of all masks are too large together ({0}); use fewer of them, or smaller repetition counts"
+    )]
+    TooLarge(String),
+}
+
+/// One detector of one mask.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// Name of the mask.
+    pub mask: Arc<str>,
+    /// Name of the detector or of the custom pattern.
+    pub detector: Arc<str>,
+    /// What replaces its matches.
+    pub with: MaskWith,
+}
+
+/// All masks that apply to a text, compiled into one search. Immutable; shared by all streams.
+#[derive(Debug, Default)]
+pub struct CompiledMasks {
+    rules: Vec<Rule>,
+    tokens: Option<Tokens>,
+    emails: Option<(usize, [Sign; 2])>,
+    digits: Option<Digits>,
+    custom: Option<Custom>,
+}
+
+impl CompiledMasks {
+    pub(super) const ENGINES: usize = 5;
+
+    /// Compiles masks. Where several name the same built-in detector, the first wins; where matches begin at the same byte, the
+    /// detector that was named first (built-in ones before patterns within a mask).
+    ///
+    /// # Errors
+    /// All patterns that are refused.
+    pub fn compile<'a>(
+        masks: impl IntoIterator<Item = &'a Mask>,
+    ) -> Result<CompiledMasks, Vec<MaskError>> {
+        Builder::default().masks(masks).build()
+    }
+
+    /// Compiles masks for records: secrets are found first, and redacted, whatever the masks say.
+    ///
+    /// # Errors
+    /// All patterns that are refused.
+    pub fn compile_for_records<'a>(
+        masks: impl IntoIterator<Item = &'a Mask>,
+    ) -> Result<CompiledMasks, Vec<MaskError>> {
+        Builder::default().secrets().masks(masks).build()
+    }
+
+    /// The detectors that always apply to records: `awsAccessKey`, `privateKey`, `jwt` and `apiToken`, under the name
+    /// [`BUILTIN_MASK`].
+    pub fn secrets() -> Arc<CompiledMasks> {
+        static SECRETS: LazyLock<Arc<CompiledMasks>> = LazyLock::new(|| {
+            let masks = Builder::default().secrets().build();
+            // Without custom patterns nothing can be refused.
+            Arc::new(masks.expect("built-in detectors compile"))
+        });
+        Arc::clone(&SECRETS)
+    }
+
+    /// True when nothing is looked for.
+    pub fn is_empty(&self) -> bool {
+        self.rules.is_empty()
+    }
+
+    /// What is looked for, in order of precedence.
+    pub fn rules(&self) -> &[Rule] {
+        &self.rules
+    }
+
+    /// Asks one engine for its first match at or after `from`.
+    pub(super) fn ask(&self, engine: usize, text: &[u8], from: usize, eof: bool) -> Found {
+        let found = match engine {
+            0 => self.tokens.as_ref().map(|it| it.next(text, from, eof)),
+            1 => self.digits.as_ref().map(|it| it.next(text, from, eof)),
+            2 => self.custom.as_ref().map(|it| it.next(text, from, eof)),
+            _ => self.emails.as_ref().and_then(|(rule, signs)| {
+                let sign = signs.get(engine.wrapping_sub(3))?;
+                Some(sign.next(*rule, text, from, eof))
+            }),
+        };
+        found.unwrap_or(Found::Undecided(text.len()))
+    }
+}
+
+#[derive(Default)]
+struct Builder {
+    rules: Vec<Rule>,
+    builtins: Vec<Builtin>,
+    secrets: Vec<(Secret, usize)>,
+    digits: Digits,
+    email: Option<usize>,
+    patterns: Vec<(regex_syntax::hir::Hir, usize)>,
+    errors: Vec<MaskError>,
+}
+
+impl Builder {
+    fn secrets(mut self) -> Self {
+        let mask: Arc<str> = BUILTIN_MASK.into();
+        for builtin in [Builtin::AwsAccessKey, Builtin::PrivateKey, Builtin::Jwt] {
+            self.builtin(&mask, builtin, MaskWith::Redact);
+        }
+        let rule = self.rule(&mask, API_TOKEN, MaskWith::Redact);
+        self.secrets.push((Secret::ApiToken, rule));
+        self
+    }
+
+    fn masks<'a>(mut self, masks: impl IntoIterator<Item = &'a Mask>) -> Self {
+        for mask in masks {
+            let name: Arc<str> = mask.name.as_str().into();
+            for &builtin in &mask.detectors {
+                self.builtin(&name, builtin, mask.with);
+            }
+            for pattern in &mask.patterns {
+                match parse(pattern) {
+                    Ok(hir) => {
+                        let rule = self.rule(&name, &pattern.name, mask.with);
+                        self.patterns.push((hir, rule));
+                    }
+                    Err(error) => self.errors.push(MaskError::Pattern {
+                        mask: mask.name.clone(),
+                        error,
+                    }),
+                }
+            }
+        }
+        self
+    }
+
+    fn builtin(&mut self, mask: &Arc<str>, builtin: Builtin, with: MaskWith) {
+        if self.builtins.contains(&builtin) {
+            return;
+        }
+        self.builtins.push(builtin);
+        let rule = self.rule(mask, builtin.name(), with);
+        match builtin {
+            Builtin::Email => self.email = Some(rule),
+            Builtin::CreditCard | Builtin::UsSsn => self.digits.detectors.push((builtin, rule)),
+            Builtin::AwsAccessKey => self.secrets.push((Secret::AwsAccessKey, rule)),
+            Builtin::PrivateKey => self.secrets.push((Secret::PrivateKey, rule)),
+            Builtin::Jwt => self.secrets.push((Secret::Jwt, rule)),
+        }
+    }
+
+    fn rule(&mut self, mask: &Arc<str>, detector: &str, with: MaskWith) -> usize {
+        self.rules.push(Rule {
+            mask: Arc::clone(mask),
+            detector: detector.into(),
+            with,
+        });
+        self.rules.len() - 1
+    }
+
+    fn build(mut self) -> Result<CompiledMasks, Vec<MaskError>> {
+        let custom = (!self.patterns.is_empty())
+            .then(|| Custom::new(&self.patterns))
+            .transpose();
+        let custom = custom.unwrap_or_else(|error| {
+            self.errors.push(MaskError::TooLarge(error));
+            None
+        });
+        if !self.errors.is_empty() {
+            return Err(self.errors);
+        }
+        Ok(CompiledMasks {
+            tokens: Tokens::new(&self.secrets),
+            emails: self
+                .email
+                .map(|rule| (rule, [Sign::Plain, Sign::escaped()])),
+            digits: (!self.digits.detectors.is_empty()).then_some(self.digits),
+            custom,
+            rules: self.rules,
+        })
+    }
+}
