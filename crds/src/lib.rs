@@ -4,9 +4,11 @@
 //! Owns every type that crosses a boundary. Refuses sockets, files, clocks and kube clients: everything here is a function of
 //! values. Invariant: parsed values are valid; what could be invalid is refused where it is parsed.
 
+pub mod chain;
 pub mod control;
 pub mod detect;
 pub mod pod;
 pub mod record;
 pub mod resources;
 pub mod snapshot;
+pub mod verify;

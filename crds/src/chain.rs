@@ -1,0 +1,414 @@
+//! The writer of a stream: gives an event its place in the hash chain and serialises it, once.
+//!
+//! Owns the bytes of a record. Refuses clocks and files: time and destination come from the caller. Invariant: the hash of a record is SHA-256 over
+//! its line as appended here, without the newline; the next line carries it in `prev`, and nobody serialises a record a second time.
+
+use std::{fmt, io::Write as _, str::FromStr};
+
+use jiff::{Timestamp, fmt::temporal::DateTimePrinter};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use thiserror::Error;
+
+use crate::record::{BodyInfo, Event, EventKind, RECORD_VERSION};
+
+/// Longest line of a record, in bytes, without its newline. Two bodies of the largest `maxBodyBytes` (256 KiB each) fit even where JSON
+/// escapes every byte sixfold; the rest is room for headers. A longer event is shortened when it is written, never dropped.
+pub const MAX_RECORD_BYTES: usize = 4 * 1024 * 1024;
+
+/// Room for the fields that the chain itself adds, in bytes, so that appending a metadata record does not grow the buffer twice.
+const TYPICAL_RECORD_BYTES: usize = 1024;
+
+/// RFC 3339 with exactly six digits of a second.
+static TIME_FORMAT: DateTimePrinter = DateTimePrinter::new().precision(Some(6));
+
+/// Names a stream: a UUID (RFC 9562), in lower case with hyphens.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct StreamId(String);
+
+/// A text that is no [`StreamId`].
+#[derive(Debug, Error, PartialEq, Eq)]
+#[error("a stream is named by a UUID in lower case, like 7d9f1c1e-6f0a-4c53-9d5b-0b8a3c1f2e4d")]
+pub struct BadStreamId;
+
+/// SHA-256 over the line of a record, without its newline.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct RecordHash([u8; 32]);
+
+/// A text that is no [`RecordHash`].
+#[derive(Debug, Error, PartialEq, Eq)]
+#[error("a record's hash is 64 lower-case hex digits")]
+pub struct BadRecordHash;
+
+/// A record's place in its stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// Sequence number.
+    pub seq: u64,
+    /// Hash of the line.
+    pub hash: RecordHash,
+}
+
+/// The writing end of a stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chain {
+    stream: StreamId,
+    next_seq: u64,
+    prev: RecordHash,
+}
+
+impl Chain {
+    /// A new stream: the next record is number 0. It should be a `stream.open`.
+    #[must_use]
+    pub fn new(stream: StreamId) -> Self {
+        Self::resume(stream, 0, RecordHash::GENESIS)
+    }
+
+    /// A stream that goes on: `next_seq` is the number of the next record, `prev` the hash of the last one.
+    #[must_use]
+    pub fn resume(stream: StreamId, next_seq: u64, prev: RecordHash) -> Self {
+        Self {
+            stream,
+            next_seq,
+            prev,
+        }
+    }
+
+    /// Name of the stream.
+    #[must_use]
+    pub fn stream(&self) -> &StreamId {
+        &self.stream
+    }
+
+    /// Number of the next record.
+    #[must_use]
+    pub fn next_seq(&self) -> u64 {
+        self.next_seq
+    }
+
+    /// Hash of the last record, [`RecordHash::GENESIS`] before the first.
+    #[must_use]
+    pub fn prev(&self) -> RecordHash {
+        self.prev
+    }
+
+    /// Appends the event's line and a newline to `out`. An event whose line would be longer than [`MAX_RECORD_BYTES`] loses its bodies (they stand
+    /// as empty and truncated), then everything but what identifies it, with an `error` that says so.
+    pub fn append(&mut self, event: &Event, time: Timestamp, out: &mut Vec<u8>) -> Link {
+        let start = out.len();
+        self.write(event, time, out);
+        if out.len().saturating_sub(start) > MAX_RECORD_BYTES {
+            out.truncate(start);
+            self.write(&without_bodies(event), time, out);
+        }
+        if out.len().saturating_sub(start) > MAX_RECORD_BYTES {
+            out.truncate(start);
+            self.write(&bare(event), time, out);
+        }
+        let hash = RecordHash::of(out.get(start..).unwrap_or_default());
+        out.push(b'\n');
+        let link = Link {
+            seq: self.next_seq,
+            hash,
+        };
+        self.next_seq = self.next_seq.saturating_add(1);
+        self.prev = hash;
+        link
+    }
+
+    /// One line. The fields of the chain come first, in fixed order; the event's own object follows with its `{` turned into a comma, which is what
+    /// serde's `flatten` would give at several times the cost.
+    fn write(&self, event: &Event, time: Timestamp, out: &mut Vec<u8>) {
+        out.reserve(TYPICAL_RECORD_BYTES);
+        let mut prev = [0; 64];
+        self.prev.encode(&mut prev);
+        for part in [
+            b"{\"v\":\"" as &[u8],
+            RECORD_VERSION.as_bytes(),
+            b"\",\"stream\":\"",
+            self.stream.0.as_bytes(),
+            b"\",\"seq\":",
+        ] {
+            out.extend_from_slice(part);
+        }
+        write!(out, "{}", self.next_seq).expect("writing to memory does not fail");
+        out.extend_from_slice(b",\"prev\":\"");
+        out.extend_from_slice(&prev);
+        out.extend_from_slice(b"\",\"time\":\"");
+        TIME_FORMAT
+            .print_timestamp(&time, &mut *out)
+            .expect("writing to memory does not fail");
+        out.push(b'"');
+        let brace = out.len();
+        serde_json::to_writer(&mut *out, event)
+            .expect("an event serialises: its map keys are strings and memory takes the bytes");
+        if let Some(brace) = out.get_mut(brace) {
+            *brace = b',';
+        }
+    }
+}
+
+fn without_bodies(event: &Event) -> Event {
+    let mut event = event.clone();
+    if let Some(http) = &mut event.http {
+        let cut = BodyInfo {
+            truncated: true,
+            ..BodyInfo::default()
+        };
+        http.request_body = http.request_body.as_ref().map(|_| cut.clone());
+        http.response_body = http.response_body.as_ref().map(|_| cut);
+    }
+    event
+}
+
+fn bare(event: &Event) -> Event {
+    /// Most characters of each text that a bare record keeps.
+    const KEPT: usize = 1024;
+    let cut = |text: &str| text.chars().take(KEPT).collect::<String>();
+    let mut bare = Event::new(event.kind, event.agent.clone());
+    bare.decision = event.decision.clone();
+    bare.timing = event.timing;
+    bare.destination = event.destination.clone().map(|mut d| {
+        d.host = d.host.as_deref().map(cut);
+        d.sni = d.sni.as_deref().map(cut);
+        d
+    });
+    bare.operation = event.operation.clone().map(|mut o| {
+        o.verb = cut(&o.verb);
+        o.resource = cut(&o.resource);
+        o
+    });
+    bare.error = Some(format!(
+        "the record was longer than {MAX_RECORD_BYTES} bytes and was shortened"
+    ));
+    bare
+}
+
+impl EventKind {
+    /// The word that stands for the kind in a record.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::StreamOpen => "stream.open",
+            Self::StreamResume => "stream.resume",
+            Self::StreamClose => "stream.close",
+            Self::Config => "config",
+            Self::Http => "http",
+            Self::Dns => "dns",
+            Self::Gap => "gap",
+            Self::Connection => "connection",
+        }
+    }
+}
+
+impl StreamId {
+    /// A version 4 UUID from 16 random bytes.
+    #[must_use]
+    pub fn from_random(mut bytes: [u8; 16]) -> Self {
+        bytes[6] = bytes[6] & 0x0f | 0x40;
+        bytes[8] = bytes[8] & 0x3f | 0x80;
+        let mut text = hex::encode(bytes);
+        for at in [20, 16, 12, 8] {
+            text.insert(at, '-');
+        }
+        Self(text)
+    }
+
+    /// The UUID as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for StreamId {
+    type Err = BadStreamId;
+
+    fn from_str(text: &str) -> Result<Self, BadStreamId> {
+        let good = text.len() == 36
+            && text.bytes().enumerate().all(|(at, byte)| match at {
+                8 | 13 | 18 | 23 => byte == b'-',
+                _ => matches!(byte, b'0'..=b'9' | b'a'..=b'f'),
+            });
+        good.then(|| Self(text.to_owned())).ok_or(BadStreamId)
+    }
+}
+
+impl TryFrom<String> for StreamId {
+    type Error = BadStreamId;
+
+    fn try_from(text: String) -> Result<Self, BadStreamId> {
+        text.parse()
+    }
+}
+
+impl From<StreamId> for String {
+    fn from(id: StreamId) -> Self {
+        id.0
+    }
+}
+
+impl fmt::Display for StreamId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl RecordHash {
+    /// What stands in `prev` of a stream's first record: 64 zeros.
+    pub const GENESIS: Self = Self([0; 32]);
+
+    /// The hash of this line. `line` is without its newline.
+    #[must_use]
+    pub fn of(line: &[u8]) -> Self {
+        Self(Sha256::digest(line).into())
+    }
+
+    fn encode(self, out: &mut [u8; 64]) {
+        hex::encode_to_slice(self.0, out).expect("32 bytes are 64 hex digits");
+    }
+}
+
+impl FromStr for RecordHash {
+    type Err = BadRecordHash;
+
+    fn from_str(text: &str) -> Result<Self, BadRecordHash> {
+        let mut bytes = [0; 32];
+        if text.bytes().any(|b| b.is_ascii_uppercase()) {
+            return Err(BadRecordHash);
+        }
+        hex::decode_to_slice(text, &mut bytes).map_err(|_| BadRecordHash)?;
+        Ok(Self(bytes))
+    }
+}
+
+impl fmt::Display for RecordHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex::encode(self.0))
+    }
+}
+
+impl fmt::Debug for RecordHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::{AgentRef, HttpInfo, Record};
+
+    fn stream() -> StreamId {
+        StreamId::from_random([7; 16])
+    }
+
+    fn event(kind: EventKind) -> Event {
+        Event::new(
+            kind,
+            AgentRef {
+                namespace: "agents".to_owned(),
+                pod: "claude-0".to_owned(),
+                service_account: "claude".to_owned(),
+            },
+        )
+    }
+
+    fn time() -> Timestamp {
+        "2026-11-24T10:00:00.000007Z".parse().unwrap()
+    }
+
+    #[test]
+    fn a_line_reads_back_as_the_record_that_flatten_would_have_written() {
+        let mut chain = Chain::new(stream());
+        let mut out = Vec::new();
+        let link = chain.append(&event(EventKind::Http), time(), &mut out);
+        let record: Record = serde_json::from_slice(&out).unwrap();
+        assert_eq!(record.seq, 0);
+        assert_eq!(record.prev, "0".repeat(64));
+        assert_eq!(record.time, "2026-11-24T10:00:00.000007Z");
+        let line = out.strip_suffix(b"\n").unwrap();
+        assert_eq!(serde_json::to_vec(&record).unwrap(), line);
+        assert_eq!(link.hash, RecordHash::of(line));
+        assert_eq!(chain.prev(), link.hash);
+    }
+
+    #[test]
+    fn a_resumed_chain_writes_what_the_unbroken_one_would_have_written() {
+        let mut whole = Chain::new(stream());
+        let mut expected = Vec::new();
+        whole.append(&event(EventKind::StreamOpen), time(), &mut expected);
+        let mut resumed = Chain::resume(stream(), whole.next_seq(), whole.prev());
+        let mut actual = expected.clone();
+        whole.append(&event(EventKind::Dns), time(), &mut expected);
+        resumed.append(&event(EventKind::Dns), time(), &mut actual);
+        assert_eq!(actual, expected);
+    }
+
+    #[test]
+    fn a_whole_second_still_has_six_digits() {
+        let mut out = Vec::new();
+        let whole = "2026-11-24T10:00:00Z".parse().unwrap();
+        Chain::new(stream()).append(&event(EventKind::Dns), whole, &mut out);
+        let record: Record = serde_json::from_slice(&out).unwrap();
+        assert_eq!(record.time, "2026-11-24T10:00:00.000000Z");
+    }
+
+    #[test]
+    fn an_event_that_is_too_long_is_shortened_and_says_so() {
+        let mut long = event(EventKind::Http);
+        long.http = Some(HttpInfo {
+            url: "https://example.com/".to_owned(),
+            request_body: Some(BodyInfo {
+                text: Some("\u{1}".repeat(MAX_RECORD_BYTES)),
+                ..BodyInfo::default()
+            }),
+            ..HttpInfo::default()
+        });
+        let mut out = Vec::new();
+        let mut chain = Chain::new(stream());
+        chain.append(&long, time(), &mut out);
+        let record: Record = serde_json::from_slice(&out).unwrap();
+        let body = record.event.http.unwrap().request_body.unwrap();
+        assert_eq!((body.text, body.truncated), (None, true));
+
+        long.http.as_mut().unwrap().url = "x".repeat(MAX_RECORD_BYTES);
+        out.clear();
+        chain.append(&long, time(), &mut out);
+        let record: Record = serde_json::from_slice(&out).unwrap();
+        assert_eq!(record.seq, 1);
+        assert!(record.event.error.unwrap().contains("shortened"));
+    }
+
+    #[test]
+    fn a_stream_is_named_by_a_version_4_uuid() {
+        let id = StreamId::from_random([0xff; 16]);
+        assert_eq!(id.as_str(), "ffffffff-ffff-4fff-bfff-ffffffffffff");
+        assert_eq!(id.as_str().parse(), Ok(id.clone()));
+        assert_eq!("\"}".parse::<StreamId>(), Err(BadStreamId));
+        assert_eq!(
+            id.as_str().to_uppercase().parse::<StreamId>(),
+            Err(BadStreamId)
+        );
+    }
+
+    #[test]
+    fn a_kind_is_written_as_its_word() {
+        for kind in [
+            EventKind::StreamOpen,
+            EventKind::StreamResume,
+            EventKind::StreamClose,
+            EventKind::Config,
+            EventKind::Http,
+            EventKind::Dns,
+            EventKind::Gap,
+            EventKind::Connection,
+        ] {
+            assert_eq!(
+                serde_json::to_string(&kind).unwrap(),
+                format!("\"{}\"", kind.as_str())
+            );
+        }
+    }
+}

@@ -1,0 +1,271 @@
+//! Events of every kind, with every field, for the golden files.
+
+use std::collections::BTreeMap;
+
+use chaperone_crds::{
+    pod::PodIdentity,
+    record::{
+        AgentRef, BodyInfo, CloseInfo, ConfigInfo, DecisionInfo, DestinationInfo, DnsInfo, Event,
+        EventKind, GapInfo, HttpInfo, MaskedInfo, OpenInfo, OperationInfo, Outcome, SessionInfo,
+        Timing,
+    },
+    resources::Mode,
+    snapshot::Revision,
+};
+
+/// Name of the file, byte that the stream's UUID is made of, events.
+pub(crate) fn golden_streams() -> Vec<(&'static str, u8, Vec<Event>)> {
+    vec![
+        (
+            "metadata",
+            0x11,
+            vec![
+                open(),
+                config(),
+                dns(),
+                allowed(),
+                denied(),
+                gap(),
+                failed(),
+                close(8),
+            ],
+        ),
+        ("bodies", 0x22, vec![open(), with_bodies(), close(3)]),
+        (
+            "resumed",
+            0x33,
+            vec![open(), dns(), resume(), allowed(), close(5)],
+        ),
+    ]
+}
+
+fn identity() -> PodIdentity {
+    PodIdentity {
+        namespace: "agents".to_owned(),
+        pod: "claude-6d5f7c9b4-x2x7p".to_owned(),
+        uid: "0b8a3c1f-2e4d-4c53-9d5b-7d9f1c1e6f0a".to_owned(),
+        service_account: "claude".to_owned(),
+        node: "node-1".to_owned(),
+        labels: BTreeMap::from([("app".to_owned(), "claude".to_owned())]),
+        images: vec!["registry.example.com/claude:1.2.3".to_owned()],
+    }
+}
+
+fn event(kind: EventKind) -> Event {
+    Event::new(kind, AgentRef::from(&identity()))
+}
+
+fn revision() -> Revision {
+    Revision::of(b"golden")
+}
+
+fn open() -> Event {
+    Event {
+        open: Some(OpenInfo {
+            identity: identity(),
+            version: "0.1.0".to_owned(),
+        }),
+        ..event(EventKind::StreamOpen)
+    }
+}
+
+fn resume() -> Event {
+    Event {
+        kind: EventKind::StreamResume,
+        ..open()
+    }
+}
+
+fn close(records: u64) -> Event {
+    Event {
+        close: Some(CloseInfo {
+            records,
+            reason: "terminated".to_owned(),
+        }),
+        ..event(EventKind::StreamClose)
+    }
+}
+
+fn config() -> Event {
+    Event {
+        config: Some(ConfigInfo {
+            revision: revision(),
+            mode: Mode::Enforce,
+            policies: vec!["agents/coding-agents@3".to_owned(), "baseline@1".to_owned()],
+        }),
+        ..event(EventKind::Config)
+    }
+}
+
+fn dns() -> Event {
+    Event {
+        operation: Some(OperationInfo {
+            protocol: "dns".to_owned(),
+            verb: "A".to_owned(),
+            resource: "api.example.com".to_owned(),
+        }),
+        dns: Some(DnsInfo {
+            name: "api.example.com".to_owned(),
+            query_type: "A".to_owned(),
+            rcode: "NOERROR".to_owned(),
+            answers: vec!["203.0.113.7".to_owned()],
+        }),
+        timing: Some(Timing {
+            total_us: 812,
+            ..Timing::default()
+        }),
+        ..event(EventKind::Dns)
+    }
+}
+
+fn destination() -> DestinationInfo {
+    DestinationInfo {
+        host: Some("api.example.com".to_owned()),
+        ip: "203.0.113.7".to_owned(),
+        port: 443,
+        sni: Some("api.example.com".to_owned()),
+    }
+}
+
+fn decision(action: Outcome) -> DecisionInfo {
+    DecisionInfo {
+        action,
+        would_deny: false,
+        mode: Mode::Enforce,
+        policy: None,
+        rule: None,
+        revision: revision(),
+        reason: "default".to_owned(),
+        message: None,
+    }
+}
+
+fn exchange(method: &str, status: u16) -> Event {
+    let url = "https://api.example.com/v1/customers?page=2";
+    Event {
+        destination: Some(destination()),
+        operation: Some(OperationInfo {
+            protocol: "http".to_owned(),
+            verb: method.to_owned(),
+            resource: url.to_owned(),
+        }),
+        decision: Some(decision(Outcome::Allow)),
+        http: Some(HttpInfo {
+            method: method.to_owned(),
+            url: url.to_owned(),
+            status: Some(status),
+            request_bytes: 0,
+            response_bytes: 5120,
+            complete: true,
+            content_type: Some("application/json".to_owned()),
+            ..HttpInfo::default()
+        }),
+        timing: Some(Timing {
+            total_us: 10_482,
+            upstream_us: Some(9_917),
+            decide_us: Some(3),
+        }),
+        ..event(EventKind::Http)
+    }
+}
+
+fn allowed() -> Event {
+    let mut event = exchange("GET", 200);
+    if let Some(decision) = &mut event.decision {
+        decision.mode = Mode::Audit;
+        decision.would_deny = true;
+        decision.policy = Some("agents/trial".to_owned());
+        decision.rule = Some("no-customers".to_owned());
+        decision.reason = "rule".to_owned();
+    }
+    event.session = Some(SessionInfo {
+        id: Some("5f0c7d6e-1111-4222-8333-944455556666".to_owned()),
+        agent_id: Some("agent-1".to_owned()),
+        request_id: Some("req-1".to_owned()),
+    });
+    event
+}
+
+fn denied() -> Event {
+    let mut event = exchange("DELETE", 403);
+    event.decision = Some(DecisionInfo {
+        policy: Some("agents/coding-agents".to_owned()),
+        rule: Some("no-delete".to_owned()),
+        reason: "rule".to_owned(),
+        message: Some("Deleting customers needs a person. Ask #data.".to_owned()),
+        ..decision(Outcome::Deny)
+    });
+    event
+}
+
+fn gap() -> Event {
+    Event {
+        destination: Some(DestinationInfo {
+            host: None,
+            ip: "2001:db8::7".to_owned(),
+            port: 22,
+            sni: None,
+        }),
+        operation: Some(OperationInfo {
+            protocol: "tcp".to_owned(),
+            verb: "connect".to_owned(),
+            resource: "[2001:db8::7]:22".to_owned(),
+        }),
+        decision: Some(decision(Outcome::Allow)),
+        gap: Some(GapInfo {
+            reason: "opaque".to_owned(),
+            detail: Some("the server speaks first".to_owned()),
+            sent_bytes: Some(1042),
+            received_bytes: Some(2210),
+        }),
+        ..event(EventKind::Gap)
+    }
+}
+
+fn failed() -> Event {
+    Event {
+        destination: Some(destination()),
+        error: Some("connection refused by 203.0.113.7:443".to_owned()),
+        ..event(EventKind::Connection)
+    }
+}
+
+fn with_bodies() -> Event {
+    let mut event = exchange("POST", 201);
+    if let Some(http) = &mut event.http {
+        let headers = |name: &str, value: &str| {
+            Some(BTreeMap::from([
+                (name.to_owned(), value.to_owned()),
+                ("authorization".to_owned(), "[masked]".to_owned()),
+            ]))
+        };
+        http.request_bytes = 70;
+        http.request_headers = headers("accept", "*/*");
+        http.request_body = Some(BodyInfo {
+            text: Some(
+                "{\"name\":\"Zoë\",\"mail\":\"[masked:email]\",\"line\":\"a\\nb\\u0001\"}"
+                    .to_owned(),
+            ),
+            ..BodyInfo::default()
+        });
+        http.response_headers = headers("content-type", "application/octet-stream");
+        http.response_body = Some(BodyInfo {
+            base64: Some("AAH/".to_owned()),
+            truncated: true,
+            ..BodyInfo::default()
+        });
+    }
+    event.masked = vec![
+        MaskedInfo {
+            mask: "agents/pii".to_owned(),
+            detector: "email".to_owned(),
+            count: 1,
+        },
+        MaskedInfo {
+            mask: "builtin".to_owned(),
+            detector: "authorization".to_owned(),
+            count: 2,
+        },
+    ];
+    event
+}
