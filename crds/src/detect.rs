@@ -18,11 +18,12 @@
 //! | `usSsn` | `AAA-GG-SSSS` in issued ranges | other separators, or none |
 //! | `awsAccessKey` | `AKIA` or `ASIA` and 16 capitals or digits | secret access keys, which have no shape of their own |
 //! | `privateKey` | PEM private keys, also with escaped line breaks, up to END however far; a BEGIN line that no key follows is left alone | keys that are not PEM |
-//! | `jwt` | three to five base64url parts whose header is JSON with an `alg` | tokens without a signature part; headers that do not begin with `{"` |
+//! | `jwt` | three to five base64url parts whose header is JSON with an `alg` | tokens without a signature part; headers that do not begin with `{"`; after other base64url, headers whose `alg` is not among the first 96 bytes |
 //! | `apiToken` | `sk-ant-`, `ghp_` and its kin, `github_pat_`, `xoxb-` and its kin | other vendors' |
 //!
-//! Text inside base64, HTML entities, double percent-encoding, UTF-16 or split over several JSON strings (a model's deltas) is not
-//! decoded.
+//! Text inside base64, other HTML entities, double percent-encoding, UTF-16 or split over several JSON strings (a model's deltas) is not
+//! decoded. Whether a match is a bare JSON number is not known either: a card number that a service sends as a number becomes a
+//! placeholder that JSON does not allow there.
 
 mod bytes;
 mod compile;

@@ -11,8 +11,11 @@ use super::{MAX_UNDECIDED_BYTES, Tail};
 /// Base64url of `{"`, with which a compact header begins.
 pub(super) const PREFIX: &str = "eyJ";
 
-/// Dots in a JWS; a JWE has four.
+/// Bytes in which a header in the midst of a run must name its `alg`.
+const EARLY_BYTES: usize = 128;
+/// Dots in a JWS.
 const MIN_DOTS: usize = 2;
+/// Dots in a JWE.
 const MAX_DOTS: usize = 4;
 
 /// Lenient on purpose: a token that a lax server would accept is a token.
@@ -25,9 +28,12 @@ const BASE64URL: GeneralPurpose = GeneralPurpose::new(
 
 /// Judges a candidate at `start`, where [`PREFIX`] stands.
 pub(super) fn step(text: &[u8], start: usize, eof: bool) -> Step {
-    let glued = before(text, start).is_some_and(|byte| byte.is_ascii_alphanumeric());
-    if glued && escape_before(text, start).is_none() {
-        return Step::No;
+    let in_run = before(text, start).is_some_and(is_base64url);
+    if in_run && escape_before(text, start).is_none() {
+        match names_alg_early(text, start, eof) {
+            Step::Yes { .. } => {}
+            other => return other,
+        }
     }
     let limit = start + MAX_UNDECIDED_BYTES;
     let header_end = run_end(text, start, limit, is_base64url);
@@ -39,6 +45,26 @@ pub(super) fn step(text: &[u8], start: usize, eof: bool) -> Step {
         None => Step::short(eof),
         Some(b'.') if has_alg(header) => rest(text, header_end, limit, eof),
         Some(_) => Step::No,
+    }
+}
+
+/// Judges a candidate in the midst of a run, as in `session_eyJ...`, by its first bytes. A run can hold many of them: to judge each
+/// by the whole run would take time that grows with the square of its length.
+fn names_alg_early(text: &[u8], start: usize, eof: bool) -> Step {
+    let limit = start + EARLY_BYTES;
+    let end = run_end(text, start, limit, is_base64url);
+    if end < limit && end == text.len() && !eof {
+        return Step::More;
+    }
+    // One digit over a multiple of four encodes nothing.
+    let even = end - usize::from((end - start) % 4 == 1);
+    let names_alg = BASE64URL
+        .decode(slice(text, start, even))
+        .is_ok_and(|json| memchr::memmem::find(&json, b"\"alg\"").is_some());
+    if names_alg {
+        Step::closed(end)
+    } else {
+        Step::No
     }
 }
 

@@ -144,6 +144,10 @@ fn what_is_found_is_redacted_and_the_rest_stays() {
         masked(&masks, &format!(r#"{{"t":"\t{JWT}"}}"#)),
         r#"{"t":"\t[masked:jwt]"}"#
     );
+    assert_eq!(
+        masked(&masks, &format!("session_{JWT}, x{JWT}")),
+        "session_[masked:jwt], x[masked:jwt]"
+    );
 }
 
 #[test]
@@ -334,6 +338,7 @@ fn fragment() -> impl Strategy<Value = Vec<u8>> {
         "ASIA",
         "IOSFODNN7EXAMPLE",
         "eyJ",
+        "_eyJhbGciOiJIUzI1NiJ9",
         "eyJhbGciOiJIUzI1NiJ9",
         "e30",
         "c2ln",
