@@ -1,0 +1,172 @@
+//! `chaperone verify`: proves logs. Owns reading files and telling the verdict; the judgement is `chaperone_crds::verify`.
+
+use std::{
+    fs::File,
+    io::{self, BufRead, BufReader, Read, Write},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::Context;
+use chaperone_crds::verify::{Report, Start, StreamVerdict, verify};
+use serde::Serialize;
+
+use crate::output::{Format, NO, clean};
+
+/// Prove that no record of a log was changed, removed or moved.
+///
+/// Reads the files in the order given as one log, so that rotated files may be given together. Streams may be interleaved, and records
+/// may be there twice, because sinks deliver at least once. For each stream the verdict names the first record that is missing or
+/// cannot be trusted.
+///
+/// A chain cannot show an edit of a stream's very last record, nor a cut at its end while its close is not known: a stream that is "not closed" may go on elsewhere.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  chaperone verify audit.jsonl
+  chaperone verify audit-1.jsonl audit-2.jsonl       one log in two files, the older first
+  zcat audit.jsonl.gz | chaperone verify -
+  chaperone verify --part yesterday.jsonl            streams may have begun earlier
+  chaperone observe -n agents --no-follow -o json | chaperone verify -
+
+Exit status: 0 intact, 1 not intact, 2 unreadable.")]
+pub(crate) struct Args {
+    /// Files of records, one JSON object a line; - is standard input.
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// The log is a part: streams may begin at any record.
+    #[arg(long)]
+    part: bool,
+    /// How the verdict is written.
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Format,
+}
+
+/// Runs the subcommand.
+pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let start = if args.part {
+        Start::Anywhere
+    } else {
+        Start::Open
+    };
+    let report = verify(open(&args.files)?, start).context("cannot read the log")?;
+    let mut out = io::stdout().lock();
+    match args.output {
+        Format::Text => write_text(&mut out, &report)?,
+        Format::Json => {
+            serde_json::to_writer_pretty(&mut out, &Verdict::of(&report))
+                .map_err(io::Error::from)?;
+            writeln!(out)?;
+        }
+    }
+    Ok(if report.is_intact() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(NO)
+    })
+}
+
+/// All files as one reader, in order.
+fn open(files: &[PathBuf]) -> anyhow::Result<Box<dyn BufRead>> {
+    let mut log: Box<dyn BufRead> = Box::new(io::empty());
+    for (place, path) in files.iter().enumerate() {
+        let file = open_one(path).with_context(|| format!("cannot read {}", path.display()))?;
+        // A file that lacks its last newline must not run into the next one; an empty line means nothing.
+        let separator: &[u8] = if place == 0 { b"" } else { b"\n" };
+        log = Box::new(log.chain(separator).chain(file));
+    }
+    Ok(log)
+}
+
+fn open_one(path: &Path) -> io::Result<Box<dyn BufRead>> {
+    if path.as_os_str() == "-" {
+        return Ok(Box::new(io::stdin().lock()));
+    }
+    let file = File::open(path)?;
+    if file.metadata()?.is_dir() {
+        return Err(io::Error::from(io::ErrorKind::IsADirectory));
+    }
+    Ok(Box::new(BufReader::new(file)))
+}
+
+/// The report as the verifier words it. What a log holds may be anything, so each line is cleaned.
+fn write_text(out: &mut impl Write, report: &Report) -> io::Result<()> {
+    for line in report.to_string().lines() {
+        writeln!(out, "{}", clean(line))?;
+    }
+    Ok(())
+}
+
+/// The report for programs.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Verdict {
+    intact: bool,
+    records: u64,
+    lines: u64,
+    streams: Vec<StreamJson>,
+    /// Lines that are no records; the first hundred.
+    bad_lines: Vec<BadLine>,
+    bad_line_count: u64,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct StreamJson {
+    stream: String,
+    agent: String,
+    intact: bool,
+    records: u64,
+    first_seq: u64,
+    copies: u64,
+    first_time: String,
+    last_time: String,
+    closed: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    first_bad_seq: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fault: Option<String>,
+}
+
+#[derive(Serialize)]
+struct BadLine {
+    line: u64,
+    fault: String,
+}
+
+impl Verdict {
+    fn of(report: &Report) -> Self {
+        Self {
+            intact: report.is_intact(),
+            records: report.records(),
+            lines: report.lines,
+            streams: report.streams.iter().map(StreamJson::of).collect(),
+            bad_lines: report
+                .line_faults
+                .iter()
+                .map(|(line, fault)| BadLine {
+                    line: *line,
+                    fault: fault.to_string(),
+                })
+                .collect(),
+            bad_line_count: report.line_fault_count,
+        }
+    }
+}
+
+impl StreamJson {
+    fn of(verdict: &StreamVerdict) -> Self {
+        Self {
+            stream: verdict.stream.to_string(),
+            agent: verdict.agent.clone(),
+            intact: verdict.fault.is_none(),
+            records: verdict.records,
+            first_seq: verdict.first_seq,
+            copies: verdict.copies,
+            first_time: verdict.first_time.clone(),
+            last_time: verdict.last_time.clone(),
+            closed: verdict.closed,
+            first_bad_seq: verdict.fault.as_ref().map(|f| f.first_bad()),
+            fault: verdict.fault.as_ref().map(ToString::to_string),
+        }
+    }
+}

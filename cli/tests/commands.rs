@@ -1,0 +1,162 @@
+//! The binary as scripts see it: exit codes, standard output and standard error.
+
+#![allow(clippy::unwrap_used)]
+
+use std::{
+    io::Write,
+    process::{Command, Output, Stdio},
+};
+
+use chaperone_crds::{
+    chain::{Chain, StreamId},
+    record::{AgentRef, Event, EventKind},
+};
+
+/// A whole stream: open, two connections, close.
+fn log() -> Vec<u8> {
+    let agent = AgentRef {
+        namespace: "agents".to_owned(),
+        pod: "claude".to_owned(),
+        service_account: String::new(),
+    };
+    let mut chain = Chain::new(StreamId::from_random([7; 16]));
+    let mut log = Vec::new();
+    let mut close = Event::new(EventKind::StreamClose, agent.clone());
+    close.close = serde_json::from_str(r#"{"records":4,"reason":"terminated"}"#).unwrap();
+    for event in [
+        Event::new(EventKind::StreamOpen, agent.clone()),
+        Event::new(EventKind::Connection, agent.clone()),
+        Event::new(EventKind::Connection, agent),
+        close,
+    ] {
+        chain.append(
+            &event,
+            "2026-11-24T10:11:12.345678Z".parse().unwrap(),
+            &mut log,
+        );
+    }
+    log
+}
+
+fn chaperone(arguments: &[&str], stdin: &[u8]) -> Output {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_chaperone"))
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut pipe = child.stdin.take().unwrap();
+    // A program that ends before it has read everything is no failure of the test.
+    let _ = pipe.write_all(stdin);
+    drop(pipe);
+    child.wait_with_output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap()
+}
+
+#[test]
+fn verify_answers_0_for_an_intact_log() {
+    let output = chaperone(&["verify", "-"], &log());
+    assert_eq!(output.status.code(), Some(0));
+    assert!(text(&output.stdout).contains("intact"));
+}
+
+#[test]
+fn verify_answers_1_and_names_the_first_bad_record() {
+    let whole = log();
+    let altered = text(&whole)
+        .replacen("claude", "cloude", 2)
+        .replacen("cloude", "claude", 1);
+    let output = chaperone(&["verify", "-"], altered.as_bytes());
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        text(&output.stdout).contains("FIRST BAD RECORD 1"),
+        "{}",
+        text(&output.stdout)
+    );
+
+    let output = chaperone(&["verify", "-o", "json", "-"], altered.as_bytes());
+    assert_eq!(output.status.code(), Some(1));
+    let verdict: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(verdict["intact"], false);
+    assert_eq!(verdict["streams"][0]["firstBadSeq"], 1);
+}
+
+#[test]
+fn verify_reads_rotated_files_as_one_log() {
+    let folder = std::env::temp_dir().join(format!("chaperone-verify-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let whole = log();
+    let cut = text(&whole).match_indices('\n').nth(1).unwrap().0;
+    let (first, second) = (folder.join("1.jsonl"), folder.join("2.jsonl"));
+    // The first file lacks its last newline.
+    std::fs::write(&first, &whole[..cut]).unwrap();
+    std::fs::write(&second, &whole[cut + 1..]).unwrap();
+    let (first, second) = (first.to_str().unwrap(), second.to_str().unwrap());
+
+    let code = |arguments: &[&str]| chaperone(arguments, b"").status.code();
+    assert_eq!(code(&["verify", first, second]), Some(0));
+    assert_eq!(code(&["verify", second]), Some(1));
+    assert_eq!(code(&["verify", "--part", second]), Some(0));
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
+fn what_cannot_be_read_or_understood_answers_2() {
+    for arguments in [
+        &["verify", "/nowhere/audit.jsonl"][..],
+        &["verify", "/"],
+        &["verify"],
+        &["observe", "--file", "/nowhere/audit.jsonl"],
+        &["observe", "--since", "yesterday"],
+        &["frobnicate"],
+    ] {
+        let output = chaperone(arguments, b"");
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert!(text(&output.stderr).contains("error: "), "{arguments:?}");
+    }
+}
+
+#[test]
+fn observe_shows_a_log_from_standard_input() {
+    let mut mixed = b"starting\n".to_vec();
+    mixed.extend(log());
+    let output = chaperone(&["observe", "--file", "-", "--kind", "stream"], &mixed);
+    assert_eq!(output.status.code(), Some(0));
+    let lines: Vec<_> = text(&output.stdout).lines().collect();
+    assert_eq!(lines.len(), 2, "{lines:?}");
+    // Not a terminal: no colours.
+    assert!(
+        lines
+            .iter()
+            .all(|l| l.starts_with("10:11:12.345 agents/claude "))
+    );
+    assert!(text(&output.stderr).contains("skipped 1 lines"));
+}
+
+#[test]
+fn observed_json_can_be_verified() {
+    let output = chaperone(&["observe", "--file", "-", "-o", "json"], &log());
+    assert_eq!(output.stdout, log());
+}
+
+#[test]
+fn completions_are_scripts() {
+    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
+        let output = chaperone(&["completions", shell], b"");
+        assert_eq!(output.status.code(), Some(0));
+        assert!(text(&output.stdout).contains("observe"), "{shell}");
+    }
+}
+
+#[test]
+fn version_is_the_packages() {
+    let output = chaperone(&["--version"], b"");
+    assert_eq!(
+        text(&output.stdout),
+        format!("chaperone {}\n", env!("CARGO_PKG_VERSION"))
+    );
+}
