@@ -1,0 +1,10 @@
+//! Certificates: the root that agents trust, the operator's serving certificate, and the intermediate of each pod.
+//!
+//! Owns keys and their Secrets, rotation, and the `caBundle` of the webhook configurations. Refuses to make a second root while one is
+//! known. Invariant: what is served and signed with chains to the root that is in the Secret.
+
+pub mod authority;
+pub mod resolver;
+
+pub use authority::{Authority, AuthorityError, KeyedCertificate};
+pub use resolver::ServingCertificate;

@@ -1,0 +1,163 @@
+//! Which policies rule which pod: a pure function from what the API server holds to one plan per pod.
+//!
+//! Owns selection, merging and holding back. Refuses to weaken: a pod that a broken policy selects gets no plan, so that its sidecar keeps
+//! the last good one. Invariant: equal worlds give equal plans and equal revisions, on every replica and after every restart.
+
+mod policies;
+pub mod sinks;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use chaperone_crds::{
+    control::{MAX_MESSAGE_BYTES, PodConfig, SinkConfig},
+    pod::PodIdentity,
+    snapshot::{PolicyRef, Revision, Snapshot},
+};
+
+pub use policies::PolicyEntry;
+
+/// What of a message is not snapshot, in bytes, at most: identity (labels of 256 KiB can't be, annotations could), sinks and roots.
+const REST_OF_MESSAGE_BYTES: usize = 1024 * 1024;
+
+/// Labels of a namespace.
+pub type Labels = BTreeMap<String, String>;
+
+/// What the API server holds.
+#[derive(Clone, Debug, Default)]
+pub struct World {
+    /// All policies, compiled.
+    pub policies: Vec<PolicyEntry>,
+    /// All sinks with their credentials.
+    pub sinks: Arc<Vec<SinkConfig>>,
+    /// Audited namespaces with their labels.
+    pub namespaces: BTreeMap<String, Labels>,
+    /// Injected pods.
+    pub pods: Vec<PodIdentity>,
+    /// PEM of further roots.
+    pub extra_roots: Arc<str>,
+}
+
+/// What one sidecar runs by. Snapshots, sinks and roots are shared between pods.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    /// Revision of the snapshot.
+    pub revision: Revision,
+    /// Who the pod is.
+    pub identity: PodIdentity,
+    /// Its policies.
+    pub snapshot: Arc<Snapshot>,
+    /// Its sinks.
+    pub sinks: Arc<Vec<SinkConfig>>,
+    /// PEM of further roots.
+    pub extra_roots: Arc<str>,
+}
+
+/// What is true of one policy.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PolicyOutcome {
+    /// The generation that was looked at.
+    pub generation: i64,
+    /// Short hash of the spec.
+    pub revision: Revision,
+    /// Why it cannot be applied.
+    pub error: Option<String>,
+    /// Uids of the pods that it selects.
+    pub pods: Vec<String>,
+}
+
+/// One plan per pod, and what is true of each policy.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Index {
+    /// By pod uid: the plan, or why there is none.
+    pub pods: BTreeMap<String, Result<Arc<Plan>, String>>,
+    /// By policy.
+    pub policies: BTreeMap<PolicyRef, PolicyOutcome>,
+}
+
+/// A merged snapshot, made once for all pods that the same policies select.
+type Merged = Result<(Revision, Arc<Snapshot>), String>;
+
+/// Selects, merges and compiles. `compile` says whether a merged snapshot can run.
+pub fn index(world: &World, mut compile: impl FnMut(&Snapshot) -> Result<(), String>) -> Index {
+    let mut merged: HashMap<Vec<usize>, Merged> = HashMap::new();
+    let mut result = Index {
+        pods: BTreeMap::new(),
+        policies: world.policies.iter().map(PolicyEntry::outcome).collect(),
+    };
+    for pod in &world.pods {
+        let Some(namespace) = world.namespaces.get(&pod.namespace) else {
+            continue;
+        };
+        let selecting: Vec<usize> = (0..world.policies.len())
+            .filter(|index| world.policies[*index].selects(pod, namespace))
+            .collect();
+        for policy in &selecting {
+            let reference = &world.policies[*policy].reference;
+            if let Some(outcome) = result.policies.get_mut(reference) {
+                outcome.pods.push(pod.uid.clone());
+            }
+        }
+        let snapshot = merged
+            .entry(selecting)
+            .or_insert_with_key(|selecting| merge(world, selecting, &mut compile));
+        let plan = snapshot.clone().map(|(revision, snapshot)| {
+            Arc::new(Plan {
+                revision,
+                identity: pod.clone(),
+                snapshot,
+                sinks: Arc::clone(&world.sinks),
+                extra_roots: Arc::clone(&world.extra_roots),
+            })
+        });
+        result.pods.insert(pod.uid.clone(), plan);
+    }
+    result
+}
+
+fn merge(
+    world: &World,
+    selecting: &[usize],
+    compile: &mut impl FnMut(&Snapshot) -> Result<(), String>,
+) -> Merged {
+    let mut policies = Vec::with_capacity(selecting.len());
+    for entry in selecting
+        .iter()
+        .filter_map(|index| world.policies.get(*index))
+    {
+        match &entry.content {
+            Ok(policy) => policies.push(policy.as_ref().clone()),
+            Err(error) => return Err(format!("{}: {error}", entry.reference)),
+        }
+    }
+    let snapshot = Snapshot::new(policies);
+    let size = serde_json::to_vec(&snapshot).map_or(usize::MAX, |bytes| bytes.len());
+    let limit = MAX_MESSAGE_BYTES.saturating_sub(REST_OF_MESSAGE_BYTES);
+    if size > limit {
+        return Err(format!(
+            "the policies that select this pod have {size} bytes together; at most {limit} can be"
+        ));
+    }
+    compile(&snapshot)?;
+    Ok((snapshot.revision(), Arc::new(snapshot)))
+}
+
+impl Plan {
+    /// The message to the sidecar.
+    #[must_use]
+    pub fn config(&self) -> PodConfig {
+        PodConfig {
+            revision: self.revision.clone(),
+            identity: self.identity.clone(),
+            snapshot: self.snapshot.as_ref().clone(),
+            sinks: self.sinks.as_ref().clone(),
+            extra_roots: self.extra_roots.to_string(),
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "index/tests.rs"]
+pub(crate) mod tests;

@@ -1,0 +1,272 @@
+//! Sinks: from `AuditSink` resources and Secrets to what sidecars get.
+
+use axum::http::Uri;
+use chaperone_crds::{
+    control::{SinkConfig, SinkTarget},
+    resources::{AuditSink, AuditSinkSpec, HttpSink},
+};
+use k8s_openapi::api::core::v1::Secret;
+use kube::ResourceExt;
+use rustls_pki_types::{CertificateDer, pem::PemObject};
+
+use crate::settings::DefaultSink;
+
+/// Name of the sink that every pod has without an `AuditSink`.
+pub const DEFAULT_SINK: &str = "default-stdout";
+/// Records in one batch where a sink does not say.
+const DEFAULT_BATCH_SIZE: u32 = 500;
+
+/// What is true of one sink.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SinkOutcome {
+    /// Its name.
+    pub name: String,
+    /// The generation that was looked at.
+    pub generation: i64,
+    /// What keeps it from working, one sentence each.
+    pub problems: Vec<String>,
+}
+
+/// All sinks, ordered by name, with the credentials that `secret` finds. A sink with a problem is kept: its records wait in the spool and are not
+/// lost. Only a sink that cannot be read or has no target at all is left out.
+pub fn resolve(
+    resources: &[&AuditSink],
+    secret: impl Fn(&str) -> Option<Secret>,
+    default: DefaultSink,
+) -> (Vec<SinkConfig>, Vec<SinkOutcome>) {
+    let mut sinks = Vec::new();
+    let mut outcomes = Vec::new();
+    for resource in resources {
+        let name = resource.name_any();
+        let mut problems = check(&resource.spec);
+        let target = target(&resource.spec, &secret, &mut problems);
+        sinks.extend(target.map(|target| SinkConfig {
+            name: name.clone(),
+            target,
+        }));
+        outcomes.push(SinkOutcome {
+            name,
+            generation: resource.metadata.generation.unwrap_or_default(),
+            problems,
+        });
+    }
+    let has_stdout = sinks.iter().any(|sink| sink.target == SinkTarget::Stdout);
+    if default == DefaultSink::Stdout && !has_stdout {
+        sinks.push(SinkConfig {
+            name: DEFAULT_SINK.to_owned(),
+            target: SinkTarget::Stdout,
+        });
+    }
+    sinks.sort_by(|a, b| a.name.cmp(&b.name));
+    (sinks, outcomes)
+}
+
+/// What is wrong with a sink whatever the Secrets are, one sentence each.
+#[must_use]
+pub fn check(spec: &AuditSinkSpec) -> Vec<String> {
+    let Some(http) = &spec.http else {
+        return Vec::new();
+    };
+    let mut problems = Vec::new();
+    if let Err(problem) = check_url(http) {
+        problems.push(format!("spec.http.url: {problem}"));
+    }
+    if let Some(bundle) = &http.ca_bundle {
+        let count = CertificateDer::pem_slice_iter(bundle.as_bytes())
+            .collect::<Result<Vec<_>, _>>()
+            .map(|certificates| certificates.len());
+        if !count.is_ok_and(|count| count > 0) {
+            problems.push("spec.http.caBundle: it is not one or more PEM certificates".to_owned());
+        }
+    }
+    problems
+}
+
+/// What credentials of a sink are missing, one sentence each.
+pub fn missing_secrets(
+    spec: &AuditSinkSpec,
+    secret: impl Fn(&str) -> Option<Secret>,
+) -> Vec<String> {
+    let mut problems = Vec::new();
+    target(spec, &secret, &mut problems);
+    problems
+}
+
+fn check_url(http: &HttpSink) -> Result<(), String> {
+    let url: Uri = http.url.parse().map_err(|error| format!("{error}"))?;
+    let authority = url
+        .authority()
+        .ok_or("it has no host; write https://HOST/PATH")?;
+    if authority.as_str().contains('@') {
+        return Err("it has credentials in it; use bearerTokenSecret or tlsSecret".to_owned());
+    }
+    if authority.port_u16().is_none() && authority.as_str() != authority.host() {
+        return Err("its port is not a number from 0 to 65535".to_owned());
+    }
+    match url.scheme_str() {
+        Some("https") => Ok(()),
+        Some("http") if http.allow_insecure == Some(true) => Ok(()),
+        Some("http") => Err(
+            "http:// sends records in clear; use https://, or set allowInsecure: true".to_owned(),
+        ),
+        _ => Err("it must start with https://".to_owned()),
+    }
+}
+
+fn target(
+    spec: &AuditSinkSpec,
+    secret: &impl Fn(&str) -> Option<Secret>,
+    problems: &mut Vec<String>,
+) -> Option<SinkTarget> {
+    if spec.stdout.is_some() {
+        return Some(SinkTarget::Stdout);
+    }
+    if let Some(file) = &spec.file {
+        return Some(SinkTarget::File {
+            path: file.name.clone(),
+        });
+    }
+    let http = spec.http.as_ref()?;
+    let mut read = |name: &str, key: &str| match value(secret(name), key) {
+        Some(value) => Some(value),
+        None => {
+            problems.push(format!(
+                "Secret {name} in Chaperone's namespace has no key {key}, or does not exist; create it"
+            ));
+            None
+        }
+    };
+    let bearer = http
+        .bearer_token_secret
+        .as_ref()
+        .and_then(|reference| read(&reference.name, &reference.key))
+        .map(|token| token.trim().to_owned());
+    let tls = http.tls_secret.as_ref();
+    let client_cert = tls.and_then(|reference| read(&reference.name, "tls.crt"));
+    let client_key = tls.and_then(|reference| read(&reference.name, "tls.key"));
+    Some(SinkTarget::Http {
+        url: http.url.clone(),
+        bearer,
+        client_cert,
+        client_key,
+        ca_bundle: http.ca_bundle.clone(),
+        batch_size: http.batch_size.unwrap_or(DEFAULT_BATCH_SIZE),
+    })
+}
+
+/// The text under a key of a Secret.
+#[must_use]
+pub fn value(secret: Option<Secret>, key: &str) -> Option<String> {
+    let bytes = secret?.data?.remove(key)?.0;
+    String::from_utf8(bytes).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::ByteString;
+    use serde_json::json;
+
+    use super::*;
+
+    fn sink(name: &str, spec: serde_json::Value) -> AuditSink {
+        serde_json::from_value(json!({
+            "apiVersion": "chaperone.dev/v1alpha1", "kind": "AuditSink", "metadata": {"name": name, "generation": 2}, "spec": spec
+        }))
+        .unwrap()
+    }
+
+    fn token(name: &str) -> Option<Secret> {
+        (name == "collector").then(|| Secret {
+            data: Some([("token".to_owned(), ByteString(b"s3cret\n".to_vec()))].into()),
+            ..Secret::default()
+        })
+    }
+
+    #[test]
+    fn credentials_are_resolved_and_sinks_ordered() {
+        let http = sink(
+            "b",
+            json!({"http": {"url": "https://c.example/in", "bearerTokenSecret": {"name": "collector", "key": "token"}}}),
+        );
+        let file = sink("a", json!({"file": {"name": "audit.jsonl"}}));
+        let (sinks, outcomes) = resolve(&[&http, &file], token, DefaultSink::Stdout);
+        let names: Vec<_> = sinks.iter().map(|sink| sink.name.as_str()).collect();
+        assert_eq!(names, ["a", "b", DEFAULT_SINK]);
+        assert_eq!(
+            sinks[1].target,
+            SinkTarget::Http {
+                url: "https://c.example/in".to_owned(),
+                bearer: Some("s3cret".to_owned()),
+                client_cert: None,
+                client_key: None,
+                ca_bundle: None,
+                batch_size: 500
+            }
+        );
+        assert!(outcomes.iter().all(|outcome| outcome.problems.is_empty()));
+    }
+
+    #[test]
+    fn the_default_sink_is_there_unless_switched_off_or_written_out() {
+        let stdout = sink("mine", json!({"stdout": {}}));
+        let names = |sinks: Vec<SinkConfig>| -> Vec<String> {
+            sinks.into_iter().map(|sink| sink.name).collect()
+        };
+        assert_eq!(
+            names(resolve(&[], token, DefaultSink::Stdout).0),
+            [DEFAULT_SINK]
+        );
+        assert_eq!(names(resolve(&[], token, DefaultSink::None).0), [""; 0]);
+        assert_eq!(
+            names(resolve(&[&stdout], token, DefaultSink::Stdout).0),
+            ["mine"]
+        );
+    }
+
+    #[test]
+    fn a_sink_without_its_secret_stays_and_says_so() {
+        let http = sink(
+            "b",
+            json!({"http": {"url": "https://c.example/in", "tlsSecret": {"name": "gone"}}}),
+        );
+        let (sinks, outcomes) = resolve(&[&http], token, DefaultSink::None);
+        assert_eq!(sinks.len(), 1);
+        assert_eq!(outcomes[0].problems.len(), 2);
+        assert!(outcomes[0].problems[0].contains("Secret gone"));
+    }
+
+    #[test]
+    fn a_bad_url_or_bundle_is_named() {
+        let cases = [
+            (json!({"url": "https://c.example/in"}), None),
+            (
+                json!({"url": "http://c.example/in", "allowInsecure": true}),
+                None,
+            ),
+            (json!({"url": "http://c.example/in"}), Some("in clear")),
+            (
+                json!({"url": "https://u:p@c.example/in"}),
+                Some("credentials"),
+            ),
+            (json!({"url": "https:///in"}), Some("spec.http.url")),
+            (
+                json!({"url": "https://c.example:99999999/"}),
+                Some("spec.http.url"),
+            ),
+            (
+                json!({"url": "https://c.example/in", "caBundle": "x"}),
+                Some("caBundle"),
+            ),
+        ];
+        for (http, expected) in cases {
+            let problems = check(&sink("s", json!({"http": http})).spec);
+            match expected {
+                None => assert_eq!(problems, Vec::<String>::new()),
+                Some(part) => assert!(
+                    problems.len() == 1 && problems[0].contains(part),
+                    "{http} {problems:?}"
+                ),
+            }
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! What the operator counts. Names and labels are documented in the operator's README.
+
+use prometheus::{
+    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder,
+};
+
+/// Bounds of the admission histogram, in seconds: the budget is 10 ms, the API server gives up after 10 s.
+const ADMISSION_BUCKETS: [f64; 10] = [
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 1.0, 10.0,
+];
+
+/// All metrics. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    registry: Registry,
+    /// Admission requests by webhook and result.
+    pub admissions: IntCounterVec,
+    admission_seconds: HistogramVec,
+    /// Sidecars with an open stream on this replica.
+    pub connected_sidecars: IntGauge,
+    /// Configurations sent on streams.
+    pub pushes: IntCounter,
+    /// Acknowledgements by result.
+    pub acks: IntCounterVec,
+    /// Intermediates signed.
+    pub signatures: IntCounter,
+    /// Control requests refused, by reason.
+    pub control_refusals: IntCounterVec,
+    /// Errors of control loops, by stage.
+    pub reconcile_errors: IntCounterVec,
+    /// Events dropped because too many waited.
+    pub events_dropped: IntCounter,
+    /// When a certificate ends, in seconds since 1970.
+    pub certificate_expiry: IntGaugeVec,
+    /// 1 on the leader, else 0.
+    pub leader: IntGauge,
+}
+
+impl Metrics {
+    /// Registers all metrics.
+    ///
+    /// # Panics
+    /// If two metrics have the same name, which they have not.
+    #[must_use]
+    pub fn new() -> Self {
+        let registry = Registry::new();
+        Self {
+            admissions: counters(
+                &registry,
+                "admission_requests_total",
+                "Admission requests by webhook and result.",
+                &["webhook", "result"],
+            ),
+            admission_seconds: histograms(&registry),
+            connected_sidecars: gauge(
+                &registry,
+                "connected_sidecars",
+                "Sidecars with an open stream on this replica.",
+            ),
+            pushes: counter(
+                &registry,
+                "snapshots_pushed_total",
+                "Configurations sent to sidecars.",
+            ),
+            acks: counters(
+                &registry,
+                "acks_total",
+                "Acknowledgements by result.",
+                &["result"],
+            ),
+            signatures: counter(
+                &registry,
+                "certificates_signed_total",
+                "Pod intermediates signed.",
+            ),
+            control_refusals: counters(
+                &registry,
+                "control_refusals_total",
+                "Control requests refused, by reason.",
+                &["reason"],
+            ),
+            reconcile_errors: counters(
+                &registry,
+                "reconcile_errors_total",
+                "Errors of control loops, by stage.",
+                &["stage"],
+            ),
+            events_dropped: counter(
+                &registry,
+                "events_dropped_total",
+                "Events dropped because too many waited.",
+            ),
+            certificate_expiry: gauges(
+                &registry,
+                "certificate_expiry_timestamp_seconds",
+                "When a certificate ends, in seconds since 1970.",
+                &["certificate"],
+            ),
+            leader: gauge(&registry, "leader", "1 on the leader, else 0."),
+            registry,
+        }
+    }
+
+    /// The histogram of one webhook.
+    #[must_use]
+    pub fn admission_seconds(&self, webhook: &str) -> Histogram {
+        self.admission_seconds.with_label_values(&[webhook])
+    }
+
+    /// Counts an error of a control loop.
+    pub fn failed(&self, stage: &str) {
+        self.reconcile_errors.with_label_values(&[stage]).inc();
+    }
+
+    /// The metrics in the text exposition format, and its content type.
+    #[must_use]
+    pub fn render(&self) -> (String, String) {
+        let encoder = TextEncoder::new();
+        let text = encoder
+            .encode_to_string(&self.registry.gather())
+            .unwrap_or_default();
+        (encoder.format_type().to_owned(), text)
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+const UNIQUE: &str = "names are unique and well-formed";
+
+fn options(name: &str, help: &str) -> Opts {
+    Opts::new(name, help)
+        .namespace("chaperone")
+        .subsystem("operator")
+}
+
+fn counter(registry: &Registry, name: &str, help: &str) -> IntCounter {
+    let metric = IntCounter::with_opts(options(name, help)).expect(UNIQUE);
+    registry.register(Box::new(metric.clone())).expect(UNIQUE);
+    metric
+}
+
+fn counters(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+    let metric = IntCounterVec::new(options(name, help), labels).expect(UNIQUE);
+    registry.register(Box::new(metric.clone())).expect(UNIQUE);
+    metric
+}
+
+fn gauge(registry: &Registry, name: &str, help: &str) -> IntGauge {
+    let metric = IntGauge::with_opts(options(name, help)).expect(UNIQUE);
+    registry.register(Box::new(metric.clone())).expect(UNIQUE);
+    metric
+}
+
+fn gauges(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
+    let metric = IntGaugeVec::new(options(name, help), labels).expect(UNIQUE);
+    registry.register(Box::new(metric.clone())).expect(UNIQUE);
+    metric
+}
+
+fn histograms(registry: &Registry) -> HistogramVec {
+    let options = HistogramOpts::from(options(
+        "admission_request_seconds",
+        "Time an admission request took, in seconds.",
+    ));
+    let options = options.buckets(ADMISSION_BUCKETS.to_vec());
+    let metric = HistogramVec::new(options, &["webhook"]).expect(UNIQUE);
+    registry.register(Box::new(metric.clone())).expect(UNIQUE);
+    metric
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metrics_are_rendered_under_the_documented_names() {
+        let metrics = Metrics::new();
+        metrics.failed("index");
+        metrics
+            .admissions
+            .with_label_values(&["mutate_pods", "patched"])
+            .inc();
+        metrics.admission_seconds("mutate_pods").observe(0.002);
+        let (_, text) = metrics.render();
+        for name in [
+            "chaperone_operator_reconcile_errors_total{stage=\"index\"} 1",
+            "chaperone_operator_admission_requests_total{result=\"patched\",webhook=\"mutate_pods\"} 1",
+            "chaperone_operator_admission_request_seconds_bucket{webhook=\"mutate_pods\",le=\"0.0025\"} 1",
+            "chaperone_operator_leader 0",
+        ] {
+            assert!(text.contains(name), "{name} in {text}");
+        }
+    }
+}
