@@ -29,29 +29,10 @@ pub use packet::Transport;
 pub use ruleset::{Action, Chain, ChainKind, Hook, Match, Policy, Reject, Rule, Ruleset, ruleset};
 pub use socket::{DIAL_TIMEOUT, OriginalDst, OriginalDstError, dial, original_dst, set_mark};
 
+use chaperone_crds::pod::{
+    CAPTURE_PORT, DNS_PORT, EGRESS_MARK, HEALTH_PORT, NFLOG_GROUP, SIDECAR_UID,
+};
 use ipnet::IpNet;
-
-/// Firewall mark (`SO_MARK`) of the sidecar's own sockets: "Chap" in ASCII.
-///
-/// Worth nothing alone: a container with `CAP_NET_RAW` can set it, so rules ask
-/// for [`SIDECAR_UID`] as well.
-pub const EGRESS_MARK: u32 = 0x4368_6170;
-
-/// User id that the sidecar's process runs as, and no other container may.
-pub const SIDECAR_UID: u32 = 64_646;
-
-/// Port that redirected TCP connections arrive at.
-pub const TCP_PORT: u16 = 15_001;
-
-/// Port that redirected DNS arrives at, over UDP and TCP.
-pub const DNS_PORT: u16 = 15_053;
-
-/// Port of health and metrics, for the kubelet and Prometheus alone.
-pub const HEALTH_PORT: u16 = 15_020;
-
-/// NFLOG group (`nfnetlink_log`) that gaps are logged to. Groups are per
-/// network namespace, so nothing else in a pod competes for it.
-pub const LOG_GROUP: u16 = 1_536;
 
 /// What happens to datagrams that the sidecar can't read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,7 +69,7 @@ pub struct Ports {
 impl Default for Ports {
     fn default() -> Self {
         Self {
-            tcp: TCP_PORT,
+            tcp: CAPTURE_PORT,
             dns: DNS_PORT,
             health: HEALTH_PORT,
         }
@@ -151,7 +132,7 @@ impl CaptureConfig {
                 mark: EGRESS_MARK,
                 uid: SIDECAR_UID,
             }),
-            log_group: LOG_GROUP,
+            log_group: NFLOG_GROUP,
         }
     }
 

@@ -5,6 +5,7 @@
 pub mod authority;
 pub mod capture;
 pub mod detect;
+pub mod dns;
 pub mod http1;
 pub mod mask;
 pub mod prefixed;

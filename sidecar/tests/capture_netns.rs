@@ -11,10 +11,10 @@ use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use chaperone_crds::pod::{EGRESS_MARK, NFLOG_GROUP, SIDECAR_UID};
 use chaperone_sidecar::capture::{
     AllowedDatagram, AllowedProtocol, CaptureConfig, CaptureError, CaptureMode, DatagramGap,
-    EGRESS_MARK, GapReader, LOG_GROUP, OriginalDstError, SIDECAR_UID, Transport, dial, install,
-    original_dst, remove, ruleset,
+    GapReader, OriginalDstError, Transport, dial, install, original_dst, remove, ruleset,
 };
 use netns::{Namespace, OUTSIDE, OUTSIDE6, POD, POD6, World, at, output, runtime};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
@@ -501,7 +501,7 @@ fn gaps_that_come_faster_than_they_are_read_are_counted() {
     let world = World::new();
     capture(&world.pod, &CaptureConfig::pod(CaptureMode::Enforce));
     let (delivered, lost) = world.pod.run_async(|| async {
-        let reader = GapReader::bind(LOG_GROUP).unwrap();
+        let reader = GapReader::bind(NFLOG_GROUP).unwrap();
         let counters = reader.counters();
         // Not connected: a refusal of one packet would keep the next from leaving.
         let target = at(OUTSIDE, 9000);
@@ -734,7 +734,7 @@ fn ping(ip: &str) -> std::io::Result<bool> {
 /// Runs `work` inside the namespace and returns the gaps that it caused.
 fn gaps_during(namespace: &Namespace, work: impl FnOnce() + Send + 'static) -> Vec<DatagramGap> {
     namespace.run(move || {
-        let reader = GapReader::bind(LOG_GROUP).unwrap();
+        let reader = GapReader::bind(NFLOG_GROUP).unwrap();
         work();
         runtime().block_on(async {
             let (events, mut receiver) = tokio::sync::mpsc::channel(64);

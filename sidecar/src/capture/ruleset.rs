@@ -385,7 +385,7 @@ fn rule(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::capture::{EGRESS_MARK, SIDECAR_UID};
+    use chaperone_crds::pod::{EGRESS_MARK, SIDECAR_UID};
 
     fn rules(config: &CaptureConfig) -> Vec<Rule> {
         ruleset(config)

@@ -1,0 +1,409 @@
+//! DNS messages (RFC 1035 section 4), as far as the resolver reads them.
+//!
+//! Owns reading a query's question and an answer's addresses, and writing the
+//! short replies that the resolver gives itself. Messages are forwarded as the
+//! bytes they were, never written anew.
+//!
+//! Invariant: an answer counts only for the question that was asked, and its
+//! addresses only as far as a chain of aliases leads to them from that name.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use hickory_proto::op::{Header, MessageType, OpCode, Query};
+use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
+use hickory_proto::serialize::binary::{BinDecodable, BinDecoder};
+
+use super::names::normalize;
+
+/// Bytes of a message header (RFC 1035 section 4.1.1).
+pub(super) const HEADER: usize = 12;
+
+/// Most records of an answer that are read; the rest is forwarded all the same.
+/// No name has more addresses in practice, and 64 KiB hold about 4,000.
+const MAX_RECORDS: usize = 512;
+
+/// Most aliases followed from the name asked, as in common resolvers.
+const MAX_ALIASES: usize = 16;
+
+/// Response codes (RFC 1035 section 4.1.1).
+pub(super) const FORMERR: u8 = 1;
+pub(super) const SERVFAIL: u8 = 2;
+pub(super) const NOTIMP: u8 = 4;
+pub(super) const REFUSED: u8 = 5;
+
+/// What a client asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Question {
+    id: u16,
+    query: Query,
+    /// Where the question ends in the message.
+    end: usize,
+}
+
+/// A message that is not a query to be forwarded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unanswerable {
+    /// A response, or too short for a header. Replying could start a loop.
+    NotAQuery,
+    /// To be answered with this response code.
+    Refuse(u8),
+}
+
+/// What a nameserver answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Answer {
+    pub(super) rcode: u8,
+    /// Addresses of the name asked and how long each is valid.
+    pub(super) addresses: Vec<(IpAddr, Duration)>,
+}
+
+// === impl Question ===
+
+impl Question {
+    /// Reads a query.
+    pub(super) fn read(message: &[u8]) -> Result<Self, Unanswerable> {
+        let mut decoder = BinDecoder::new(message);
+        if message.len() < HEADER || is_response(message) {
+            return Err(Unanswerable::NotAQuery);
+        }
+        let malformed = Unanswerable::Refuse(FORMERR);
+        let header = Header::read(&mut decoder).map_err(|_| malformed)?;
+        if header.metadata.op_code != OpCode::Query {
+            return Err(Unanswerable::Refuse(NOTIMP));
+        }
+        if header.counts.queries != 1 {
+            return Err(malformed);
+        }
+        let query = Query::read(&mut decoder).map_err(|_| malformed)?;
+        Ok(Self {
+            id: header.metadata.id,
+            query,
+            end: decoder.index(),
+        })
+    }
+
+    /// Writes a query of the resolver's own, recursion desired.
+    pub(super) fn write(id: u16, name: &Name, kind: RecordType) -> Option<(Self, Vec<u8>)> {
+        let mut message = hickory_proto::op::Message::new(id, MessageType::Query, OpCode::Query);
+        message.metadata.recursion_desired = true;
+        message.add_query(Query::query(name.clone(), kind));
+        let bytes = message.to_vec().ok()?;
+        Some((Self::read(&bytes).ok()?, bytes))
+    }
+
+    /// The name in lower case, without the final dot.
+    pub(super) fn name(&self) -> String {
+        normalize(&self.query.name().to_ascii())
+    }
+
+    /// `A`, `AAAA` and so on.
+    pub(super) fn kind(&self) -> String {
+        self.query.query_type().to_string()
+    }
+
+    /// Whether a zone transfer is asked for: many messages long, and never a
+    /// client's business.
+    pub(super) fn is_transfer(&self) -> bool {
+        matches!(self.query.query_type(), RecordType::AXFR | RecordType::IXFR)
+    }
+
+    /// Reads an answer, if these bytes are one to this question.
+    pub(super) fn answer(&self, message: &[u8]) -> Option<Answer> {
+        let mut decoder = BinDecoder::new(message);
+        let header = Header::read(&mut decoder).ok()?;
+        if header.metadata.id != self.id
+            || header.metadata.message_type != MessageType::Response
+            || header.counts.queries != 1
+            || !self.asks_the_same(&Query::read(&mut decoder).ok()?)
+        {
+            return None;
+        }
+        let count = usize::from(header.counts.answers).min(MAX_RECORDS);
+        // A record that can't be read ends the reading, not the answer: the
+        // client judges what it gets, and no address counts unread.
+        let records: Vec<Record> = std::iter::from_fn(|| Record::read(&mut decoder).ok())
+            .take(count)
+            .collect();
+        Some(Answer {
+            rcode: rcode_of(message)?,
+            addresses: addresses(self.query.name(), &records),
+        })
+    }
+
+    /// A reply without records.
+    pub(super) fn reply(&self, message: &[u8], rcode: u8) -> Option<Vec<u8>> {
+        reply(message.get(..self.end)?, 1, rcode)
+    }
+
+    fn asks_the_same(&self, other: &Query) -> bool {
+        self.query.query_type() == other.query_type()
+            && self.query.query_class() == other.query_class()
+            && self.query.name().to_lowercase() == other.name().to_lowercase()
+    }
+}
+
+/// A reply without question or records, to a message that can't be read.
+pub(super) fn bare_reply(message: &[u8], rcode: u8) -> Option<Vec<u8>> {
+    reply(message.get(..HEADER)?, 0, rcode)
+}
+
+/// Name of a response code, as in the IANA registry "DNS RCODEs".
+pub(super) fn rcode_name(rcode: u8) -> &'static str {
+    match rcode {
+        0 => "NOERROR",
+        1 => "FORMERR",
+        2 => "SERVFAIL",
+        3 => "NXDOMAIN",
+        4 => "NOTIMP",
+        5 => "REFUSED",
+        6 => "YXDOMAIN",
+        7 => "YXRRSET",
+        8 => "NXRRSET",
+        9 => "NOTAUTH",
+        10 => "NOTZONE",
+        _ => "RESERVED",
+    }
+}
+
+/// Addresses that the name leads to, through aliases.
+fn addresses(asked: &Name, records: &[Record]) -> Vec<(IpAddr, Duration)> {
+    let mut names = vec![asked.to_lowercase()];
+    while names.len() <= MAX_ALIASES {
+        let next = records.iter().find_map(|record| match &record.data {
+            RData::CNAME(target) if names.last() == Some(&record.name.to_lowercase()) => {
+                Some(target.0.to_lowercase())
+            }
+            _ => None,
+        });
+        match next {
+            Some(name) if !names.contains(&name) => names.push(name),
+            _ => break,
+        }
+    }
+    records
+        .iter()
+        .filter(|record| record.dns_class == DNSClass::IN)
+        .filter_map(|record| {
+            let address = match &record.data {
+                RData::A(address) => IpAddr::from(address.0),
+                RData::AAAA(address) => IpAddr::from(address.0),
+                _ => return None,
+            };
+            names
+                .contains(&record.name.to_lowercase())
+                .then_some((address, Duration::from_secs(u64::from(record.ttl))))
+        })
+        .collect()
+}
+
+/// Turns a query's head into a reply: QR and RA set, RD and opcode kept, no
+/// records.
+fn reply(head: &[u8], questions: u16, rcode: u8) -> Option<Vec<u8>> {
+    let [id0, id1, flags, _, ..] = *head else {
+        return None;
+    };
+    let mut bytes = vec![id0, id1, 0x80 | (flags & 0x79), 0x80 | (rcode & 0x0f)];
+    bytes.extend(questions.to_be_bytes());
+    bytes.extend([0; 6]);
+    bytes.extend(head.get(HEADER..)?);
+    Some(bytes)
+}
+
+fn is_response(message: &[u8]) -> bool {
+    message.get(2).is_some_and(|flags| flags & 0x80 != 0)
+}
+
+fn rcode_of(message: &[u8]) -> Option<u8> {
+    message.get(3).map(|flags| flags & 0x0f)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::str::FromStr;
+
+    use hickory_proto::op::Message;
+    use hickory_proto::rr::rdata::{A, CNAME, TXT};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn name(text: &str) -> Name {
+        Name::from_str(text).unwrap()
+    }
+
+    fn ask(text: &str) -> (Question, Vec<u8>) {
+        Question::write(7, &name(text), RecordType::A).unwrap()
+    }
+
+    fn a(owner: &str, address: [u8; 4]) -> Record {
+        Record::from_rdata(name(owner), 30, RData::A(A(address.into())))
+    }
+
+    fn alias(owner: &str, target: &str) -> Record {
+        Record::from_rdata(name(owner), 30, RData::CNAME(CNAME(name(target))))
+    }
+
+    fn answer_with(question: &[u8], records: Vec<Record>) -> Vec<u8> {
+        let mut message = Message::from_vec(question).unwrap().into_response();
+        message.answers = records;
+        message.to_vec().unwrap()
+    }
+
+    fn found(records: Vec<Record>) -> Vec<String> {
+        let (question, bytes) = ask("asked.example.");
+        let answer = question.answer(&answer_with(&bytes, records)).unwrap();
+        answer
+            .addresses
+            .iter()
+            .map(|(address, _)| address.to_string())
+            .collect()
+    }
+
+    #[test]
+    fn a_question_has_name_and_type() {
+        let (question, _) = ask("API.Example.");
+        assert_eq!(
+            (question.name(), question.kind()),
+            ("api.example".into(), "A".into())
+        );
+    }
+
+    #[test]
+    fn addresses_count_through_a_chain_of_aliases_from_the_name_asked() {
+        assert_eq!(found(vec![a("asked.example.", [1, 1, 1, 1])]), ["1.1.1.1"]);
+        assert_eq!(
+            found(vec![
+                a("end.example.", [2, 2, 2, 2]),
+                alias("middle.example.", "END.example."),
+                alias("asked.example.", "middle.example."),
+            ]),
+            ["2.2.2.2"]
+        );
+    }
+
+    #[test]
+    fn an_address_of_another_name_does_not_count() {
+        assert!(found(vec![a("bank.example.", [6, 6, 6, 6])]).is_empty());
+        assert!(
+            found(vec![
+                alias("bank.example.", "x.example."),
+                a("x.example.", [6, 6, 6, 6])
+            ])
+            .is_empty()
+        );
+    }
+
+    #[test]
+    fn aliases_in_a_circle_end() {
+        assert_eq!(
+            found(vec![
+                alias("asked.example.", "b.example."),
+                alias("b.example.", "asked.example."),
+                a("b.example.", [3, 3, 3, 3]),
+            ]),
+            ["3.3.3.3"]
+        );
+    }
+
+    #[test]
+    fn an_answer_to_another_question_is_none() {
+        let (question, bytes) = ask("asked.example.");
+        let good = answer_with(&bytes, vec![]);
+        assert!(question.answer(&good).is_some());
+        let mut other_id = good.clone();
+        other_id[1] ^= 1;
+        assert_eq!(question.answer(&other_id), None);
+        assert_eq!(question.answer(&bytes), None, "a query is no answer");
+        let (_, other) = ask("other.example.");
+        assert_eq!(question.answer(&answer_with(&other, vec![])), None);
+        assert_eq!(question.answer(&[]), None);
+        let (_, same) = ask("ASKED.example.");
+        assert!(
+            question.answer(&answer_with(&same, vec![])).is_some(),
+            "case does not matter"
+        );
+    }
+
+    #[test]
+    fn records_after_one_that_can_not_be_read_do_not_count() {
+        let (question, bytes) = ask("asked.example.");
+        let text = RData::TXT(TXT::new(vec!["x".into()]));
+        let mut cut = answer_with(
+            &bytes,
+            vec![
+                a("asked.example.", [1, 1, 1, 1]),
+                Record::from_rdata(name("asked.example."), 30, text),
+            ],
+        );
+        cut.pop();
+        assert_eq!(question.answer(&cut).unwrap().addresses.len(), 1);
+    }
+
+    #[test]
+    fn what_is_no_plain_query_is_refused_with_the_right_code() {
+        let (_, query) = ask("asked.example.");
+        let with = |at: usize, value: u8| {
+            let mut bytes = query.clone();
+            bytes[at] = value;
+            Question::read(&bytes)
+        };
+        assert_eq!(with(2, 0x81), Err(Unanswerable::NotAQuery));
+        assert_eq!(with(2, 0x28), Err(Unanswerable::Refuse(NOTIMP)), "UPDATE");
+        assert_eq!(
+            with(5, 0),
+            Err(Unanswerable::Refuse(FORMERR)),
+            "no question"
+        );
+        assert_eq!(
+            with(5, 2),
+            Err(Unanswerable::Refuse(FORMERR)),
+            "two questions"
+        );
+        assert_eq!(with(12, 0xff), Err(Unanswerable::Refuse(FORMERR)));
+        assert_eq!(
+            Question::read(&query[..14]),
+            Err(Unanswerable::Refuse(FORMERR))
+        );
+        assert_eq!(Question::read(&query[..11]), Err(Unanswerable::NotAQuery));
+    }
+
+    #[test]
+    fn replies_keep_the_id_and_the_question() {
+        let (question, bytes) = ask("asked.example.");
+        let reply = Message::from_vec(&question.reply(&bytes, SERVFAIL).unwrap()).unwrap();
+        assert_eq!(reply.metadata.id, 7);
+        assert!(reply.metadata.recursion_desired && reply.metadata.recursion_available);
+        assert_eq!(reply.queries.len(), 1);
+        let bytes = question.reply(&bytes, SERVFAIL).unwrap();
+        assert_eq!(
+            question.answer(&bytes).map(|answer| answer.rcode),
+            Some(SERVFAIL)
+        );
+        let bare = bare_reply(&bytes, FORMERR).unwrap();
+        assert_eq!((bare.len(), rcode_of(&bare)), (HEADER, Some(FORMERR)));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_the_reader_panic(
+            noise in proptest::collection::vec(any::<u8>(), 0..128),
+            at in any::<prop::sample::Index>(),
+            value in any::<u8>(),
+        ) {
+            let _ = Question::read(&noise);
+            let (question, query) = ask("asked.example.");
+            let mut answer = answer_with(&query, vec![
+                alias("asked.example.", "b.example."),
+                a("b.example.", [1, 2, 3, 4]),
+            ]);
+            let at = at.index(answer.len());
+            answer[at] = value;
+            answer.extend(&noise);
+            if let Some(read) = question.answer(&answer) {
+                prop_assert!(read.addresses.len() <= MAX_RECORDS);
+            }
+            let _ = bare_reply(&noise, FORMERR);
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! Which names led to which addresses.
+//!
+//! Owns the memory of answers, and of the hosts file as it was at start.
+//! Refuses to know a name that only an alias mentioned: the name that was asked
+//! is the one that counts, or whoever controls one zone could speak for another.
+//!
+//! Invariant: at most [`MAX_ADDRESSES`] addresses with [`MAX_NAMES`] names each
+//! are remembered, whatever is asked; the least recently used go first.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::Hosts;
+
+/// Most addresses remembered. At some 200 bytes each, 13 MiB.
+const MAX_ADDRESSES: usize = 65_536;
+
+/// Most names remembered for one address. Shared front ends of large providers
+/// have more, but one pod asks for few of them.
+const MAX_NAMES: usize = 16;
+
+/// Shortest time an answer is remembered. Clients connect some time after they
+/// asked, also when the time to live is 0.
+const MIN_TTL: Duration = Duration::from_secs(60);
+
+/// Longest time an answer is remembered, whatever its time to live says.
+const MAX_TTL: Duration = Duration::from_secs(24 * 3600);
+
+/// Names by address.
+#[derive(Debug)]
+pub struct Names {
+    hosts: HashMap<IpAddr, Vec<Arc<str>>>,
+    learned: Mutex<Generations>,
+}
+
+/// Two generations: what is used moves to the young one; when that is full, it
+/// becomes the old one, and what was still old is forgotten.
+#[derive(Debug)]
+struct Generations {
+    young: HashMap<IpAddr, Vec<Learned>>,
+    old: HashMap<IpAddr, Vec<Learned>>,
+    /// Most addresses of one generation.
+    limit: usize,
+}
+
+#[derive(Clone, Debug)]
+struct Learned {
+    name: Arc<str>,
+    until: Instant,
+}
+
+impl Names {
+    /// Knows the hosts file for good and nothing else yet.
+    pub fn new(hosts: Hosts) -> Self {
+        Self::with_limit(hosts, MAX_ADDRESSES)
+    }
+
+    fn with_limit(hosts: Hosts, addresses: usize) -> Self {
+        let mut by_address: HashMap<IpAddr, Vec<Arc<str>>> = HashMap::new();
+        for (address, name) in hosts.entries() {
+            by_address
+                .entry(*address)
+                .or_default()
+                .push(name.as_str().into());
+        }
+        Self {
+            hosts: by_address,
+            learned: Mutex::new(Generations {
+                young: HashMap::new(),
+                old: HashMap::new(),
+                limit: addresses / 2,
+            }),
+        }
+    }
+
+    /// Names that led to this address, the latest answer first, then those of
+    /// the hosts file.
+    pub fn names_for(&self, address: IpAddr) -> Vec<Arc<str>> {
+        self.names_at(address, Instant::now())
+    }
+
+    /// Whether this name led to this address: an answer said so that is not
+    /// outdated, or the hosts file. Names compare without case or final dot.
+    pub fn agrees(&self, name: &str, address: IpAddr) -> bool {
+        let name = normalize(name);
+        self.names_for(address).iter().any(|known| **known == *name)
+    }
+
+    /// Remembers that `name` was answered with `address`.
+    pub(super) fn learn(&self, name: &str, address: IpAddr, ttl: Duration) {
+        self.learn_at(name, address, ttl, Instant::now());
+    }
+
+    fn names_at(&self, address: IpAddr, now: Instant) -> Vec<Arc<str>> {
+        let address = address.to_canonical();
+        let mut learned = self.lock();
+        let mut names: Vec<Arc<str>> = learned
+            .touch(address)
+            .into_iter()
+            .flatten()
+            .rev()
+            .filter(|entry| entry.until > now)
+            .map(|entry| Arc::clone(&entry.name))
+            .collect();
+        names.extend(self.hosts.get(&address).into_iter().flatten().cloned());
+        names
+    }
+
+    fn learn_at(&self, name: &str, address: IpAddr, ttl: Duration, now: Instant) {
+        let address = address.to_canonical();
+        let name = normalize(name);
+        let until = now.checked_add(ttl.clamp(MIN_TTL, MAX_TTL)).unwrap_or(now);
+        let mut learned = self.lock();
+        let mut entries = learned.take(address);
+        entries.retain(|entry| entry.until > now && *entry.name != *name);
+        if entries.len() >= MAX_NAMES {
+            entries.remove(0);
+        }
+        entries.push(Learned {
+            name: name.into(),
+            until,
+        });
+        learned.put(address, entries);
+    }
+
+    /// A poisoned lock is taken all the same: each change is one assignment.
+    fn lock(&self) -> MutexGuard<'_, Generations> {
+        self.learned.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Generations {
+    fn take(&mut self, address: IpAddr) -> Vec<Learned> {
+        let old = self.old.remove(&address);
+        self.young.remove(&address).or(old).unwrap_or_default()
+    }
+
+    fn put(&mut self, address: IpAddr, entries: Vec<Learned>) {
+        if self.young.len() >= self.limit {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.insert(address, entries);
+    }
+
+    fn touch(&mut self, address: IpAddr) -> Option<&Vec<Learned>> {
+        if let Some(entries) = self.old.remove(&address) {
+            self.put(address, entries);
+        }
+        self.young.get(&address)
+    }
+}
+
+/// Lower case, without the final dot.
+pub(super) fn normalize(name: &str) -> String {
+    name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    fn text(names: Vec<Arc<str>>) -> Vec<String> {
+        names.iter().map(|name| name.to_string()).collect()
+    }
+
+    #[test]
+    fn an_address_has_the_names_that_led_to_it_latest_first() {
+        let names = Names::new(Hosts::parse(b"10.0.0.1 from-hosts"));
+        names.learn("One.example.", ip("10.0.0.1"), MAX_TTL);
+        names.learn("two.example", ip("10.0.0.1"), MAX_TTL);
+        names.learn("one.example", ip("10.0.0.1"), MAX_TTL);
+        assert_eq!(
+            text(names.names_for(ip("10.0.0.1"))),
+            ["one.example", "two.example", "from-hosts"]
+        );
+        assert!(names.agrees("TWO.example.", ip("10.0.0.1")));
+        assert!(
+            names.agrees("two.example", ip("::ffff:10.0.0.1")),
+            "mapped is the same address"
+        );
+        assert!(!names.agrees("two.example", ip("10.0.0.2")));
+        assert!(!names.agrees("example", ip("10.0.0.1")));
+    }
+
+    #[test]
+    fn an_answer_is_remembered_a_minute_at_least_and_a_day_at_most() {
+        let names = Names::new(Hosts::default());
+        let now = Instant::now();
+        let after = |seconds| now + Duration::from_secs(seconds);
+        names.learn_at("short", ip("::1"), Duration::ZERO, now);
+        names.learn_at(
+            "long",
+            ip("::2"),
+            Duration::from_secs(u64::from(u32::MAX)),
+            now,
+        );
+        assert_eq!(names.names_at(ip("::1"), after(59)).len(), 1);
+        assert_eq!(names.names_at(ip("::1"), after(61)).len(), 0);
+        assert_eq!(names.names_at(ip("::2"), after(24 * 3600 - 1)).len(), 1);
+        assert_eq!(names.names_at(ip("::2"), after(24 * 3600 + 1)).len(), 0);
+    }
+
+    #[test]
+    fn memory_is_bounded_and_what_is_used_stays() {
+        let names = Names::with_limit(Hosts::default(), 100);
+        let address = |number: u32| IpAddr::from(number.to_be_bytes());
+        for number in 0..10_000 {
+            names.learn("busy", address(number), MAX_TTL);
+            names.names_for(address(0));
+        }
+        let held = {
+            let learned = names.lock();
+            learned.young.len() + learned.old.len()
+        };
+        assert!(held <= 100, "{held}");
+        assert!(names.agrees("busy", address(0)));
+        assert!(!names.agrees("busy", address(1)));
+        for number in 0..1_000 {
+            names.learn(&format!("name-{number}"), address(0), MAX_TTL);
+        }
+        assert_eq!(names.names_for(address(0)).len(), MAX_NAMES);
+    }
+}

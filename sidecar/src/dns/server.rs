@@ -1,0 +1,492 @@
+//! Queries in, answers out.
+//!
+//! Owns the listeners, the limits on what runs at once, and the order "record,
+//! then answer". Refuses messages that are not queries: they get an error of
+//! the protocol and an event, or no reply at all where one could start a loop.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use super::message::{FORMERR, Question, REFUSED, SERVFAIL, Unanswerable, bare_reply, rcode_name};
+use super::upstream::{Answered, read_message, write_message};
+use super::{DnsListeners, DnsQuery, DnsTransport, MAX_ANSWERS, Resolver};
+
+/// Most queries in flight. Each holds some 10 KiB; more wait in the kernel.
+const MAX_IN_FLIGHT: usize = 512;
+
+/// Most TCP connections at once.
+const MAX_CONNECTIONS: usize = 128;
+
+/// Longest time that a TCP connection may stay silent (RFC 7766 section 6.2.3
+/// asks for seconds), or take to accept its answer.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Bytes of the longest query over UDP. Queries have one question and an OPT
+/// record; 512 is usual.
+const MAX_QUERY: usize = 4 * 1024;
+
+/// Pause after a listener failed for a moment (out of descriptors, say), so
+/// that it does not spin.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Answers queries until the receiver of `events` is gone.
+///
+/// # Errors
+/// When the sockets can't be used with the runtime.
+pub async fn serve(
+    listeners: DnsListeners,
+    resolver: Arc<Resolver>,
+    events: mpsc::Sender<DnsQuery>,
+) -> io::Result<()> {
+    let server = Server {
+        resolver,
+        events,
+        in_flight: Arc::new(Semaphore::new(MAX_IN_FLIGHT)),
+    };
+    let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let mut tasks = JoinSet::new();
+    for socket in listeners.udp {
+        socket.set_nonblocking(true)?;
+        tasks.spawn(
+            server
+                .clone()
+                .datagrams(Arc::new(UdpSocket::from_std(socket)?)),
+        );
+    }
+    for listener in listeners.tcp {
+        listener.set_nonblocking(true)?;
+        let listener = TcpListener::from_std(listener)?;
+        tasks.spawn(
+            server
+                .clone()
+                .connections(listener, Arc::clone(&connections)),
+        );
+    }
+    server.events.closed().await;
+    tasks.shutdown().await;
+    Ok(())
+}
+
+#[derive(Clone)]
+struct Server {
+    resolver: Arc<Resolver>,
+    events: mpsc::Sender<DnsQuery>,
+    in_flight: Arc<Semaphore>,
+}
+
+impl Server {
+    async fn datagrams(self, socket: Arc<UdpSocket>) {
+        let mut buffer = vec![0; MAX_QUERY];
+        loop {
+            let Ok(permit) = Arc::clone(&self.in_flight).acquire_owned().await else {
+                return;
+            };
+            let (length, client) = match socket.recv_from(&mut buffer).await {
+                Ok(received) => received,
+                Err(error) => {
+                    tracing::debug!(%error, "receiving a DNS query failed");
+                    tokio::time::sleep(PAUSE).await;
+                    continue;
+                }
+            };
+            let query = buffer.get(..length).unwrap_or_default().to_vec();
+            let (server, socket) = (self.clone(), Arc::clone(&socket));
+            tokio::spawn(async move {
+                let _permit = permit;
+                if let Some(reply) = server.answer(&query, client, DnsTransport::Udp).await
+                    && let Err(error) = socket.send_to(&reply, client).await
+                {
+                    tracing::debug!(%error, "sending a DNS answer failed");
+                }
+            });
+        }
+    }
+
+    async fn connections(self, listener: TcpListener, limit: Arc<Semaphore>) {
+        loop {
+            let Ok(permit) = Arc::clone(&limit).acquire_owned().await else {
+                return;
+            };
+            match listener.accept().await {
+                Ok((stream, client)) => {
+                    let server = self.clone();
+                    tokio::spawn(async move {
+                        let _permit = permit;
+                        if let Err(error) = server.connection(stream, client).await {
+                            tracing::debug!(%error, "DNS connection failed");
+                        }
+                    });
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "accepting a DNS connection failed");
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// Answers query after query, in order, until the client is done or silent.
+    async fn connection(&self, mut stream: TcpStream, client: SocketAddr) -> io::Result<()> {
+        loop {
+            let Some(query) = timeout(IDLE_TIMEOUT, read_message(&mut stream)).await?? else {
+                return Ok(());
+            };
+            let Ok(_permit) = self.in_flight.acquire().await else {
+                return Ok(());
+            };
+            let Some(reply) = self.answer(&query, client, DnsTransport::Tcp).await else {
+                return Ok(());
+            };
+            timeout(IDLE_TIMEOUT, write_message(&mut stream, &reply)).await??;
+        }
+    }
+
+    /// The reply to a message, after its event was taken. `None` when there
+    /// must be no reply.
+    async fn answer(
+        &self,
+        message: &[u8],
+        client: SocketAddr,
+        transport: DnsTransport,
+    ) -> Option<Vec<u8>> {
+        let began = Instant::now();
+        let mut event = DnsQuery {
+            name: String::new(),
+            query_type: String::new(),
+            rcode: "",
+            answers: Vec::new(),
+            server: None,
+            client,
+            elapsed: Duration::ZERO,
+            transport,
+        };
+        let (rcode, reply) = match Question::read(message) {
+            Ok(question) => {
+                event.name = question.name();
+                event.query_type = question.kind();
+                self.resolve(&question, message, &mut event).await
+            }
+            Err(Unanswerable::NotAQuery) => (FORMERR, None),
+            Err(Unanswerable::Refuse(rcode)) => (rcode, bare_reply(message, rcode)),
+        };
+        event.rcode = rcode_name(rcode);
+        event.elapsed = began.elapsed();
+        // Without a record there is no answer.
+        self.events.send(event).await.ok()?;
+        reply
+    }
+
+    async fn resolve(
+        &self,
+        question: &Question,
+        message: &[u8],
+        event: &mut DnsQuery,
+    ) -> (u8, Option<Vec<u8>>) {
+        if question.is_transfer() {
+            return (REFUSED, question.reply(message, REFUSED));
+        }
+        match self
+            .resolver
+            .forward(question, message, event.transport)
+            .await
+        {
+            Some(Answered {
+                bytes,
+                answer,
+                server,
+            }) => {
+                event.server = Some(server);
+                event.answers = answer
+                    .addresses
+                    .iter()
+                    .map(|(address, _)| *address)
+                    .take(MAX_ANSWERS)
+                    .collect();
+                (answer.rcode, Some(bytes))
+            }
+            None => (SERVFAIL, question.reply(message, SERVFAIL)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+    use std::str::FromStr;
+
+    use hickory_proto::op::{Message, ResponseCode};
+    use hickory_proto::rr::rdata::{A, AAAA, CNAME};
+    use hickory_proto::rr::{Name, RData, Record, RecordType};
+
+    use super::*;
+    use crate::dns::{Hosts, Names};
+
+    const LOCAL: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 0);
+
+    /// How a nameserver of these tests behaves.
+    #[derive(Clone, Copy)]
+    enum Nature {
+        Honest,
+        /// Precedes its answer by one with another id.
+        Forging,
+        /// Answers over UDP that the answer is too long.
+        Truncating,
+        Failing,
+    }
+
+    struct Setup {
+        address: SocketAddr,
+        resolver: Arc<Resolver>,
+        events: mpsc::Receiver<DnsQuery>,
+        serving: tokio::task::JoinHandle<io::Result<()>>,
+    }
+
+    async fn serving(servers: Vec<SocketAddr>) -> Setup {
+        let listeners = loop {
+            let udp = std::net::UdpSocket::bind(LOCAL).unwrap();
+            if let Ok(tcp) = std::net::TcpListener::bind(udp.local_addr().unwrap()) {
+                break DnsListeners {
+                    udp: vec![udp],
+                    tcp: vec![tcp],
+                };
+            }
+        };
+        let address = listeners.udp[0].local_addr().unwrap();
+        let names = Arc::new(Names::new(Hosts::default()));
+        let resolver = Arc::new(Resolver::with_servers(servers, None, names));
+        let (sender, events) = mpsc::channel(1);
+        let serving = tokio::spawn(serve(listeners, Arc::clone(&resolver), sender));
+        Setup {
+            address,
+            resolver,
+            events,
+            serving,
+        }
+    }
+
+    fn response(query: &[u8], nature: Nature) -> Vec<u8> {
+        let mut message = Message::from_vec(query).unwrap().into_response();
+        let name = message.queries[0].name().clone();
+        let end = Name::from_str("end.example.").unwrap();
+        let data = match message.queries[0].query_type() {
+            RecordType::A => RData::A(A(Ipv4Addr::new(192, 0, 2, 80))),
+            _ => RData::AAAA(AAAA("2001:db8::80".parse().unwrap())),
+        };
+        match nature {
+            Nature::Failing => message.metadata.response_code = ResponseCode::ServFail,
+            Nature::Truncating => message.metadata.truncation = true,
+            Nature::Honest | Nature::Forging => {
+                message.add_answer(Record::from_rdata(
+                    name,
+                    0,
+                    RData::CNAME(CNAME(end.clone())),
+                ));
+                message.add_answer(Record::from_rdata(end, 0, data));
+            }
+        }
+        message.to_vec().unwrap()
+    }
+
+    async fn nameserver(nature: Nature) -> SocketAddr {
+        let (udp, tcp) = loop {
+            let udp = UdpSocket::bind(LOCAL).await.unwrap();
+            if let Ok(tcp) = TcpListener::bind(udp.local_addr().unwrap()).await {
+                break (udp, tcp);
+            }
+        };
+        let address = udp.local_addr().unwrap();
+        tokio::spawn(async move {
+            let mut buffer = [0; 512];
+            while let Ok((length, peer)) = udp.recv_from(&mut buffer).await {
+                let answer = response(&buffer[..length], nature);
+                if matches!(nature, Nature::Forging) {
+                    let mut forged = answer.clone();
+                    forged[0] ^= 1;
+                    udp.send_to(&forged, peer).await.unwrap();
+                }
+                udp.send_to(&answer, peer).await.unwrap();
+            }
+        });
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = tcp.accept().await {
+                let query = read_message(&mut stream).await.unwrap().unwrap();
+                write_message(&mut stream, &response(&query, Nature::Honest))
+                    .await
+                    .unwrap();
+            }
+        });
+        address
+    }
+
+    /// An address where nobody listens.
+    fn nobody() -> SocketAddr {
+        std::net::UdpSocket::bind(LOCAL)
+            .unwrap()
+            .local_addr()
+            .unwrap()
+    }
+
+    fn query(name: &str) -> Vec<u8> {
+        Question::write(77, &Name::from_str(name).unwrap(), RecordType::A)
+            .unwrap()
+            .1
+    }
+
+    async fn ask(address: SocketAddr, message: &[u8]) -> Vec<u8> {
+        let reply = ask_within(address, message, Duration::from_secs(10)).await;
+        reply.expect("the resolver answers")
+    }
+
+    async fn ask_in_vain(address: SocketAddr, message: &[u8]) {
+        assert_eq!(
+            ask_within(address, message, Duration::from_millis(300)).await,
+            None
+        );
+    }
+
+    async fn ask_within(address: SocketAddr, message: &[u8], wait: Duration) -> Option<Vec<u8>> {
+        let socket = UdpSocket::bind(LOCAL).await.unwrap();
+        socket.connect(address).await.unwrap();
+        socket.send(message).await.unwrap();
+        let mut buffer = vec![0; 4096];
+        match timeout(wait, socket.recv(&mut buffer)).await {
+            Ok(Ok(length)) => Some(buffer[..length].to_vec()),
+            // Nobody listens any more, or nothing came.
+            Ok(Err(_)) | Err(_) => None,
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_forwarded_as_it_is_recorded_and_remembered() {
+        let server = nameserver(Nature::Honest).await;
+        let mut setup = serving(vec![server]).await;
+        let message = query("Api.Example.");
+        let reply = ask(setup.address, &message).await;
+        assert_eq!(reply, response(&message, Nature::Honest));
+        let event = setup.events.recv().await.unwrap();
+        assert_eq!(
+            (event.name.as_str(), event.query_type.as_str()),
+            ("api.example", "A")
+        );
+        assert_eq!((event.rcode, event.server), ("NOERROR", Some(server)));
+        assert_eq!(event.transport, DnsTransport::Udp);
+        let address = IpAddr::from([192, 0, 2, 80]);
+        assert_eq!(event.answers, [address]);
+        assert!(setup.resolver.names().agrees("api.example", address));
+        assert!(
+            !setup.resolver.names().agrees("end.example", address),
+            "only an alias said so"
+        );
+    }
+
+    #[tokio::test]
+    async fn tcp_queries_are_answered_over_tcp_one_after_the_other() {
+        let mut setup = serving(vec![nameserver(Nature::Truncating).await]).await;
+        let mut stream = TcpStream::connect(setup.address).await.unwrap();
+        for name in ["one.example.", "two.example."] {
+            write_message(&mut stream, &query(name)).await.unwrap();
+            let reply = read_message(&mut stream).await.unwrap().unwrap();
+            assert_eq!(reply, response(&query(name), Nature::Honest));
+            let event = setup.events.recv().await.unwrap();
+            assert_eq!(event.transport, DnsTransport::Tcp);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_truncated_answer_stays_one_so_that_the_client_comes_back_over_tcp() {
+        let setup = serving(vec![nameserver(Nature::Truncating).await]).await;
+        let reply = ask(setup.address, &query("long.example.")).await;
+        assert!(Message::from_vec(&reply).unwrap().metadata.truncation);
+    }
+
+    #[tokio::test]
+    async fn a_forged_answer_is_not_taken() {
+        let setup = serving(vec![nameserver(Nature::Forging).await]).await;
+        let reply = ask(setup.address, &query("api.example.")).await;
+        assert_eq!(Message::from_vec(&reply).unwrap().metadata.id, 77);
+    }
+
+    #[tokio::test]
+    async fn the_next_server_is_asked_when_one_is_dead_or_failing() {
+        for first in [nobody(), nameserver(Nature::Failing).await] {
+            let second = nameserver(Nature::Honest).await;
+            let mut setup = serving(vec![first, second]).await;
+            ask(setup.address, &query("api.example.")).await;
+            let event = setup.events.recv().await.unwrap();
+            assert_eq!((event.rcode, event.server), ("NOERROR", Some(second)));
+        }
+    }
+
+    #[tokio::test]
+    async fn without_a_server_the_answer_is_servfail() {
+        let mut setup = serving(vec![nobody()]).await;
+        let reply = Message::from_vec(&ask(setup.address, &query("a.example.")).await);
+        assert_eq!(
+            reply.unwrap().metadata.response_code,
+            ResponseCode::ServFail
+        );
+        let event = setup.events.recv().await.unwrap();
+        assert_eq!((event.rcode, event.server), ("SERVFAIL", None));
+    }
+
+    #[tokio::test]
+    async fn what_is_not_a_query_gets_an_error_or_silence_and_an_event() {
+        let mut setup = serving(vec![nobody()]).await;
+        let mut cut = query("a.example.");
+        cut.truncate(15);
+        let reply = Message::from_vec(&ask(setup.address, &cut).await).unwrap();
+        assert_eq!(reply.metadata.response_code, ResponseCode::FormErr);
+        assert_eq!(setup.events.recv().await.unwrap().rcode, "FORMERR");
+        let response = response(&query("a.example."), Nature::Failing);
+        ask_in_vain(setup.address, &response).await;
+        assert_eq!(setup.events.recv().await.unwrap().rcode, "FORMERR");
+        let mut transfer = query("zone.example.");
+        let kind = transfer.len() - 3;
+        transfer[kind] = 252;
+        let reply = Message::from_vec(&ask(setup.address, &transfer).await).unwrap();
+        assert_eq!(reply.metadata.response_code, ResponseCode::Refused);
+        assert_eq!(setup.events.recv().await.unwrap().name, "zone.example");
+    }
+
+    #[tokio::test]
+    async fn an_answer_waits_for_its_event_and_none_comes_without_a_recorder() {
+        let mut setup = serving(vec![nameserver(Nature::Honest).await]).await;
+        ask(setup.address, &query("first.example.")).await;
+        // The channel is full now.
+        ask_in_vain(setup.address, &query("second.example.")).await;
+        setup.events.recv().await.unwrap();
+        assert_eq!(setup.events.recv().await.unwrap().name, "second.example");
+        drop(setup.events);
+        setup.serving.await.unwrap().unwrap();
+        ask_in_vain(setup.address, &query("third.example.")).await;
+    }
+
+    #[tokio::test]
+    async fn a_name_can_be_looked_up_now() {
+        let setup = serving(vec![nameserver(Nature::Honest).await]).await;
+        let found = setup.resolver.addresses("api.example").await.unwrap();
+        assert_eq!(
+            found,
+            [
+                IpAddr::from([192, 0, 2, 80]),
+                "2001:db8::80".parse().unwrap()
+            ]
+        );
+        assert!(setup.resolver.names().agrees("api.example", found[1]));
+        let error = setup.resolver.addresses("a..b").await.unwrap_err();
+        assert!(error.to_string().contains("not a domain name"), "{error}");
+        let dead = Resolver::with_servers(vec![nobody()], None, Arc::clone(setup.resolver.names()));
+        let error = dead.addresses("api.example").await.unwrap_err();
+        assert!(
+            error.to_string().contains("no nameserver answered"),
+            "{error}"
+        );
+    }
+}
