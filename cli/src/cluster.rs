@@ -44,4 +44,10 @@ impl ClusterArgs {
         }
         Ok(Config::infer().await?)
     }
+
+    /// Whether the cluster is the one that this process runs in, as one of its pods.
+    pub(crate) fn is_in_cluster(&self) -> bool {
+        let named = self.kubeconfig.is_some() || self.context.is_some();
+        !named && Config::incluster().is_ok() && Kubeconfig::read().is_err()
+    }
 }

@@ -3,6 +3,7 @@
 //! Owns arguments and exit codes; each subcommand is a module. Invariant: 0 means yes, 1 means the answer is no (a broken log, a refused policy,
 //! a cluster with something wrong), 2 means that there is no answer (usage, unreadable input, unreachable cluster).
 
+mod check;
 mod cluster;
 mod glob;
 mod observe;
@@ -27,6 +28,7 @@ const PLUGIN: &str = "kubectl-chaperone";
 
 const EXAMPLES: &str = "\
 Examples:
+  chaperone check                           is the cluster in order, and if not, what mends it
   chaperone observe -n agents               watch what the agents of a namespace do
   chaperone observe --decision deny         only what was refused
   chaperone verify audit.jsonl              prove that no record was changed, removed or moved
@@ -43,6 +45,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Check(check::Args),
     Observe(observe::Args),
     Verify(verify::Args),
     Completions(Completions),
@@ -62,6 +65,7 @@ struct Completions {
 fn main() -> ExitCode {
     let cli = parse(std::env::args_os().collect());
     let answer = match cli.command {
+        Command::Check(args) => check::run(&args),
         Command::Observe(args) => observe::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Completions(args) => completions(args.shell),

@@ -102,6 +102,9 @@ async fn read_pods(
     feed: &mut Feed<impl Write>,
 ) -> anyhow::Result<()> {
     let pods = api.list(&injected()).await.map_err(|e| explain(e, args))?;
+    if pods.items.is_empty() {
+        eprintln!("no pod with a sidecar (`chaperone check` says why)");
+    }
     for pod in pods {
         let (namespace, name) = (namespace(&pod), pod.name_any());
         if !feed.filter().wants_pod(&namespace, &name) || !has_log(&pod) {
