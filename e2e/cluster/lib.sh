@@ -6,6 +6,9 @@
 # the cgroup $CGROUP or in one of the two network namespaces, its mounts lie under $STATE, its files in $STATE.
 # That is what lets `down` clean up after an `up` that was killed half-way.
 
+# `sudo` and `su` leave these out.
+PATH=$PATH:/usr/local/go/bin:/usr/sbin:/sbin
+
 HERE=${BASH_SOURCE[0]%/*}
 HERE=$(cd "$HERE" && pwd)
 
@@ -20,7 +23,7 @@ POD_CIDR=10.244.0.0/24 POD_CIDR6=fd00:244::/64
 SERVICE_CIDR=10.96.0.0/16 SERVICE_CIDR6=fd00:96::/112
 KUBERNETES_SERVICE_IP=10.96.0.1 DNS_SERVICE_IP=10.96.0.10
 
-CACHE=${CHAPERONE_CACHE:-${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/chaperone}
+CACHE=$(realpath -m "${CHAPERONE_CACHE:-${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/chaperone}")
 
 # The state goes to /run unless that is memory: images unpacked there take more than a gigabyte.
 default_state() {
@@ -30,7 +33,7 @@ default_state() {
     echo /run/chaperone-e2e
   fi
 }
-STATE=${CHAPERONE_STATE:-$(default_state)}
+STATE=$(realpath -m "${CHAPERONE_STATE:-$(default_state)}")
 STATE_MARK=.chaperone-e2e # a file in $STATE that says it is ours to remove
 CONTAINERD_SOCKET=$STATE/containerd.sock
 
@@ -78,15 +81,16 @@ ticking() {
   done
 }
 
-# wait_until SECONDS WHAT LOG COMMAND...: polls COMMAND until it succeeds; ends the script with a sentence otherwise.
+# wait_until SECONDS WHAT DAEMON COMMAND...: polls COMMAND until it succeeds. Ends the script with a sentence and the end of
+# the daemon's log when that takes too long or the daemon has died.
 wait_until() {
-  local limit=$1 what=$2 log=$3 deadline
+  local limit=$1 what=$2 daemon=$3 began=$SECONDS
   shift 3
-  deadline=$((SECONDS + limit))
   until "$@" >/dev/null 2>&1; do
-    if [ "$SECONDS" -ge "$deadline" ]; then
-      [ ! -f "$log" ] || tail -n 20 "$log" >&2
-      die "$what did not happen within $limit s; see $log, then run e2e/cluster/down"
+    if [ "$SECONDS" -ge $((began + limit)) ] || { [ "$SECONDS" -ge $((began + 2)) ] && ! is_running "$daemon"; }; then
+      tail -n 20 "$STATE/log/$daemon.log" >&2
+      is_running "$daemon" || die "$daemon died; its log is $STATE/log/$daemon.log"
+      die "$what: not within $limit s; see $STATE/log, then run e2e/cluster/down"
     fi
     sleep 0.1
   done
@@ -96,6 +100,7 @@ wait_until() {
 
 require_linux_root() {
   [ "$(uname -s)" = Linux ] || die "the development cluster needs Linux; on other systems set CLUSTER=existing and KUBECONFIG"
+  [[ "$STATE$CACHE" != *[[:space:]]* ]] || die "CHAPERONE_STATE and CHAPERONE_CACHE must not contain spaces"
   [ "$(id -u)" -eq 0 ] || die "the development cluster needs root: run this again with sudo -E, or set CLUSTER=existing and KUBECONFIG"
 }
 
@@ -103,11 +108,11 @@ is_debian() {
   grep -qsE '^ID(_LIKE)?=.*(debian|ubuntu)' /etc/os-release
 }
 
-# need_commands COMMAND=PACKAGE...: installs the Debian packages of the commands that are missing.
+# need_commands COMMAND=PACKAGE...: installs the Debian packages of the commands (names or paths) that are missing.
 need_commands() {
   local pair missing=()
   for pair; do
-    command -v "${pair%%=*}" >/dev/null || [ -e "${pair%%=*}" ] || missing+=("${pair#*=}")
+    command -v "${pair%%=*}" >/dev/null || missing+=("${pair#*=}")
   done
   [ ${#missing[@]} -gt 0 ] || return 0
   is_debian || die "missing: ${missing[*]}; this is not Debian or Ubuntu, so install these with your package manager and run this again"

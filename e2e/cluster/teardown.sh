@@ -3,6 +3,7 @@
 # Nothing of the cluster is worth a graceful stop: its state is thrown away.
 
 tear_down() {
+  refuse_foreign_state
   end_processes
   restore_kernel_settings
   unmount_all
@@ -48,9 +49,8 @@ restore_kernel_settings() {
 
 unmount_all() {
   local mount
-  # The last mounted first. /proc/self/mounts writes a space as \040.
+  # The last mounted first.
   awk -v state="$STATE/" 'index($2, state) == 1 { print $2 }' /proc/self/mounts | tac | while read -r mount; do
-    mount=$(printf '%b' "$mount")
     umount "$mount" 2>/dev/null || umount -l "$mount"
   done
 }
@@ -94,8 +94,15 @@ remove_traces() {
     /var/lib/kubelet/device-plugins /var/lib/kubelet 2>/dev/null || true
 }
 
+# Neither a folder that somebody else made, nor the cluster of another CHAPERONE_STATE.
+refuse_foreign_state() {
+  local other
+  [ ! -e "$STATE" ] || [ -f "$STATE/$STATE_MARK" ] || die "$STATE was not made by e2e/cluster/up: set CHAPERONE_STATE to a folder that does not exist"
+  other=$(cat "$CACHE/state" 2>/dev/null) || return 0
+  [ "$other" = "$STATE" ] || [ ! -f "$other/$STATE_MARK" ] || die "the cluster that is up has its state in $other: set CHAPERONE_STATE=$other"
+}
+
 remove_state() {
-  [ -e "$STATE" ] || return 0
-  [ -f "$STATE/$STATE_MARK" ] || die "$STATE was not made by e2e/cluster/up; it stays as it is"
   rm -rf --one-file-system "$STATE"
+  rm -f "$CACHE/state"
 }
