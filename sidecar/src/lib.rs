@@ -2,6 +2,7 @@
 //!
 //! [`connection`] tells the story of one connection; every other module does one thing for it.
 
+pub mod audit;
 pub mod authority;
 pub mod capture;
 pub mod detect;

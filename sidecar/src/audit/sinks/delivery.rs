@@ -1,0 +1,202 @@
+//! One sink's task: reads the spool from its cursor, delivers, moves the cursor.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use chaperone_crds::control::{SinkConfig, SinkTarget};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep},
+};
+
+use super::{
+    Surroundings,
+    backoff::{Backoff, LONGEST_ASKED, random},
+    error::SinkError,
+    file::FileSink,
+    http::HttpSink,
+    stdout,
+};
+use crate::audit::{
+    net::SinkNet,
+    spool::{Batch, Position, Read, Spool},
+};
+
+/// Most bytes in one batch, before compression, unless one record is longer.
+const BATCH_BYTES: usize = 1024 * 1024;
+/// Most records in one batch of a sink that has no setting for it.
+const BATCH_RECORDS: u64 = 10_000;
+/// How long an HTTP sink lets a batch fill: a request for every record would cost both sides more than half a second of delay is worth.
+const HTTP_GATHER: Duration = Duration::from_millis(500);
+/// Longest wait after a failure while the sidecar ends: it has seconds, not minutes.
+const FLUSH_WAIT: Duration = Duration::from_millis(250);
+/// How often a lasting failure is logged.
+const LOG_EVERY: Duration = Duration::from_secs(30);
+
+/// A sink and its place in the spool.
+pub(super) struct Delivery {
+    spool: Arc<Spool>,
+    config: SinkConfig,
+    maker: Maker,
+    sink: Option<Sink>,
+    position: Position,
+    /// Most records in a batch; halved when the endpoint says that a batch is too large.
+    batch_records: u64,
+    flushing: watch::Receiver<bool>,
+    logged: Option<Instant>,
+}
+
+/// What makes a sink from its settings.
+struct Maker {
+    net: Arc<dyn SinkNet>,
+    version: String,
+    file_dir: Option<PathBuf>,
+}
+
+enum Sink {
+    Stdout,
+    File(FileSink),
+    Http(Box<HttpSink>),
+}
+
+impl Delivery {
+    pub(super) fn new(
+        around: &Surroundings,
+        config: SinkConfig,
+        flushing: watch::Receiver<bool>,
+    ) -> Self {
+        let batch_records = match &config.target {
+            SinkTarget::Http { batch_size, .. } => u64::from(*batch_size).max(1),
+            SinkTarget::Stdout | SinkTarget::File { .. } => BATCH_RECORDS,
+        };
+        Self {
+            position: around.spool.join(&config.name),
+            spool: around.spool.clone(),
+            maker: Maker {
+                net: around.net.clone(),
+                version: around.version.clone(),
+                file_dir: around.file_dir.clone(),
+            },
+            sink: None,
+            config,
+            batch_records,
+            flushing,
+            logged: None,
+        }
+    }
+
+    /// Never ends by itself.
+    pub(super) async fn run(mut self) {
+        let mut commits = self.spool.commits();
+        loop {
+            commits.mark_unchanged();
+            self.gather().await;
+            match self
+                .spool
+                .read(self.position, self.batch_records, BATCH_BYTES)
+            {
+                Ok(Read::Batch(batch)) => self.deliver(batch).await,
+                Ok(Read::Nothing(position)) => {
+                    if position != self.position {
+                        self.position = position;
+                        self.spool.advance(&self.config.name, position);
+                    }
+                    if commits.changed().await.is_err() {
+                        return;
+                    }
+                }
+                Err(error) => {
+                    let mut backoff = Backoff::default();
+                    self.failed(&SinkError::Spool(error), &mut backoff).await;
+                }
+            }
+        }
+    }
+
+    /// Lets a batch fill.
+    async fn gather(&mut self) {
+        let waiting = self.spool.lag(self.position);
+        let http = matches!(self.config.target, SinkTarget::Http { .. });
+        if http && (1..self.batch_records).contains(&waiting) {
+            self.pause(HTTP_GATHER, Duration::ZERO).await;
+        }
+    }
+
+    /// Sleeps; at most `flushing_wait` once the sidecar ends.
+    async fn pause(&mut self, wait: Duration, flushing_wait: Duration) {
+        let began = Instant::now();
+        let flushing = async {
+            if self.flushing.wait_for(|flushing| *flushing).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            () = sleep(wait) => {}
+            () = flushing => sleep(flushing_wait.min(wait.saturating_sub(began.elapsed()))).await,
+        }
+    }
+
+    /// Delivers this batch, however long it takes. When the endpoint finds it too large, returns, so that a smaller one is read.
+    async fn deliver(&mut self, batch: Batch) {
+        let mut backoff = Backoff::default();
+        while let Err(error) = self.attempt(&batch).await {
+            let shrink = error.is_too_large() && batch.records > 1;
+            self.failed(&error, &mut backoff).await;
+            if shrink {
+                self.batch_records = (batch.records / 2).max(1);
+                return;
+            }
+        }
+        if self.logged.take().is_some() {
+            tracing::info!(sink = self.config.name, "the sink takes records again");
+        }
+        self.position = batch.end;
+        self.spool.advance(&self.config.name, batch.end);
+        self.spool.delivered(&self.config.name, batch.records);
+    }
+
+    async fn attempt(&mut self, batch: &Batch) -> Result<(), SinkError> {
+        if self.sink.is_none() {
+            self.sink = Some(self.maker.make(&self.config.target)?);
+        }
+        match &mut self.sink {
+            Some(Sink::File(file)) => file.deliver(&batch.bytes),
+            Some(Sink::Http(http)) => http.deliver(&batch.bytes).await,
+            Some(Sink::Stdout) | None => stdout::deliver(batch.bytes.clone()).await,
+        }
+    }
+
+    async fn failed(&mut self, error: &SinkError, backoff: &mut Backoff) {
+        let sink = &self.config.name;
+        self.spool.sink_failed(sink, error.reason());
+        let slow = error.needs_a_person();
+        if self.logged.is_none_or(|at| at.elapsed() >= LOG_EVERY) {
+            self.logged = Some(Instant::now());
+            if slow {
+                tracing::error!(sink, %error, "the sink refuses records; they wait in the spool");
+            } else {
+                tracing::warn!(sink, %error, "the sink takes no records; they wait in the spool");
+            }
+        }
+        let own = backoff.next(slow, random());
+        let wait = match error.retry_after() {
+            Some(asked) => asked.min(LONGEST_ASKED).max(own),
+            None => own,
+        };
+        self.pause(wait, FLUSH_WAIT).await;
+    }
+}
+
+impl Maker {
+    fn make(&self, target: &SinkTarget) -> Result<Sink, SinkError> {
+        match target {
+            SinkTarget::Stdout => Ok(Sink::Stdout),
+            SinkTarget::File { path } => {
+                FileSink::open(path, self.file_dir.as_deref()).map(Sink::File)
+            }
+            SinkTarget::Http { .. } => {
+                let http = HttpSink::new(target, self.net.clone(), &self.version)?;
+                Ok(Sink::Http(Box::new(http)))
+            }
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! Why a delivery failed, and what follows from it.
+
+use std::{io, time::Duration};
+
+use thiserror::Error;
+
+/// A failed delivery. The batch was not acknowledged.
+#[derive(Debug, Error)]
+pub(super) enum SinkError {
+    /// Settings that cannot work.
+    #[error("unusable settings: {0}")]
+    Settings(String),
+    /// The file or standard output.
+    #[error("writing: {0}")]
+    Write(io::Error),
+    /// The spool.
+    #[error("reading the spool: {0}")]
+    Spool(io::Error),
+    /// No address for the endpoint's name.
+    #[error("resolving {host}: {source}")]
+    Resolve {
+        /// The name.
+        host: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// No connection.
+    #[error("connecting: {0}")]
+    Connect(io::Error),
+    /// No TLS session.
+    #[error("TLS handshake: {0}")]
+    Tls(io::Error),
+    /// No answer in time.
+    #[error("no answer within {} s", .0.as_secs())]
+    Timeout(Duration),
+    /// The connection broke.
+    #[error("HTTP: {0}")]
+    Http(#[from] hyper::Error),
+    /// An answer other than 2xx.
+    #[error("the endpoint answered {status}: {text}")]
+    Status {
+        /// Status code.
+        status: u16,
+        /// What it asked for in `Retry-After`.
+        retry_after: Option<Duration>,
+        /// Beginning of the answer's body.
+        text: String,
+    },
+}
+
+impl SinkError {
+    /// The metric's label.
+    pub(super) fn reason(&self) -> &'static str {
+        match self {
+            Self::Settings(_) => "settings",
+            Self::Write(_) => "write",
+            Self::Spool(_) => "spool",
+            Self::Resolve { .. } => "resolve",
+            Self::Connect(_) => "connect",
+            Self::Tls(_) => "tls",
+            Self::Timeout(_) => "timeout",
+            Self::Http(_) => "http",
+            Self::Status { status: 429, .. } => "throttled",
+            Self::Status {
+                status: 401 | 403, ..
+            } => "unauthorized",
+            Self::Status { status: 500.., .. } => "server-error",
+            Self::Status { .. } => "refused",
+        }
+    }
+
+    /// True where repeating soon cannot help: someone has to change something. The records wait meanwhile.
+    pub(super) fn needs_a_person(&self) -> bool {
+        match self {
+            Self::Settings(_) => true,
+            Self::Status { status, .. } => !matches!(status, 408 | 413 | 429 | 500..),
+            _ => false,
+        }
+    }
+
+    /// True where a smaller batch may help.
+    pub(super) fn is_too_large(&self) -> bool {
+        matches!(self, Self::Status { status: 413, .. })
+    }
+
+    /// What the endpoint asked for.
+    pub(super) fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Status { retry_after, .. } => *retry_after,
+            _ => None,
+        }
+    }
+}

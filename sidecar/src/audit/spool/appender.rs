@@ -1,0 +1,146 @@
+//! The writing end of the spool: the newest segment.
+
+use std::{
+    fs::{File, OpenOptions},
+    io,
+    os::unix::fs::{FileExt, OpenOptionsExt},
+    path::Path,
+    sync::Arc,
+};
+
+use chaperone_crds::{
+    chain::{Chain, Link},
+    record::Event,
+};
+use jiff::Timestamp;
+
+use super::{Size, Spool, segment_path, state, sync_dir};
+
+/// Bytes that are kept in memory at most (give or take one record) until they are committed: one batch.
+pub(in crate::audit) const BATCH_BYTES: usize = 1024 * 1024;
+/// Room for uncommitted bytes that is kept when idle, in bytes.
+const IDLE_BYTES: usize = 64 * 1024;
+
+/// Appends records. Everything after the committed end is in memory too, so that any failure is mended by writing it again.
+#[derive(Debug)]
+pub(in crate::audit) struct Appender {
+    spool: Arc<Spool>,
+    chain: Chain,
+    file: File,
+    segment: u64,
+    committed: Size,
+    /// All bytes after the committed end.
+    pending: Vec<u8>,
+    pending_records: u64,
+    /// How many of the pending bytes the file has.
+    written: usize,
+}
+
+impl Appender {
+    /// At the committed end of a segment.
+    pub(super) fn new(
+        spool: Arc<Spool>,
+        chain: Chain,
+        segment: u64,
+        committed: Size,
+    ) -> io::Result<Self> {
+        let file = open_segment(&spool.dir, segment)?;
+        Ok(Self {
+            spool,
+            chain,
+            file,
+            segment,
+            committed,
+            pending: Vec::new(),
+            pending_records: 0,
+            written: 0,
+        })
+    }
+
+    /// The chain as it stands after everything that was appended.
+    pub(in crate::audit) fn chain(&self) -> &Chain {
+        &self.chain
+    }
+
+    /// Makes a record of the event. It is in memory only.
+    pub(in crate::audit) fn append(&mut self, event: &Event, time: Timestamp) -> Link {
+        self.pending_records = self.pending_records.saturating_add(1);
+        self.chain.append(event, time, &mut self.pending)
+    }
+
+    /// Bytes that are not committed.
+    pub(in crate::audit) fn pending(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// Bytes that are committed in this segment.
+    pub(in crate::audit) fn committed(&self) -> u64 {
+        self.committed.bytes
+    }
+
+    /// Writes what is pending to the file: it survives the death of the process.
+    ///
+    /// # Errors
+    /// The system's; call again.
+    pub(in crate::audit) fn write(&mut self) -> io::Result<()> {
+        let rest = self.pending.get(self.written..).unwrap_or_default();
+        if rest.is_empty() {
+            return Ok(());
+        }
+        let at = self.committed.bytes.saturating_add(self.written as u64);
+        self.file.write_all_at(rest, at)?;
+        self.written = self.pending.len();
+        Ok(())
+    }
+
+    /// Writes and syncs what is pending, and shows it to the sinks.
+    ///
+    /// # Errors
+    /// The system's; call again. After a failed sync the kernel may have dropped what it could not write, so all of it is written again.
+    pub(in crate::audit) fn commit(&mut self) -> io::Result<()> {
+        self.write()?;
+        if let Err(error) = self.file.sync_data() {
+            self.written = 0;
+            return Err(error);
+        }
+        self.committed.bytes = self
+            .committed
+            .bytes
+            .saturating_add(self.pending.len() as u64);
+        self.committed.records = self.committed.records.saturating_add(self.pending_records);
+        self.pending.clear();
+        self.pending.shrink_to(IDLE_BYTES);
+        self.pending_records = 0;
+        self.written = 0;
+        self.spool.commit(self.segment, self.committed);
+        Ok(())
+    }
+
+    /// Begins the next segment. Nothing may be pending; if something is, nothing happens.
+    ///
+    /// # Errors
+    /// The system's. This segment goes on then.
+    pub(in crate::audit) fn rotate(&mut self) -> io::Result<()> {
+        if !self.pending.is_empty() {
+            return Ok(());
+        }
+        let next = self.segment.saturating_add(1);
+        let file = open_segment(&self.spool.dir, next)?;
+        sync_dir(&self.spool.dir)?;
+        state::write(&self.spool.dir, &self.chain, next)?;
+        self.file = file;
+        self.segment = next;
+        self.committed = Size::default();
+        self.spool.commit(next, self.committed);
+        Ok(())
+    }
+}
+
+fn open_segment(dir: &Path, segment: u64) -> io::Result<File> {
+    OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .open(segment_path(dir, segment))
+}

@@ -1,0 +1,72 @@
+//! A disk that is full, for real: a tmpfs of a few MiB in a mount namespace of one thread. Needs root.
+
+use std::thread;
+
+use nix::{
+    mount::{MsFlags, mount},
+    sched::{CloneFlags, unshare},
+};
+
+use super::*;
+
+/// A tmpfs of 4 MiB at `dir` that only this thread and those it starts can see.
+fn small_disk(dir: &Path) {
+    unshare(CloneFlags::CLONE_NEWNS).expect("a mount namespace, as root");
+    let none = None::<&str>;
+    let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+    mount(none, "/", none, private, none).unwrap();
+    mount(none, dir, Some("tmpfs"), MsFlags::empty(), Some("size=4m")).unwrap();
+}
+
+#[test]
+fn on_a_full_disk_records_wait_and_go_on_when_there_is_space_again() {
+    let scene = || {
+        let dir = scratch("disk-full");
+        let disk = dir.join("disk");
+        fs::create_dir(&disk).unwrap();
+        small_disk(&disk);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(full_and_freed(&dir, &disk));
+    };
+    thread::spawn(scene).join().unwrap();
+}
+
+async fn full_and_freed(dir: &Path, disk: &Path) {
+    let settings = AuditConfig {
+        queue_bytes: 64 * 1024,
+        ..config(&disk.join("spool"))
+    };
+    let (recorder, handle, registry) = start_with(settings).await;
+    let file = dir.join("audit.jsonl");
+    handle.set_sinks(vec![file_sink("file", &file)]).unwrap();
+    let _ = recorder.record_durable(event(0)).await.unwrap();
+
+    let ballast = disk.join("ballast");
+    // Fails when the disk is full, which is the point.
+    let _ = fs::write(&ballast, vec![0; 5 * 1024 * 1024]);
+    let total = 2_000;
+    let recording = tokio::spawn(async move {
+        for number in 1..total {
+            recorder.record(event(number)).await;
+        }
+    });
+    while metric(&registry, "chaperone_audit_spool_errors_total") < 2.0 {
+        sleep(Duration::from_millis(20)).await;
+    }
+    sleep(Duration::from_millis(300)).await;
+    assert!(!recording.is_finished());
+    assert_eq!(metric(&registry, "chaperone_audit_spool_blocked"), 1.0);
+    assert!(judge(&file).is_intact());
+
+    fs::remove_file(&ballast).unwrap();
+    recording.await.unwrap();
+    let closing = handle.close("terminated", PATIENCE).await;
+    assert!(closing.closed && closing.undelivered == 0, "{closing:?}");
+    let report = judge(&file);
+    assert!(report.is_intact(), "{report}");
+    assert_eq!(report.records(), total as u64 + 2);
+    assert_eq!(metric(&registry, "chaperone_audit_spool_blocked"), 0.0);
+}
