@@ -44,9 +44,6 @@ matchExpressions:
     values:
       - {{ .Release.Namespace }}
       - kube-system
-      {{- range .Values.webhooks.excludedNamespaces }}
-      - {{ . }}
-      {{- end }}
 {{- end -}}
 
 {{/* Security context of our containers: as Pod Security "restricted" asks, and a read-only root. */}}
