@@ -61,6 +61,16 @@ impl Finding {
 
 /// Everything that is to be said of the cluster, in the order in which it should be mended.
 pub(crate) fn findings(view: &ClusterView) -> Vec<Finding> {
+    if is_absent(view) {
+        return vec![Finding::fail(
+            "installation",
+            "Chaperone is not installed in this cluster",
+            format!(
+                "helm install chaperone charts/chaperone -n {} --create-namespace",
+                view.namespace
+            ),
+        )];
+    }
     [
         judge("crds", &view.crds, |crds| control::crds(crds, view)),
         judge("operator", &view.operator, |operator| {
@@ -82,6 +92,12 @@ pub(crate) fn findings(view: &ClusterView) -> Vec<Finding> {
         judge("sinks", &view.sinks, |sinks| agents::sinks(sinks, view)),
     ]
     .concat()
+}
+
+/// Nothing of Chaperone is there. The definitions alone stay after an uninstall.
+fn is_absent(view: &ClusterView) -> bool {
+    matches!(&view.operator, Seen::Yes(None))
+        && matches!(&view.webhooks, Seen::Yes(webhooks) if webhooks.is_empty())
 }
 
 fn judge<T>(

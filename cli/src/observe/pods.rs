@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use chaperone_crds::{pod, record::Record};
 use futures::{AsyncBufRead, AsyncBufReadExt, StreamExt};
 use jiff::Timestamp;
@@ -64,6 +64,7 @@ pub(super) async fn observe(args: &Args, feed: &mut Feed<impl Write>) -> anyhow:
     let filter = feed.filter().clone();
     let watch = Watch {
         client,
+        everywhere: args.namespace.is_none(),
         since: filter.not_before,
         started: Timestamp::now(),
         wants: Box::new(move |pod| filter.wants_pod(&namespace(pod), &pod.name_any())),
@@ -101,7 +102,10 @@ async fn read_pods(
     args: &Args,
     feed: &mut Feed<impl Write>,
 ) -> anyhow::Result<()> {
-    let pods = api.list(&injected()).await.map_err(|e| explain(e, args))?;
+    let pods = api
+        .list(&injected())
+        .await
+        .map_err(|e| explain(e, args.namespace.is_none()))?;
     if pods.items.is_empty() {
         eprintln!("no pod with a sidecar (`chaperone check` says why)");
     }
@@ -131,6 +135,8 @@ async fn read_pods(
 /// The pods that are there, and those that come.
 struct Watch {
     client: Client,
+    /// Whether all namespaces are watched.
+    everywhere: bool,
     since: Option<Timestamp>,
     started: Timestamp,
     wants: Box<dyn Fn(&Pod) -> bool + Send>,
@@ -162,7 +168,10 @@ impl Watch {
                     self.followed.remove(&pod.uid().unwrap_or_default());
                 }
                 Err(error) if listed => eprintln!("watching pods: {error}; trying again"),
-                Err(error) => bail!("cannot list pods: {error}"),
+                Err(watcher::Error::InitialListFailed(error)) => {
+                    return Err(explain(error, self.everywhere));
+                }
+                Err(error) => return Err(error).context("cannot list pods"),
             }
         }
         Ok(())
@@ -216,7 +225,10 @@ impl Follow {
             if let Err(kube::Error::Api(status)) = self.read().await
                 && status.code == 403
             {
-                let note = format!("no logs of {}/{}: {status}", self.namespace, self.name);
+                let note = format!(
+                    "no log of {}/{}: {}",
+                    self.namespace, self.name, status.message
+                );
                 let _ = self.sender.send(Message::Note(note)).await;
                 return;
             }
@@ -355,10 +367,13 @@ fn is_finished(pod: &Pod) -> bool {
     matches!(phase, Some("Succeeded" | "Failed"))
 }
 
-fn explain(error: kube::Error, args: &Args) -> anyhow::Error {
+fn explain(error: kube::Error, everywhere: bool) -> anyhow::Error {
     match error {
-        kube::Error::Api(status) if status.code == 403 && args.namespace.is_none() => {
-            anyhow::anyhow!("{status}; name a namespace that you may read with -n")
+        kube::Error::Api(status) if status.code == 403 && everywhere => {
+            anyhow::anyhow!(
+                "{}; name a namespace that you may read with -n",
+                status.message
+            )
         }
         other => anyhow::Error::new(other).context("cannot list pods"),
     }

@@ -420,3 +420,14 @@ fn no_sink_is_fine_where_standard_output_is_one() {
     edit(&mut view.sinks).clear();
     assert_eq!(not_ok(&view), []);
 }
+
+#[test]
+fn a_cluster_without_chaperone_gets_one_answer() {
+    let mut view = well();
+    view.operator = Seen::Yes(None);
+    edit(&mut view.webhooks).clear();
+    edit(&mut view.serving).clear();
+    let found = findings(&view);
+    assert_eq!(found.len(), 1);
+    assert!(found[0].message.contains("not installed"), "{found:?}");
+}
