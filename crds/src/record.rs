@@ -262,9 +262,9 @@ pub struct BodyInfo {
     /// The text, where the bytes are UTF-8.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,
-    /// The bytes in base64, where they are not.
+    /// Why there is no text: `binary`, or the content coding that was not undone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub base64: Option<String>,
+    pub omitted: Option<String>,
     /// True when the body was longer than what is kept.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub truncated: bool,

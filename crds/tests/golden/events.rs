@@ -236,7 +236,7 @@ fn with_bodies() -> Event {
         let headers = |name: &str, value: &str| {
             Some(BTreeMap::from([
                 (name.to_owned(), value.to_owned()),
-                ("authorization".to_owned(), "[masked]".to_owned()),
+                ("authorization".to_owned(), "[masked:credential]".to_owned()),
             ]))
         };
         http.request_bytes = 70;
@@ -250,7 +250,7 @@ fn with_bodies() -> Event {
         });
         http.response_headers = headers("content-type", "application/octet-stream");
         http.response_body = Some(BodyInfo {
-            base64: Some("AAH/".to_owned()),
+            omitted: Some("binary".to_owned()),
             truncated: true,
             ..BodyInfo::default()
         });
