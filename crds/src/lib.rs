@@ -4,9 +4,13 @@
 //! Owns every type that crosses a boundary. Refuses sockets, files, clocks and kube clients: everything here is a function of
 //! values. Invariant: parsed values are valid; what could be invalid is refused where it is parsed.
 
+mod cel_env;
 pub mod chain;
+pub mod compile;
 pub mod control;
+pub mod decide;
 pub mod detect;
+pub mod hosts;
 pub mod pod;
 pub mod record;
 pub mod resources;

@@ -1,0 +1,186 @@
+//! What is worked out once per operation, when the first rule asks: address as text, normalised path, query pairs, parsed body.
+//!
+//! Owns these lazily made values. Invariant: what is ambiguous is an error (a fault), never one reading of two.
+
+use std::{borrow::Cow, sync::OnceLock};
+
+use super::{
+    json::{self, Json},
+    path,
+};
+use crate::{
+    decide::{BodyView, HeaderFields, Operation},
+    hosts::normalize_host,
+    pod::PodIdentity,
+};
+
+/// Query parameters, decoded, in order. Owned, because most need decoding.
+pub(crate) type Pairs = Vec<(String, String)>;
+/// Why a value is not to be had: a sentence.
+pub(crate) type Fault = &'static str;
+
+/// Text that had to be made and that values borrow from. CEL copies a value for each loop step that binds it: text that is borrowed costs
+/// nothing to copy, so that no expression can make memory grow by looping over large text.
+#[derive(Default)]
+pub(crate) struct Store {
+    /// Strings of the body that had escapes, in order.
+    escaped: OnceLock<Vec<String>>,
+    /// Headers that are given more than once: lower-case name and joined values.
+    joined: OnceLock<Vec<(String, String)>>,
+}
+
+impl Store {
+    /// The values of a header that is given more than once, joined by `, ` (RFC 9110 section 5.3). `name` is in lower case.
+    pub(super) fn joined_header(&self, headers: &dyn HeaderFields, name: &str) -> Option<&str> {
+        let joined = self.joined.get_or_init(|| join_repeated(headers));
+        let (_, values) = joined.iter().find(|(known, _)| known == name)?;
+        Some(values)
+    }
+}
+
+/// What is not UTF-8 is left out.
+fn join_repeated(headers: &dyn HeaderFields) -> Vec<(String, String)> {
+    let mut all: Vec<(String, String)> = Vec::new();
+    let mut repeated: Vec<String> = Vec::new();
+    for (name, value) in headers.fields() {
+        let Ok(value) = std::str::from_utf8(value) else {
+            continue;
+        };
+        let (name, value) = (name.to_ascii_lowercase(), value.trim_matches([' ', '\t']));
+        match all.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, values)) => {
+                values.push_str(", ");
+                values.push_str(value);
+                repeated.push(name);
+            }
+            None => all.push((name, value.to_owned())),
+        }
+    }
+    all.retain(|(name, _)| repeated.contains(name));
+    all
+}
+
+/// One agent and one operation, with what was worked out about them.
+pub(crate) struct Facts<'a> {
+    pub(crate) agent: &'a PodIdentity,
+    pub(crate) operation: &'a Operation<'a>,
+    pub(super) store: &'a Store,
+    ip: OnceLock<String>,
+    destination_host: OnceLock<Cow<'a, str>>,
+    http_host: OnceLock<Cow<'a, str>>,
+    content_type: OnceLock<String>,
+    path: OnceLock<Result<Cow<'a, str>, Fault>>,
+    query: OnceLock<Result<Pairs, Fault>>,
+    body: OnceLock<Result<Option<Json<'a>>, Fault>>,
+}
+
+impl<'a> Facts<'a> {
+    /// Nothing worked out yet.
+    pub(crate) fn new(
+        agent: &'a PodIdentity,
+        operation: &'a Operation<'a>,
+        store: &'a Store,
+    ) -> Self {
+        Self {
+            agent,
+            operation,
+            store,
+            ip: OnceLock::new(),
+            destination_host: OnceLock::new(),
+            http_host: OnceLock::new(),
+            content_type: OnceLock::new(),
+            path: OnceLock::new(),
+            query: OnceLock::new(),
+            body: OnceLock::new(),
+        }
+    }
+
+    /// Destination address as text; an IPv4 address that came mapped into IPv6 as IPv4.
+    pub(super) fn ip(&self) -> &str {
+        self.ip
+            .get_or_init(|| self.operation.destination.ip.to_canonical().to_string())
+    }
+
+    /// Destination host in lower case; empty where there is none.
+    pub(super) fn destination_host(&self) -> &str {
+        self.destination_host
+            .get_or_init(|| normalize_host(self.operation.destination.host.unwrap_or_default()))
+    }
+
+    /// Host of the request in lower case.
+    pub(super) fn http_host(&self) -> &str {
+        self.http_host
+            .get_or_init(|| normalize_host(self.operation.http.map_or("", |http| http.host)))
+    }
+
+    /// Media type in lower case, without parameters; empty where there is none.
+    pub(super) fn content_type(&self) -> &str {
+        self.content_type.get_or_init(|| {
+            let value = self.operation.http.and_then(|http| http.content_type);
+            value
+                .and_then(|value| value.split(';').next())
+                .unwrap_or_default()
+                .trim()
+                .to_ascii_lowercase()
+        })
+    }
+
+    /// Path, decoded and normalised.
+    pub(super) fn path(&self) -> Result<&str, Fault> {
+        let path = self
+            .path
+            .get_or_init(|| path::normalize(self.operation.http.map_or("", |http| http.path)));
+        path.as_deref().map_err(|fault| *fault)
+    }
+
+    /// Query parameters.
+    pub(super) fn query(&self) -> Result<&Pairs, Fault> {
+        let query = self
+            .query
+            .get_or_init(|| path::query(self.operation.http.map_or("", |http| http.query)));
+        query.as_ref().map_err(|fault| *fault)
+    }
+
+    /// Length of the body, from the head or from the bytes.
+    pub(super) fn body_size(&self) -> Option<u64> {
+        let http = self.operation.http?;
+        match http.body {
+            BodyView::Complete(bytes) => u64::try_from(bytes.len()).ok(),
+            BodyView::NotRead | BodyView::TooLarge => http.body_size,
+        }
+    }
+
+    /// The body as JSON; `None` when it is not JSON.
+    pub(super) fn body(&self) -> Result<Option<&Json<'a>>, Fault> {
+        let body = self.body.get_or_init(|| self.parse_body());
+        match body {
+            Ok(body) => Ok(body.as_ref()),
+            Err(fault) => Err(*fault),
+        }
+    }
+
+    /// A body that does not parse is "not JSON" only when its sender did not call it JSON: a lenient server might read what we cannot.
+    fn parse_body(&self) -> Result<Option<Json<'a>>, Fault> {
+        let bytes = match self.operation.http.map(|http| http.body) {
+            Some(BodyView::Complete(bytes)) => bytes,
+            Some(BodyView::TooLarge) => return Err("the body is too large to be judged"),
+            Some(BodyView::NotRead) | None => return Err("the body was not read"),
+        };
+        if bytes.iter().all(u8::is_ascii_whitespace) {
+            return Ok(None);
+        }
+        match json::parse(bytes, &self.store.escaped) {
+            Ok(json) => Ok(Some(json)),
+            Err(json::Fault::Refused(why)) => Err(why),
+            Err(json::Fault::Syntax) if self.says_json() => {
+                Err("the body is called JSON but does not parse as JSON")
+            }
+            Err(json::Fault::Syntax) => Ok(None),
+        }
+    }
+
+    fn says_json(&self) -> bool {
+        let media = self.content_type();
+        media.ends_with("/json") || media.ends_with("+json")
+    }
+}

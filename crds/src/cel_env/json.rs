@@ -1,0 +1,510 @@
+//! A request body as JSON, parsed within limits and kept as CEL values.
+//!
+//! Owns its own tree instead of `serde_json::Value`: a body of one MiB may hold a hundred thousand small objects, which as maps would take a
+//! hundred times its size. Refuses duplicate keys (servers differ in which they take) and more than [`MAX_VALUES`] values.
+//! Invariant: objects are sorted by key, keys are unique, and strings without escapes borrow from the body.
+
+use std::{
+    fmt,
+    sync::{Arc, OnceLock},
+};
+
+use cel::{
+    ExecutionError,
+    common::{
+        traits::{Container, Indexer, Iterable, Iterator as CelIterator, Sizer},
+        types::{
+            CelBool, CelDouble, CelInt, CelNull, CelString, CelUInt, LIST_TYPE, MAP_TYPE, Type,
+        },
+        value::{CowVal, Val},
+    },
+};
+use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+
+use super::{
+    budget,
+    faults::fault,
+    values::{Element, Elements, size},
+};
+
+/// Most values in one body, each at most 56 bytes in memory: 3.5 MiB.
+const MAX_VALUES: u32 = 65_536;
+const TOO_MANY: &str = "the body holds too many values to be judged";
+const DUPLICATE: &str =
+    "an object in the body has a key twice, which servers read in different ways";
+
+/// Why bytes did not become a value.
+pub(super) enum Fault {
+    /// They are not JSON.
+    Syntax,
+    /// They are JSON that is not judged: a sentence says why.
+    Refused(&'static str),
+}
+
+/// Parses a whole body. Strings with escapes are kept in `escaped`, which must be new.
+///
+/// # Errors
+/// See [`Fault`]. Nesting beyond 128 levels counts as [`Fault::Refused`].
+pub(super) fn parse<'a>(
+    bytes: &'a [u8],
+    escaped: &'a OnceLock<Vec<String>>,
+) -> Result<Json<'a>, Fault> {
+    let mut collected = Vec::new();
+    let json = pass(bytes, Escaped::Collect(&mut collected))?;
+    if collected.is_empty() {
+        return Ok(json);
+    }
+    // Texts with escapes must outlive the values that borrow from them: they are collected first and lent in a second pass.
+    let collected = escaped.get_or_init(|| collected);
+    pass(bytes, Escaped::Lend(collected.iter()))
+}
+
+fn pass<'a>(bytes: &'a [u8], escaped: Escaped<'a, '_>) -> Result<Json<'a>, Fault> {
+    let mut state = State {
+        left: MAX_VALUES,
+        refused: None,
+        escaped,
+    };
+    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
+    let parsed = Seed(&mut state)
+        .deserialize(&mut deserializer)
+        .and_then(|json| deserializer.end().map(|()| json));
+    parsed.map_err(|error| match state.refused {
+        Some(why) => Fault::Refused(why),
+        None if error.to_string().starts_with("recursion limit") => {
+            Fault::Refused("the body is nested too deeply to be judged")
+        }
+        None => Fault::Syntax,
+    })
+}
+
+/// One JSON value.
+#[derive(Clone)]
+pub(crate) enum Json<'a> {
+    Null(CelNull),
+    Bool(CelBool),
+    Int(CelInt),
+    UInt(CelUInt),
+    Double(CelDouble),
+    Text(CelString<'a>),
+    List(List<'a>),
+    Map(Map<'a>),
+}
+
+/// An array. Shared, so that a loop that binds it copies nothing.
+#[derive(Clone)]
+pub(crate) struct List<'a>(Arc<Vec<Json<'a>>>);
+
+/// An object.
+#[derive(Clone)]
+pub(crate) struct Map<'a>(Arc<Vec<(CelString<'a>, Json<'a>)>>);
+
+impl<'a> Json<'a> {
+    /// The value as CEL's evaluator handles it.
+    pub(super) fn as_val(&self) -> &(dyn Val + 'a) {
+        match self {
+            Self::Null(value) => value,
+            Self::Bool(value) => value,
+            Self::Int(value) => value,
+            Self::UInt(value) => value,
+            Self::Double(value) => value,
+            Self::Text(value) => value,
+            Self::List(value) => value,
+            Self::Map(value) => value,
+        }
+    }
+
+    /// The value as the result of a lookup, paid for by its length.
+    fn lend<'b, 'v>(&'b self) -> Result<CowVal<'b, 'v>, ExecutionError>
+    where
+        'a: 'v,
+    {
+        if budget::charge_bytes(self.weight()) {
+            Ok(CowVal::Borrowed(self.as_val()))
+        } else {
+            Err(fault(budget::EXHAUSTED))
+        }
+    }
+
+    /// Bytes that an operation on the value may look at.
+    fn weight(&self) -> usize {
+        match self {
+            Self::Text(text) => text.len(),
+            _ => 0,
+        }
+    }
+}
+
+impl<'a> Map<'a> {
+    fn find(&self, key: &dyn Val) -> Option<&Json<'a>> {
+        let key = key.downcast_ref::<CelString<'_>>()?;
+        let at = self
+            .0
+            .binary_search_by(|(name, _)| name.inner().cmp(key.inner()))
+            .ok()?;
+        self.0.get(at).map(|(_, value)| value)
+    }
+}
+
+impl<'a> Element<'a> for Json<'a> {
+    fn element(&self) -> (&(dyn Val + 'a), usize) {
+        (self.as_val(), self.weight())
+    }
+}
+
+/// A loop over an object goes over its keys.
+impl<'a> Element<'a> for (CelString<'a>, Json<'a>) {
+    fn element(&self) -> (&(dyn Val + 'a), usize) {
+        (&self.0, self.0.len())
+    }
+}
+
+struct State<'de, 'c> {
+    left: u32,
+    refused: Option<&'static str>,
+    escaped: Escaped<'de, 'c>,
+}
+
+/// What becomes of texts with escapes.
+enum Escaped<'de, 'c> {
+    /// They are collected.
+    Collect(&'c mut Vec<String>),
+    /// They are taken from those that were collected.
+    Lend(std::slice::Iter<'de, String>),
+}
+
+impl<'de> State<'de, '_> {
+    fn unescaped(&mut self, text: &str) -> CelString<'de> {
+        match &mut self.escaped {
+            Escaped::Collect(texts) => {
+                texts.push(text.to_owned());
+                CelString::from(text.to_owned())
+            }
+            Escaped::Lend(texts) => CelString::from(texts.next().map_or("", String::as_str)),
+        }
+    }
+}
+
+struct Seed<'s, 'de, 'c>(&'s mut State<'de, 'c>);
+
+impl<'de> DeserializeSeed<'de> for Seed<'_, 'de, '_> {
+    type Value = Json<'de>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Json<'de>, D::Error> {
+        let Some(left) = self.0.left.checked_sub(1) else {
+            self.0.refused = Some(TOO_MANY);
+            return Err(D::Error::custom(TOO_MANY));
+        };
+        self.0.left = left;
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Seed<'_, 'de, '_> {
+    type Value = Json<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_unit<E>(self) -> Result<Json<'de>, E> {
+        Ok(Json::Null(CelNull))
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Json<'de>, E> {
+        Ok(Json::Bool(CelBool::from(value)))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Json<'de>, E> {
+        Ok(Json::Int(CelInt::from(value)))
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Json<'de>, E> {
+        Ok(match i64::try_from(value) {
+            Ok(value) => Json::Int(CelInt::from(value)),
+            Err(_) => Json::UInt(CelUInt::from(value)),
+        })
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Json<'de>, E> {
+        Ok(Json::Double(CelDouble::from(value)))
+    }
+
+    fn visit_borrowed_str<E>(self, value: &'de str) -> Result<Json<'de>, E> {
+        Ok(Json::Text(CelString::from(value)))
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Json<'de>, E> {
+        Ok(Json::Text(self.0.unescaped(value)))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Json<'de>, A::Error> {
+        let mut list = Vec::new();
+        while let Some(value) = access.next_element_seed(Seed(self.0))? {
+            list.push(value);
+        }
+        Ok(Json::List(List(Arc::new(list))))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Json<'de>, A::Error> {
+        let mut map: Vec<(CelString<'de>, Json<'de>)> = Vec::new();
+        while let Some(key) = access.next_key_seed(KeySeed(self.0))? {
+            map.push((key, access.next_value_seed(Seed(self.0))?));
+        }
+        map.sort_by(|(a, _), (b, _)| a.cmp(b));
+        let twice = map
+            .iter()
+            .zip(map.iter().skip(1))
+            .any(|((a, _), (b, _))| a == b);
+        if twice {
+            self.0.refused = Some(DUPLICATE);
+            return Err(A::Error::custom(DUPLICATE));
+        }
+        Ok(Json::Map(Map(Arc::new(map))))
+    }
+}
+
+struct KeySeed<'s, 'de, 'c>(&'s mut State<'de, 'c>);
+
+impl<'de> DeserializeSeed<'de> for KeySeed<'_, 'de, '_> {
+    type Value = CelString<'de>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl<'de> Visitor<'de> for KeySeed<'_, 'de, '_> {
+    type Value = CelString<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a key")
+    }
+
+    fn visit_borrowed_str<E>(self, value: &'de str) -> Result<Self::Value, E> {
+        Ok(CelString::from(value))
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Self::Value, E> {
+        Ok(self.0.unescaped(value))
+    }
+}
+
+impl fmt::Debug for List<'_> {
+    /// Prints no value: it may be secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "List({})", self.0.len())
+    }
+}
+
+impl fmt::Debug for Map<'_> {
+    /// Prints no value: it may be secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Map({})", self.0.len())
+    }
+}
+
+impl Val for List<'_> {
+    fn get_type(&self) -> &Type {
+        &LIST_TYPE
+    }
+
+    fn cel_type() -> &'static Type {
+        &LIST_TYPE
+    }
+
+    fn as_container(&self) -> Option<&dyn Container> {
+        Some(self)
+    }
+
+    fn as_indexer<'b, 'v>(&'b self) -> Option<&'b (dyn Indexer + 'v)>
+    where
+        Self: 'v,
+    {
+        Some(self)
+    }
+
+    fn as_iterable<'b, 'v>(&'b self) -> Option<&'b (dyn Iterable + 'v)>
+    where
+        Self: 'v,
+    {
+        Some(self)
+    }
+
+    fn as_sizer(&self) -> Option<&dyn Sizer> {
+        Some(self)
+    }
+
+    /// Element by element, with any kind of list. The compiler puts body values on the left of `==`.
+    fn equals(&self, other: &dyn Val) -> bool {
+        let (Some(other), Some(length)) = (other.as_iterable(), other.as_sizer()) else {
+            return false;
+        };
+        if length.size() != self.size() || !budget::charge_bytes(self.0.len()) {
+            return false;
+        }
+        let mut others = other.iter();
+        self.0.iter().all(|value| {
+            others
+                .next()
+                .is_some_and(|other| value.as_val().equals(other))
+        })
+    }
+
+    fn clone_as_boxed<'v>(&self) -> Box<dyn Val + 'v>
+    where
+        Self: 'v,
+    {
+        Box::new(self.clone())
+    }
+}
+
+impl Container for List<'_> {
+    fn contains(&self, value: &dyn Val) -> Result<bool, ExecutionError> {
+        let weight: usize = self.0.iter().map(|value| value.weight().max(1)).sum();
+        if !budget::charge_bytes(weight) {
+            return Err(fault(budget::EXHAUSTED));
+        }
+        Ok(self.0.iter().any(|each| each.as_val().equals(value)))
+    }
+}
+
+impl Indexer for List<'_> {
+    fn get<'b, 'v>(&'b self, index: &dyn Val) -> Result<CowVal<'b, 'v>, ExecutionError>
+    where
+        Self: 'v,
+    {
+        let number = if let Some(index) = index.downcast_ref::<CelInt>() {
+            usize::try_from(*index.inner()).ok()
+        } else if let Some(index) = index.downcast_ref::<CelUInt>() {
+            usize::try_from(*index.inner()).ok()
+        } else {
+            return Err(ExecutionError::UnexpectedType {
+                got: index.get_type().name().to_owned(),
+                want: "int".to_owned(),
+            });
+        };
+        let value = number
+            .and_then(|number| self.0.get(number))
+            .ok_or_else(|| ExecutionError::IndexOutOfBounds(cel::Value::Null))?;
+        value.lend()
+    }
+
+    fn steal<'v>(self: Box<Self>, index: &dyn Val) -> Result<Box<dyn Val + 'v>, ExecutionError>
+    where
+        Self: 'v,
+    {
+        self.get(index).map(CowVal::into_owned)
+    }
+}
+
+impl Iterable for List<'_> {
+    fn iter<'b, 'v>(&'b self) -> Box<dyn CelIterator<'b, 'v> + 'b>
+    where
+        Self: 'v,
+    {
+        Box::new(Elements::new(&self.0))
+    }
+}
+
+impl Sizer for List<'_> {
+    fn size(&self) -> CelInt {
+        size(self.0.len())
+    }
+}
+
+impl Val for Map<'_> {
+    fn get_type(&self) -> &Type {
+        &MAP_TYPE
+    }
+
+    fn cel_type() -> &'static Type {
+        &MAP_TYPE
+    }
+
+    fn as_container(&self) -> Option<&dyn Container> {
+        Some(self)
+    }
+
+    fn as_indexer<'b, 'v>(&'b self) -> Option<&'b (dyn Indexer + 'v)>
+    where
+        Self: 'v,
+    {
+        Some(self)
+    }
+
+    fn as_iterable<'b, 'v>(&'b self) -> Option<&'b (dyn Iterable + 'v)>
+    where
+        Self: 'v,
+    {
+        Some(self)
+    }
+
+    fn as_sizer(&self) -> Option<&dyn Sizer> {
+        Some(self)
+    }
+
+    /// Entry by entry, with any kind of map.
+    fn equals(&self, other: &dyn Val) -> bool {
+        let (Some(entries), Some(length)) = (other.as_indexer(), other.as_sizer()) else {
+            return false;
+        };
+        length.size() == self.size()
+            && budget::charge_bytes(self.0.len())
+            && self.0.iter().all(|(key, value)| {
+                entries
+                    .get(key)
+                    .is_ok_and(|other| value.as_val().equals(other.as_ref()))
+            })
+    }
+
+    fn clone_as_boxed<'v>(&self) -> Box<dyn Val + 'v>
+    where
+        Self: 'v,
+    {
+        Box::new(self.clone())
+    }
+}
+
+impl Container for Map<'_> {
+    fn contains(&self, key: &dyn Val) -> Result<bool, ExecutionError> {
+        Ok(self.find(key).is_some())
+    }
+}
+
+impl Indexer for Map<'_> {
+    fn get<'b, 'v>(&'b self, key: &dyn Val) -> Result<CowVal<'b, 'v>, ExecutionError>
+    where
+        Self: 'v,
+    {
+        match self.find(key) {
+            Some(value) => value.lend(),
+            None => Err(ExecutionError::no_such_key(
+                key.downcast_ref::<CelString<'_>>()
+                    .map_or("", |key| key.inner()),
+            )),
+        }
+    }
+
+    fn steal<'v>(self: Box<Self>, key: &dyn Val) -> Result<Box<dyn Val + 'v>, ExecutionError>
+    where
+        Self: 'v,
+    {
+        self.get(key).map(CowVal::into_owned)
+    }
+}
+
+impl Iterable for Map<'_> {
+    fn iter<'b, 'v>(&'b self) -> Box<dyn CelIterator<'b, 'v> + 'b>
+    where
+        Self: 'v,
+    {
+        Box::new(Elements::new(&self.0))
+    }
+}
+
+impl Sizer for Map<'_> {
+    fn size(&self) -> CelInt {
+        size(self.0.len())
+    }
+}

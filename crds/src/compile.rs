@@ -1,0 +1,192 @@
+//! The policy compiler: from policies as data to something that decides.
+//!
+//! Owns admission: whatever [`compile_policy`] accepts, a sidecar can run. Refuses every policy with an error, and says all errors at once, each with
+//! its place and how to mend it. Pure: the webhook, the controller, the sidecar and the command line call the same code.
+//! Invariant: rules of a [`CompiledSnapshot`] stand in the order in which the merge wants them: Deny before Allow, cluster policies before
+//! namespaced ones, then by policy and rule as written.
+
+mod check;
+mod datagrams;
+mod error;
+mod expression;
+mod masks;
+mod parse_error;
+mod rules;
+mod snapshot;
+mod types;
+
+use std::sync::Arc;
+
+pub use datagrams::DatagramRule;
+pub use error::{PolicyError, PolicyErrors};
+pub use masks::MaskSet;
+pub(crate) use rules::CompiledRule;
+pub use snapshot::CompiledSnapshot;
+pub(crate) use snapshot::{Defaults, PolicyHead};
+
+use self::{error::Trouble, rules::on_host};
+use crate::{
+    detect::check_pattern,
+    hosts::HostPattern,
+    resources::{Audit, Mask},
+    snapshot::{Policy, PolicyRef},
+};
+
+/// One policy, compiled.
+#[derive(Debug)]
+pub struct CompiledPolicy {
+    head: PolicyHead,
+    rules: Vec<CompiledRule>,
+    masks: Vec<masks::CompiledMask>,
+    passthrough: Vec<HostPattern>,
+    audit: Audit,
+}
+
+impl CompiledPolicy {
+    /// The policy that it was compiled from.
+    #[must_use]
+    pub fn reference(&self) -> &PolicyRef {
+        &self.head.reference
+    }
+
+    /// How many rules it has.
+    #[must_use]
+    pub fn rule_count(&self) -> usize {
+        self.rules.len()
+    }
+}
+
+/// Compiles one policy: all that admission checks beyond the schema.
+///
+/// # Errors
+/// All that is wrong with it.
+pub fn compile_policy(policy: &Policy) -> Result<CompiledPolicy, PolicyErrors> {
+    let mut report = Report {
+        policy: &policy.reference,
+        errors: Vec::new(),
+    };
+    let rules = rules::compile(policy, &mut report);
+    let masks = compile_masks(policy, &mut report);
+    let passthrough = compile_passthrough(policy, &mut report);
+    if !report.errors.is_empty() {
+        return Err(PolicyErrors(report.errors));
+    }
+    Ok(CompiledPolicy {
+        head: PolicyHead {
+            reference: Arc::new(policy.reference.clone()),
+            mode: policy.mode,
+            default_action: policy.default_action,
+        },
+        rules,
+        masks,
+        passthrough,
+        audit: policy.audit.clone().unwrap_or_default(),
+    })
+}
+
+/// Collects errors of one policy.
+struct Report<'p> {
+    policy: &'p PolicyRef,
+    errors: Vec<PolicyError>,
+}
+
+impl Report<'_> {
+    fn add(&mut self, rule: Option<&str>, field: impl Into<String>, trouble: Trouble) {
+        self.errors.push(PolicyError {
+            policy: self.policy.clone(),
+            rule: rule.map(str::to_owned),
+            field: field.into(),
+            line: trouble.line,
+            column: trouble.column,
+            message: trouble.message,
+            source_line: trouble.source_line,
+        });
+    }
+
+    /// Adds an error for each name that was there before.
+    fn duplicates<'n>(&mut self, what: &str, names: impl Iterator<Item = &'n str>) {
+        let mut seen = Vec::new();
+        for (number, name) in names.enumerate() {
+            if seen.contains(&name) {
+                let message = format!(
+                    "there is another {what} of this name; records cite names, so give each its own"
+                );
+                self.add(
+                    Some(name),
+                    format!("{what}s[{number}].name"),
+                    Trouble::at(name, 0, message),
+                );
+            }
+            seen.push(name);
+        }
+    }
+}
+
+fn compile_masks(policy: &Policy, report: &mut Report<'_>) -> Vec<masks::CompiledMask> {
+    report.duplicates("mask", policy.masks.iter().map(|mask| mask.name.as_str()));
+    let before = report.errors.len();
+    let compiled = policy
+        .masks
+        .iter()
+        .map(|mask| compile_mask(mask, report))
+        .collect();
+    if report.errors.len() == before
+        && let Err(why) = masks::together(policy.masks.iter())
+    {
+        report.add(None, "masks", Trouble::at("", 0, why));
+    }
+    compiled
+}
+
+fn compile_mask(mask: &Mask, report: &mut Report<'_>) -> masks::CompiledMask {
+    let name = Some(mask.name.as_str());
+    for (number, pattern) in mask.patterns.iter().enumerate() {
+        if let Err(error) = check_pattern(pattern) {
+            let column = error.column.saturating_sub(1);
+            let trouble = Trouble::in_line(&pattern.pattern, 0, column, error.problem);
+            report.add(name, format!("patterns[{number}].pattern"), trouble);
+        }
+    }
+    if mask.detectors.is_empty() && mask.patterns.is_empty() {
+        let message = "a mask needs at least one entry in detectors or patterns";
+        report.add(name, "detectors", Trouble::at("", 0, message));
+    }
+    let on = mask.on.clone().unwrap_or_default();
+    masks::CompiledMask {
+        hosts: on_host(name, &on.hosts, report),
+        ports: on.ports,
+        mask: mask.clone(),
+    }
+}
+
+fn compile_passthrough(policy: &Policy, report: &mut Report<'_>) -> Vec<HostPattern> {
+    let names = policy.tls.iter().flat_map(|tls| &tls.passthrough);
+    let mut patterns = Vec::new();
+    for (number, name) in names.enumerate() {
+        let trouble = match HostPattern::parse(name) {
+            Ok(pattern @ (HostPattern::Exact(_) | HostPattern::Below(_))) => {
+                patterns.push(pattern);
+                continue;
+            }
+            Ok(HostPattern::Any) => Trouble::at(
+                name,
+                0,
+                "* would let all TLS pass unread; name the servers that cannot be read",
+            ),
+            Ok(HostPattern::Network(_)) => Trouble::at(
+                name,
+                0,
+                "passthrough goes by the server name of TLS; write a name or *.example.com",
+            ),
+            Err(error) => Trouble::at(name, error.offset, error.message),
+        };
+        report.add(None, format!("tls.passthrough[{number}]"), trouble);
+    }
+    patterns
+}
+
+#[cfg(test)]
+pub(crate) use tests::{expression_for_tests, fields_for_tests};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,160 @@
+//! One `when` expression: parsed, checked, rewritten, ready to be evaluated.
+//!
+//! Owns the limits on the text and on the shape of the parsed tree. Invariant: an [`Expression`] evaluates without overflowing a 1 MiB stack.
+
+use cel::common::ast::{EntryExpr, Expr, IdedExpr};
+
+use super::{
+    check::{self, Checked},
+    error::Trouble,
+    parse_error,
+};
+use crate::{
+    cel_env::{self, Facts, Literals},
+    resources::MAX_WHEN_BYTES,
+};
+
+/// Most levels of a parsed expression. Evaluation recurses once a level, with about 1.5 kB of stack optimised; a debug build with our own callbacks
+/// stays within 8 kB, so that 48 levels fit several times into 1 MiB. Chains of `&&` and `||` are balanced and count logarithmically.
+pub(crate) const MAX_DEPTH: usize = 48;
+
+/// A compiled `when`.
+pub(crate) struct Expression {
+    source: String,
+    tree: IdedExpr,
+    literals: Literals,
+    reads_http: bool,
+    reads_body: bool,
+}
+
+impl std::fmt::Debug for Expression {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Expression").field(&self.source).finish()
+    }
+}
+
+impl Expression {
+    /// Compiles an expression.
+    ///
+    /// # Errors
+    /// All that is wrong with it.
+    pub(crate) fn compile(source: &str) -> Result<Self, Vec<Trouble>> {
+        let one = |trouble| Err(vec![trouble]);
+        if source.trim().is_empty() {
+            return one(Trouble::at(
+                source,
+                0,
+                "the expression is empty; leave when out for a rule that always applies",
+            ));
+        }
+        if source.len() > MAX_WHEN_BYTES {
+            return one(Trouble::at(
+                source,
+                0,
+                format!(
+                    "the expression has {} bytes and may have {MAX_WHEN_BYTES}; split the rule in two",
+                    source.len()
+                ),
+            ));
+        }
+        let program = cel_env::environment()
+            .compile(source)
+            .map_err(|errors| vec![parse_error::explain(source, &errors)])?;
+        if let Some(trouble) = too_deep(source, program.expression(), program.source_info()) {
+            return one(trouble);
+        }
+        let mut tree = program.expression().clone();
+        let Checked {
+            literals,
+            reads_http,
+            reads_body,
+        } = check::check(source, program.source_info(), &mut tree)?;
+        Ok(Self {
+            source: source.to_owned(),
+            tree,
+            literals,
+            reads_http,
+            reads_body,
+        })
+    }
+
+    /// Evaluates it on one operation.
+    ///
+    /// # Errors
+    /// Why there is no answer, as a sentence.
+    pub(crate) fn evaluate(&self, facts: &Facts<'_>) -> Result<bool, String> {
+        cel_env::evaluate(&self.tree, &self.literals, &self.source, facts)
+    }
+
+    /// Whether it reads any part of `http`.
+    pub(crate) fn reads_http(&self) -> bool {
+        self.reads_http
+    }
+
+    /// Whether it reads `http.body`.
+    pub(crate) fn reads_body(&self) -> bool {
+        self.reads_body
+    }
+}
+
+/// Walks the tree without recursion: it may be deeper than the stack allows.
+fn too_deep(
+    source: &str,
+    tree: &IdedExpr,
+    positions: &cel::common::ast::SourceInfo,
+) -> Option<Trouble> {
+    let mut left = vec![(tree, 1_usize)];
+    while let Some((expression, depth)) = left.pop() {
+        if depth > MAX_DEPTH {
+            let (offset, _) = positions.offset_for(expression.id).unwrap_or_default();
+            return Some(Trouble::at(
+                source,
+                usize::try_from(offset).unwrap_or_default(),
+                format!(
+                    "the expression is nested more than {MAX_DEPTH} levels deep here; join terms with && or ||, which do not nest, or split the rule"
+                ),
+            ));
+        }
+        left.extend(children(expression).map(|child| (child, depth + 1)));
+    }
+    None
+}
+
+fn children(expression: &IdedExpr) -> impl Iterator<Item = &IdedExpr> {
+    let children: Vec<&IdedExpr> = match &expression.expr {
+        Expr::Call(call) => call
+            .target
+            .as_deref()
+            .into_iter()
+            .chain(&call.args)
+            .collect(),
+        Expr::Comprehension(of) => vec![
+            &of.iter_range,
+            &of.accu_init,
+            &of.loop_cond,
+            &of.loop_step,
+            &of.result,
+        ],
+        Expr::List(list) => list.elements.iter().collect(),
+        Expr::Map(map) => map
+            .entries
+            .iter()
+            .flat_map(|entry| entry_parts(&entry.expr))
+            .collect(),
+        Expr::Struct(of) => of
+            .entries
+            .iter()
+            .flat_map(|entry| entry_parts(&entry.expr))
+            .collect(),
+        Expr::Select(select) => vec![&select.operand],
+        Expr::Unspecified | Expr::Ident(_) | Expr::Literal(_) => Vec::new(),
+    };
+    children.into_iter()
+}
+
+fn entry_parts(entry: &EntryExpr) -> Vec<&IdedExpr> {
+    match entry {
+        EntryExpr::StructField(field) => vec![&field.value],
+        EntryExpr::MapEntry(entry) => vec![&entry.key, &entry.value],
+    }
+}

@@ -1,0 +1,133 @@
+//! Which masks apply to which destination, compiled once per combination.
+
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use crate::{
+    detect::{CompiledMasks, MaskError},
+    hosts::{HostPattern, normalize_host},
+    resources::Mask,
+};
+
+/// Most combinations that are kept. A combination beyond that is compiled each time it is needed: slower, never wrong. Policies have a few.
+const MAX_COMBINATIONS: usize = 64;
+
+/// What is masked at one destination.
+#[derive(Clone, Debug)]
+pub struct MaskSet {
+    /// For responses on their way to the agent; `None` when no mask applies and they pass untouched.
+    pub response: Option<Arc<CompiledMasks>>,
+    /// For records: the same masks, after the secrets that are masked in every record.
+    pub records: Arc<CompiledMasks>,
+}
+
+impl Default for MaskSet {
+    /// No policy's mask: responses pass untouched, records lose their secrets.
+    fn default() -> Self {
+        Self {
+            response: None,
+            records: CompiledMasks::secrets(),
+        }
+    }
+}
+
+/// One mask and where it applies.
+#[derive(Debug)]
+pub(super) struct CompiledMask {
+    pub(super) hosts: Vec<HostPattern>,
+    pub(super) ports: Vec<u16>,
+    pub(super) mask: Mask,
+}
+
+/// All masks of a snapshot.
+#[derive(Debug, Default)]
+pub(super) struct Masks {
+    masks: Vec<CompiledMask>,
+    /// All masks together.
+    all: MaskSet,
+    /// By the numbers of the masks that apply.
+    combinations: Mutex<HashMap<Vec<usize>, MaskSet>>,
+}
+
+impl Masks {
+    /// Compiles all masks together. Whatever part of them applies somewhere then compiles too.
+    ///
+    /// # Errors
+    /// Why they do not compile together, as a sentence.
+    pub(super) fn new(masks: Vec<CompiledMask>) -> Result<Self, String> {
+        let all = together(masks.iter().map(|mask| &mask.mask))?;
+        Ok(Self {
+            masks,
+            all,
+            combinations: Mutex::default(),
+        })
+    }
+
+    pub(super) fn for_destination(&self, host: Option<&str>, ip: IpAddr, port: u16) -> MaskSet {
+        let host = host.map(normalize_host);
+        let applying: Vec<usize> = self
+            .masks
+            .iter()
+            .enumerate()
+            .filter(|(_, mask)| mask.applies(host.as_deref(), ip, port))
+            .map(|(number, _)| number)
+            .collect();
+        match applying.len() {
+            0 => MaskSet::default(),
+            n if n == self.masks.len() => self.all.clone(),
+            _ => self.combination(applying),
+        }
+    }
+
+    fn combination(&self, numbers: Vec<usize>) -> MaskSet {
+        // A poisoned lock holds whole entries all the same: they are inserted after they were made.
+        let mut combinations = self
+            .combinations
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(set) = combinations.get(&numbers) {
+            return set.clone();
+        }
+        let masks = numbers
+            .iter()
+            .filter_map(|number| self.masks.get(*number))
+            .map(|mask| &mask.mask);
+        // A part of what compiled together compiles; if it did not, masking more would be the safe side.
+        let set = together(masks).unwrap_or_else(|_| self.all.clone());
+        if combinations.len() < MAX_COMBINATIONS {
+            combinations.insert(numbers, set.clone());
+        }
+        set
+    }
+}
+
+/// Compiles masks into one set.
+///
+/// # Errors
+/// All that is wrong with them.
+pub(super) fn together<'m>(
+    masks: impl Iterator<Item = &'m Mask> + Clone,
+) -> Result<MaskSet, String> {
+    let compile = || {
+        let response = CompiledMasks::compile(masks.clone())?;
+        let records = CompiledMasks::compile_for_records(masks.clone())?;
+        Ok(MaskSet {
+            response: (!response.is_empty()).then(|| Arc::new(response)),
+            records: Arc::new(records),
+        })
+    };
+    compile().map_err(|errors: Vec<MaskError>| {
+        let errors: Vec<_> = errors.iter().map(ToString::to_string).collect();
+        errors.join("; ")
+    })
+}
+
+impl CompiledMask {
+    fn applies(&self, host: Option<&str>, ip: IpAddr, port: u16) -> bool {
+        (self.ports.is_empty() || self.ports.contains(&port))
+            && (self.hosts.is_empty() || self.hosts.iter().any(|pattern| pattern.matches(host, ip)))
+    }
+}

@@ -1,0 +1,190 @@
+//! Rules: `on` and `when` of one policy.
+
+use std::sync::Arc;
+
+use super::{Report, Trouble, expression::Expression};
+use crate::{
+    cel_env::Facts,
+    decide::Operation,
+    hosts::HostPattern,
+    resources::{Action, On, PolicyRule, Protocol},
+    snapshot::Policy,
+};
+
+/// What a rule is about when it does not say. Datagrams are the packet filter's: an Allow must name them, a Deny without `when` covers them.
+const READ_PROTOCOLS: [Protocol; 3] = [Protocol::Http, Protocol::Tls, Protocol::Tcp];
+/// What a Deny rule without `when` and `methods` is about when it does not say.
+const ALL_PROTOCOLS: [Protocol; 5] = [
+    Protocol::Http,
+    Protocol::Tls,
+    Protocol::Tcp,
+    Protocol::Udp,
+    Protocol::Icmp,
+];
+
+/// One rule, compiled.
+#[derive(Debug)]
+pub(crate) struct CompiledRule {
+    /// Place of its policy in the snapshot; 0 before that is known.
+    pub(crate) policy: u32,
+    pub(crate) name: Arc<str>,
+    pub(crate) action: Action,
+    pub(crate) message: Option<Arc<str>>,
+    pub(crate) protocols: Vec<Protocol>,
+    pub(crate) hosts: Vec<HostPattern>,
+    pub(crate) ports: Vec<u16>,
+    pub(crate) methods: Vec<String>,
+    pub(crate) when: Option<Expression>,
+}
+
+impl CompiledRule {
+    /// Whether port and method fit; protocol and host are the index's.
+    pub(crate) fn fits_port_and_method(&self, operation: &Operation<'_>) -> bool {
+        let port = operation.destination.port;
+        let method = operation.http.map(|http| http.method);
+        (self.ports.is_empty() || self.ports.contains(&port))
+            && (self.methods.is_empty()
+                || method.is_some_and(|method| self.methods.iter().any(|known| known == method)))
+    }
+
+    /// Whether `when` is true.
+    ///
+    /// # Errors
+    /// Why that cannot be said.
+    pub(crate) fn matches(&self, facts: &Facts<'_>) -> Result<bool, String> {
+        self.when
+            .as_ref()
+            .map_or(Ok(true), |when| when.evaluate(facts))
+    }
+}
+
+/// Compiles the rules of a policy; what is wrong goes into the report.
+pub(super) fn compile(policy: &Policy, report: &mut Report<'_>) -> Vec<CompiledRule> {
+    report.duplicates("rule", policy.rules.iter().map(|rule| rule.name.as_str()));
+    policy
+        .rules
+        .iter()
+        .map(|rule| compile_rule(rule, report))
+        .collect()
+}
+
+fn compile_rule(rule: &PolicyRule, report: &mut Report<'_>) -> CompiledRule {
+    let name = Some(rule.name.as_str());
+    let on = rule.on.clone().unwrap_or_default();
+    let when = rule.when.as_ref().and_then(|source| {
+        Expression::compile(source)
+            .map_err(|troubles| {
+                for trouble in troubles {
+                    report.add(name, "when", trouble);
+                }
+            })
+            .ok()
+    });
+    check_protocols(rule, &on, when.as_ref(), report);
+    CompiledRule {
+        policy: 0,
+        name: Arc::from(rule.name.as_str()),
+        action: rule.action,
+        message: rule.message.as_deref().map(Arc::from),
+        protocols: protocols(rule, &on, when.as_ref()),
+        hosts: on_host(name, &on.hosts, report),
+        ports: on.ports,
+        methods: on.methods,
+        when,
+    }
+}
+
+fn protocols(rule: &PolicyRule, on: &On, when: Option<&Expression>) -> Vec<Protocol> {
+    let reads_http = when.is_some_and(Expression::reads_http);
+    if !on.protocols.is_empty() {
+        let mut protocols = on.protocols.clone();
+        protocols.sort_unstable();
+        protocols.dedup();
+        protocols
+    } else if reads_http || !on.methods.is_empty() {
+        vec![Protocol::Http]
+    } else if rule.action == Action::Deny && rule.when.is_none() {
+        ALL_PROTOCOLS.to_vec()
+    } else {
+        READ_PROTOCOLS.to_vec()
+    }
+}
+
+/// What the protocols of a rule do not go with.
+fn check_protocols(rule: &PolicyRule, on: &On, when: Option<&Expression>, report: &mut Report<'_>) {
+    let name = Some(rule.name.as_str());
+    let written = || {
+        let names: Vec<_> = on.protocols.iter().map(|p| p.as_str()).collect();
+        names.join(", ")
+    };
+    let others = on.protocols.iter().any(|p| *p != Protocol::Http);
+    if others && !on.methods.is_empty() {
+        let message = "methods are HTTP's; write protocols: [http], or make a second rule for the other protocols";
+        report.add(
+            name,
+            "on.methods",
+            Trouble::at(&on.methods.join(", "), 0, message),
+        );
+    }
+    if others && when.is_some_and(Expression::reads_http) {
+        let message = "when reads http, which only HTTP requests have; write protocols: [http], or make a second rule for the other protocols";
+        report.add(name, "on.protocols", Trouble::at(&written(), 0, message));
+    }
+    let datagrams = on
+        .protocols
+        .iter()
+        .any(|p| matches!(p, Protocol::Udp | Protocol::Icmp));
+    if datagrams {
+        check_datagrams(rule, on, &written(), report);
+    }
+    if on.protocols.contains(&Protocol::Icmp) && !on.ports.is_empty() {
+        let message = "ICMP has no ports; leave ports out, or make a second rule for icmp";
+        report.add(name, "on.ports", Trouble::at(&written(), 0, message));
+    }
+}
+
+/// A rule on datagrams becomes rules of the packet filter, which knows addresses and ports only.
+fn check_datagrams(rule: &PolicyRule, on: &On, written: &str, report: &mut Report<'_>) {
+    let name = Some(rule.name.as_str());
+    if let Some(source) = &rule.when {
+        let message = "a rule on udp or icmp is enforced by the packet filter and cannot have when; make a second rule for the other protocols";
+        report.add(name, "when", Trouble::at(source, 0, message));
+    }
+    if on.hosts.is_empty() {
+        let message = "a rule on udp or icmp needs on.hosts with addresses or CIDRs, such as 10.0.0.0/8, or * for all";
+        report.add(name, "on.protocols", Trouble::at(written, 0, message));
+    }
+    for (number, host) in on.hosts.iter().enumerate() {
+        if matches!(
+            HostPattern::parse(host),
+            Ok(HostPattern::Exact(_) | HostPattern::Below(_))
+        ) {
+            let message = "a rule on udp or icmp is enforced by the packet filter, which knows no names; write an address or a CIDR";
+            report.add(
+                name,
+                format!("on.hosts[{number}]"),
+                Trouble::at(host, 0, message),
+            );
+        }
+    }
+}
+
+/// Parses `on.hosts`.
+pub(super) fn on_host(
+    name: Option<&str>,
+    hosts: &[String],
+    report: &mut Report<'_>,
+) -> Vec<HostPattern> {
+    let mut parsed = Vec::with_capacity(hosts.len());
+    for (number, host) in hosts.iter().enumerate() {
+        match HostPattern::parse(host) {
+            Ok(pattern) => parsed.push(pattern),
+            Err(error) => report.add(
+                name,
+                format!("on.hosts[{number}]"),
+                Trouble::at(host, error.offset, error.message),
+            ),
+        }
+    }
+    parsed
+}

@@ -1,0 +1,181 @@
+//! Finding the rules whose `on` fits an operation, without looking at the others.
+//!
+//! Owns the index by protocol and host. Invariant: rule numbers are in the order in which the merge wants them (see [`crate::compile`]), and
+//! candidates keep that order.
+
+use std::{collections::HashMap, net::IpAddr};
+
+use ipnet::IpNet;
+
+use super::{Decision, Operation, merge};
+use crate::{
+    compile::{CompiledRule, CompiledSnapshot},
+    hosts::{HostPattern, normalize_host},
+    pod::PodIdentity,
+    resources::Protocol,
+};
+
+/// The rules whose `on` fits one operation.
+pub struct Candidates<'s> {
+    snapshot: &'s CompiledSnapshot,
+    rules: Vec<u32>,
+}
+
+impl Candidates<'_> {
+    /// Whether a candidate reads `http.body`, so that the data path must buffer it before [`Self::decide`].
+    #[must_use]
+    pub fn needs_body(&self) -> bool {
+        self.rules()
+            .any(|rule| rule.when.as_ref().is_some_and(|when| when.reads_body()))
+    }
+
+    /// Evaluates the candidates and merges what they say. `operation` is the one that they were looked up for, its body now read if they need it.
+    #[must_use]
+    pub fn decide(&self, agent: &PodIdentity, operation: &Operation<'_>) -> Decision {
+        merge::decide(self.snapshot, self.rules(), agent, operation)
+    }
+
+    /// How many rules are candidates.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.rules.len()
+    }
+
+    /// Whether no rule is a candidate, so that only defaults decide.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.rules.is_empty()
+    }
+
+    fn rules(&self) -> impl Iterator<Item = &CompiledRule> {
+        self.rules
+            .iter()
+            .filter_map(|number| self.snapshot.rules.get(*number as usize))
+    }
+}
+
+impl CompiledSnapshot {
+    /// The rules whose `on` fits: protocol, host, port and method.
+    #[must_use]
+    pub fn candidates(&self, operation: &Operation<'_>) -> Candidates<'_> {
+        let mut rules = self.index.lookup(operation);
+        rules.retain(|number| {
+            self.rules
+                .get(*number as usize)
+                .is_some_and(|rule| rule.fits_port_and_method(operation))
+        });
+        Candidates {
+            snapshot: self,
+            rules,
+        }
+    }
+}
+
+/// Rule numbers by protocol, then by host.
+#[derive(Debug, Default)]
+pub(crate) struct RuleIndex {
+    http: HostIndex,
+    tls: HostIndex,
+    tcp: HostIndex,
+    udp: HostIndex,
+    icmp: HostIndex,
+}
+
+impl RuleIndex {
+    /// Indexes rules by their place in the slice.
+    pub(crate) fn new(rules: &[CompiledRule]) -> Self {
+        let mut index = Self::default();
+        for (number, rule) in (0_u32..).zip(rules) {
+            for protocol in &rule.protocols {
+                index.of_mut(*protocol).add(number, &rule.hosts);
+            }
+        }
+        index
+    }
+
+    fn lookup(&self, operation: &Operation<'_>) -> Vec<u32> {
+        let host = operation.destination.host.map(normalize_host);
+        self.of(operation.protocol)
+            .lookup(host.as_deref(), operation.destination.ip)
+    }
+
+    fn of(&self, protocol: Protocol) -> &HostIndex {
+        match protocol {
+            Protocol::Http => &self.http,
+            Protocol::Tls => &self.tls,
+            Protocol::Tcp => &self.tcp,
+            Protocol::Udp => &self.udp,
+            Protocol::Icmp => &self.icmp,
+        }
+    }
+
+    fn of_mut(&mut self, protocol: Protocol) -> &mut HostIndex {
+        match protocol {
+            Protocol::Http => &mut self.http,
+            Protocol::Tls => &mut self.tls,
+            Protocol::Tcp => &mut self.tcp,
+            Protocol::Udp => &mut self.udp,
+            Protocol::Icmp => &mut self.icmp,
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct HostIndex {
+    any: Vec<u32>,
+    exact: HashMap<String, Vec<u32>>,
+    below: HashMap<String, Vec<u32>>,
+    addresses: HashMap<IpAddr, Vec<u32>>,
+    networks: Vec<(IpNet, u32)>,
+}
+
+impl HostIndex {
+    fn add(&mut self, number: u32, hosts: &[HostPattern]) {
+        if hosts.is_empty() {
+            self.any.push(number);
+        }
+        for host in hosts {
+            match host {
+                HostPattern::Any => self.any.push(number),
+                HostPattern::Exact(name) => {
+                    self.exact.entry(name.clone()).or_default().push(number);
+                }
+                HostPattern::Below(name) => {
+                    self.below.entry(name.clone()).or_default().push(number);
+                }
+                HostPattern::Network(net) if net.prefix_len() == net.max_prefix_len() => {
+                    self.addresses.entry(net.addr()).or_default().push(number);
+                }
+                HostPattern::Network(net) => self.networks.push((*net, number)),
+            }
+        }
+    }
+
+    /// Numbers in order, each once.
+    fn lookup(&self, host: Option<&str>, ip: IpAddr) -> Vec<u32> {
+        let ip = ip.to_canonical();
+        let mut found = self.any.clone();
+        if let Some(host) = host {
+            found.extend(self.exact.get(host).into_iter().flatten());
+            if !self.below.is_empty() {
+                let mut rest = host;
+                while let Some((_, parent)) = rest.split_once('.') {
+                    found.extend(self.below.get(parent).into_iter().flatten());
+                    rest = parent;
+                }
+            }
+        }
+        if !self.addresses.is_empty() {
+            found.extend(self.addresses.get(&ip).into_iter().flatten());
+        }
+        found.extend(
+            self.networks
+                .iter()
+                .filter(|(net, _)| net.contains(&ip))
+                .map(|(_, number)| *number),
+        );
+        found.sort_unstable();
+        found.dedup();
+        found
+    }
+}

@@ -1,0 +1,463 @@
+use super::{BodyView, Operation, fixtures::*};
+use crate::{
+    resources::{Action, Mode, Protocol},
+    snapshot::Policy,
+};
+
+const ALLOW_ALL: &str = "{mode: MODE, rules: [{name: allow, action: Allow}]}";
+const DENY_ALL: &str = "{mode: MODE, rules: [{name: deny, action: Deny, message: No.}]}";
+const DEFAULT_DENY: &str = "{mode: MODE, defaultAction: Deny}";
+const DEFAULT_DENY_ALLOW: &str =
+    "{mode: MODE, defaultAction: Deny, rules: [{name: allow, action: Allow}]}";
+const ERROR_DENY: &str =
+    "{mode: MODE, rules: [{name: oops, action: Deny, when: 'http.headers[\"x-none\"] == \"1\"'}]}";
+const ERROR_ALLOW: &str = "{mode: MODE, defaultAction: Deny, rules: [{name: oops, action: Allow, when: 'http.headers[\"x-none\"] == \"1\"'}]}";
+const NOTHING: &str = "{mode: MODE}";
+
+/// Name and spec of each policy: `c:` cluster, `n:` namespaced; `+` Enforce, `-` Audit.
+type Policies<'a> = &'a [(&'a str, &'a str)];
+
+fn policies(list: Policies<'_>) -> Vec<Policy> {
+    list.iter()
+        .map(|(name, spec)| {
+            let mode = if name.ends_with('+') {
+                "Enforce"
+            } else {
+                "Audit"
+            };
+            let spec = spec.replace("MODE", mode);
+            match name.split_at(2) {
+                ("c:", rest) => cluster(rest, &spec),
+                (_, rest) => namespaced(rest, &spec),
+            }
+        })
+        .collect()
+}
+
+#[test]
+fn every_row_of_the_merge_semantics_holds() {
+    let rows: &[(&str, Policies<'_>, &str)] = &[
+        ("no policy", &[], "Allow - - default"),
+        ("nothing said", &[("n:a+", NOTHING)], "Allow - - default"),
+        // 1. any matching Deny denies, a cluster policy's is reported first
+        ("deny", &[("n:a+", DENY_ALL)], "Deny team/a+ deny rule"),
+        (
+            "deny beats allow",
+            &[("n:a+", ALLOW_ALL), ("n:b+", DENY_ALL)],
+            "Deny team/b+ deny rule",
+        ),
+        (
+            "deny beats a cluster's allow",
+            &[("c:a+", ALLOW_ALL), ("n:b+", DENY_ALL)],
+            "Deny team/b+ deny rule",
+        ),
+        (
+            "cluster deny reported first",
+            &[("n:a+", DENY_ALL), ("c:z+", DENY_ALL)],
+            "Deny z+ deny rule",
+        ),
+        // 2. a cluster default Deny is lifted by a cluster Allow only
+        (
+            "cluster default",
+            &[("c:a+", DEFAULT_DENY)],
+            "Deny a+ - default",
+        ),
+        (
+            "namespaced allow cannot lift it",
+            &[("c:a+", DEFAULT_DENY), ("n:b+", ALLOW_ALL)],
+            "Deny a+ - default",
+        ),
+        (
+            "its own allow lifts it",
+            &[("c:a+", DEFAULT_DENY_ALLOW)],
+            "Allow a+ allow rule",
+        ),
+        (
+            "another cluster policy's allow lifts it",
+            &[("c:a+", DEFAULT_DENY), ("c:b+", ALLOW_ALL)],
+            "Allow b+ allow rule",
+        ),
+        // 3. any matching Allow allows
+        (
+            "allow beats a namespaced default",
+            &[("n:a+", DEFAULT_DENY), ("n:b+", ALLOW_ALL)],
+            "Allow team/b+ allow rule",
+        ),
+        (
+            "cluster allow beats a namespaced default",
+            &[("n:a+", DEFAULT_DENY), ("c:b+", ALLOW_ALL)],
+            "Allow b+ allow rule",
+        ),
+        // 4. a namespaced default
+        (
+            "namespaced default",
+            &[("n:a+", DEFAULT_DENY)],
+            "Deny team/a+ - default",
+        ),
+        // twice: what happens, and what would
+        (
+            "audit denies nothing",
+            &[("n:a-", DENY_ALL)],
+            "Allow+wouldDeny team/a- deny rule",
+        ),
+        (
+            "audit default",
+            &[("n:a-", DEFAULT_DENY)],
+            "Allow+wouldDeny team/a- - default",
+        ),
+        (
+            "audit allow is cited",
+            &[("n:a-", ALLOW_ALL)],
+            "Allow team/a- allow rule",
+        ),
+        (
+            "an audit allow never lifts an enforced default",
+            &[("n:a+", DEFAULT_DENY), ("n:b-", ALLOW_ALL)],
+            "Deny team/a+ - default",
+        ),
+        (
+            "an audit cluster allow never lifts an enforced cluster default",
+            &[("c:a+", DEFAULT_DENY), ("c:b-", ALLOW_ALL)],
+            "Deny a+ - default",
+        ),
+        (
+            "enforced allow, audit deny",
+            &[("n:a+", ALLOW_ALL), ("n:b-", DENY_ALL)],
+            "Allow+wouldDeny team/b- deny rule",
+        ),
+        (
+            "enforced deny is what is reported, not an audit cluster deny",
+            &[("n:a+", DENY_ALL), ("c:b-", DENY_ALL)],
+            "Deny team/a+ deny rule",
+        ),
+        (
+            "an enforced allow is cited before an audit one",
+            &[("n:b+", ALLOW_ALL), ("c:a-", ALLOW_ALL)],
+            "Allow team/b+ allow rule",
+        ),
+        // errors fail closed on both sides
+        (
+            "error in a deny rule",
+            &[("n:a+", ERROR_DENY)],
+            "Deny team/a+ oops evaluation-error",
+        ),
+        (
+            "error in an allow rule",
+            &[("n:a+", ERROR_ALLOW)],
+            "Deny team/a+ - default",
+        ),
+        (
+            "error in an audit deny rule",
+            &[("n:a-", ERROR_DENY)],
+            "Allow+wouldDeny team/a- oops evaluation-error",
+        ),
+    ];
+    for (what, list, expected) in rows {
+        let decision = decide(&compile(policies(list)), &get("api.example.com"));
+        assert_eq!(line(&decision), *expected, "{what}");
+        let errs = list.iter().any(|(_, spec)| spec.contains("oops"));
+        assert_eq!(decision.error.is_some(), errs, "{what}");
+    }
+}
+
+#[test]
+fn a_decision_carries_the_message_of_a_denial_only() {
+    let denied = decide(
+        &compile(policies(&[("n:a+", DENY_ALL)])),
+        &get("api.example.com"),
+    );
+    assert_eq!(denied.message.as_deref(), Some("No."));
+    let would = decide(
+        &compile(policies(&[("n:a-", DENY_ALL)])),
+        &get("api.example.com"),
+    );
+    assert_eq!(would.message.as_deref(), Some("No."));
+    let spec = "{rules: [{name: allow, action: Allow, message: Yes.}]}";
+    let allowed = decide(
+        &compile(vec![namespaced("a", spec)]),
+        &get("api.example.com"),
+    );
+    assert_eq!(allowed.message, None);
+}
+
+#[test]
+fn an_error_names_policy_rule_and_reason_but_no_value() {
+    let spec =
+        r#"{mode: Enforce, rules: [{name: sum, action: Deny, when: 'int(http.query.n) > 1'}]}"#;
+    let snapshot = compile(vec![namespaced("web", spec)]);
+    let mut operation = get("api.example.com");
+    let http = operation.http.as_mut().unwrap();
+    http.query = "n=top-secret";
+    assert_eq!(
+        decide(&snapshot, &operation).error.as_deref(),
+        Some("policy team/web, rule sum: int() cannot take this value")
+    );
+}
+
+#[test]
+fn unread_protocols_are_refused_in_enforce_unless_a_rule_allows_them() {
+    let allow = "{mode: MODE, rules: [{name: db, on: {protocols: [tcp], hosts: [10.0.0.0/8], ports: [5432]}, action: Allow}]}";
+    let rows: &[(Policies<'_>, Protocol, &str, &str)] = &[
+        (&[], Protocol::Tcp, "10.1.2.3", "Allow - - default"),
+        (
+            &[("n:a-", NOTHING)],
+            Protocol::Tcp,
+            "10.1.2.3",
+            "Allow+wouldDeny - - opaque",
+        ),
+        (
+            &[("n:a+", NOTHING)],
+            Protocol::Tcp,
+            "10.1.2.3",
+            "Deny - - opaque",
+        ),
+        (
+            &[("n:a+", NOTHING)],
+            Protocol::Tls,
+            "10.1.2.3",
+            "Allow - - default",
+        ),
+        (
+            &[("n:a+", NOTHING)],
+            Protocol::Udp,
+            "10.1.2.3",
+            "Deny - - opaque",
+        ),
+        (
+            &[("n:a+", allow)],
+            Protocol::Tcp,
+            "10.1.2.3",
+            "Allow team/a+ db rule",
+        ),
+        (
+            &[("n:a+", allow)],
+            Protocol::Tcp,
+            "11.1.2.3",
+            "Deny - - opaque",
+        ),
+        (
+            &[("n:a+", allow)],
+            Protocol::Udp,
+            "10.1.2.3",
+            "Deny - - opaque",
+        ),
+        (
+            &[("n:a+", NOTHING), ("n:b-", allow)],
+            Protocol::Tcp,
+            "10.1.2.3",
+            "Deny - - opaque",
+        ),
+        (
+            &[("n:a+", ALLOW_ALL)],
+            Protocol::Tcp,
+            "10.1.2.3",
+            "Allow team/a+ allow rule",
+        ),
+        (
+            &[("n:a+", ALLOW_ALL)],
+            Protocol::Udp,
+            "10.1.2.3",
+            "Deny - - opaque",
+        ),
+        (
+            &[("n:a+", DENY_ALL)],
+            Protocol::Udp,
+            "10.1.2.3",
+            "Deny team/a+ deny rule",
+        ),
+    ];
+    for (list, protocol, ip, expected) in rows {
+        let snapshot = compile(policies(list));
+        let decision = decide(&snapshot, &unread(*protocol, ip, 5432));
+        assert_eq!(line(&decision), *expected, "{list:?} {protocol:?} {ip}");
+    }
+}
+
+#[test]
+fn on_selects_by_protocol_host_port_and_method() {
+    let matches = |on: &str, operation: &Operation<'_>| {
+        let spec = format!("{{rules: [{{name: r, on: {on}, action: Deny}}]}}");
+        let decision = decide(&compile(vec![namespaced("p", &spec)]), operation);
+        decision.rule.is_some()
+    };
+    let del = request("DELETE", "files.example.com", "/x");
+    let rows = [
+        ("{}", true),
+        ("{methods: [DELETE]}", true),
+        ("{methods: [GET, HEAD]}", false),
+        ("{protocols: [http]}", true),
+        ("{protocols: [tls, tcp]}", false),
+        ("{hosts: [files.example.com]}", true),
+        ("{hosts: [FILES.example.com.]}", true),
+        ("{hosts: ['*.example.com']}", true),
+        ("{hosts: ['*']}", true),
+        ("{hosts: [example.com]}", false),
+        ("{hosts: [192.0.2.0/24]}", true),
+        ("{hosts: [192.0.2.10]}", true),
+        ("{hosts: [192.0.2.11, 198.51.100.0/24]}", false),
+        ("{hosts: [other.example.com, '*.example.com']}", true),
+        ("{ports: [443]}", true),
+        ("{ports: [80, 8080]}", false),
+        (
+            "{hosts: ['*.example.com'], ports: [443], methods: [DELETE]}",
+            true,
+        ),
+        (
+            "{hosts: ['*.example.com'], ports: [80], methods: [DELETE]}",
+            false,
+        ),
+    ];
+    for (on, expected) in rows {
+        assert_eq!(matches(on, &del), expected, "{on}");
+    }
+    let ssh = unread(Protocol::Tcp, "192.0.2.10", 22);
+    assert!(matches("{ports: [22]}", &ssh));
+    assert!(!matches("{methods: [GET]}", &ssh));
+}
+
+#[test]
+fn a_rule_that_reads_http_is_about_http_only() {
+    let spec = "{rules: [{name: r, action: Deny, when: 'http.method == \"GET\"'}]}";
+    let snapshot = compile(vec![namespaced("p", spec)]);
+    assert!(decide(&snapshot, &get("a.example.com")).would_deny);
+    let tls = decide(&snapshot, &unread(Protocol::Tls, "192.0.2.10", 443));
+    assert!(!tls.would_deny && tls.error.is_none());
+}
+
+#[test]
+fn a_body_is_needed_only_where_a_candidate_reads_it() {
+    let spec = "{rules: [{name: r, on: {hosts: [a.example.com]}, action: Deny, when: 'has(http.body) && http.body.drop == true'}]}";
+    let snapshot = compile(vec![namespaced("p", spec)]);
+    assert!(snapshot.candidates(&get("a.example.com")).needs_body());
+    assert!(!snapshot.candidates(&get("b.example.com")).needs_body());
+    let with = |body| {
+        let mut operation = get("a.example.com");
+        operation.http.as_mut().unwrap().body = body;
+        let decision = decide(&snapshot, &operation);
+        (decision.would_deny, decision.error.is_some())
+    };
+    assert_eq!(
+        with(BodyView::Complete(br#"{"drop": true}"#)),
+        (true, false)
+    );
+    assert_eq!(
+        with(BodyView::Complete(br#"{"drop": false}"#)),
+        (false, false)
+    );
+    assert_eq!(with(BodyView::Complete(br#"{}"#)), (true, true));
+    assert_eq!(with(BodyView::Complete(b"")), (false, false));
+    assert_eq!(with(BodyView::Complete(b"not json")), (false, false));
+    assert_eq!(with(BodyView::TooLarge), (true, true));
+    assert_eq!(with(BodyView::NotRead), (true, true));
+}
+
+#[test]
+fn a_snapshot_takes_the_highest_mode_level_and_body_size() {
+    let none = compile(vec![]);
+    assert_eq!(none.mode(), Mode::Audit);
+    assert_eq!(none.max_body_bytes(), crate::resources::DEFAULT_BODY_BYTES);
+    let snapshot = compile(vec![
+        namespaced("a", "{audit: {level: Request, maxBodyBytes: 10}}"),
+        cluster(
+            "b",
+            "{mode: Enforce, audit: {level: Metadata, maxBodyBytes: 20}}",
+        ),
+    ]);
+    assert_eq!(snapshot.mode(), Mode::Enforce);
+    assert_eq!(snapshot.audit_level(), crate::resources::Level::Request);
+    assert_eq!(snapshot.max_body_bytes(), 20);
+    assert_eq!(snapshot.policies(), ["b@1", "team/a@1"]);
+}
+
+#[test]
+fn passthrough_lists_of_all_policies_count() {
+    let snapshot = compile(vec![
+        namespaced("a", "{tls: {passthrough: [pinned.example.com]}}"),
+        cluster("b", "{tls: {passthrough: ['*.bank.example']}}"),
+    ]);
+    for (sni, expected) in [
+        ("pinned.example.com", true),
+        ("PINNED.example.com", true),
+        ("a.bank.example", true),
+        ("bank.example", false),
+        ("x.pinned.example.com", false),
+    ] {
+        assert_eq!(snapshot.is_passthrough(sni), expected, "{sni}");
+    }
+}
+
+#[test]
+fn masks_apply_by_host_and_port_and_equal_sets_are_shared() {
+    let snapshot = compile(vec![namespaced(
+        "a",
+        "{masks: [{name: pii, on: {hosts: ['*.internal']}, detectors: [email]}, {name: ids, on: {ports: [8443]}, patterns: [{name: id, pattern: 'ID-[0-9]{6}'}]}]}",
+    )]);
+    let ip = "192.0.2.1".parse().unwrap();
+    let names = |host, port| -> Vec<String> {
+        let set = snapshot.masks_for(host, ip, port);
+        let response = set.response.iter().flat_map(|masks| masks.rules());
+        response.map(|rule| rule.detector.to_string()).collect()
+    };
+    assert_eq!(names(Some("a.example.com"), 443), [""; 0]);
+    assert_eq!(names(Some("Api.Internal"), 443), ["email"]);
+    assert_eq!(names(None, 8443), ["id"]);
+    assert_eq!(names(Some("api.internal"), 8443), ["email", "id"]);
+    let one = snapshot.masks_for(Some("a.internal"), ip, 443);
+    let two = snapshot.masks_for(Some("b.internal"), ip, 80);
+    assert!(std::sync::Arc::ptr_eq(&one.records, &two.records));
+    assert!(!snapshot.masks_for(None, ip, 443).records.is_empty());
+}
+
+#[test]
+fn datagram_rules_are_the_enforced_ones_in_the_order_of_the_merge() {
+    let snapshot = compile(vec![
+        namespaced(
+            "a",
+            "{mode: Enforce, rules: [{name: ntp, on: {protocols: [udp], hosts: [10.0.0.0/8], ports: [123]}, action: Allow}, {name: ping, on: {protocols: [icmp], hosts: ['*']}, action: Allow}]}",
+        ),
+        namespaced(
+            "b",
+            "{mode: Audit, rules: [{name: x, on: {protocols: [udp], hosts: ['*']}, action: Allow}]}",
+        ),
+        namespaced(
+            "c",
+            "{mode: Enforce, rules: [{name: no, on: {hosts: [10.9.0.0/16, evil.example]}, action: Deny}]}",
+        ),
+    ]);
+    let rules: Vec<String> = snapshot
+        .datagram_rules()
+        .iter()
+        .map(|r| {
+            format!(
+                "{:?} {} {} {:?}",
+                r.action,
+                r.protocol.as_str(),
+                r.net,
+                r.ports
+            )
+        })
+        .collect();
+    assert_eq!(
+        rules,
+        [
+            "Deny udp 10.9.0.0/16 []",
+            "Deny icmp 10.9.0.0/16 []",
+            "Allow udp 10.0.0.0/8 [123]",
+            "Allow icmp 0.0.0.0/0 []",
+            "Allow icmp ::/0 []",
+        ]
+    );
+    let guarded = compile(vec![
+        cluster("g", "{mode: Enforce, defaultAction: Deny}"),
+        namespaced(
+            "a",
+            "{mode: Enforce, rules: [{name: all, on: {protocols: [udp], hosts: ['*']}, action: Allow}]}",
+        ),
+    ]);
+    assert!(
+        guarded
+            .datagram_rules()
+            .iter()
+            .all(|r| r.action == Action::Deny)
+    );
+}
