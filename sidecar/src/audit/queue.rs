@@ -255,10 +255,8 @@ impl Queue {
 /// Bytes of what can be large in an event.
 fn bytes_of(event: &Event) -> usize {
     let body = |body: &Option<BodyInfo>| {
-        body.as_ref().map_or(0, |b| {
-            let text = b.text.as_ref().map_or(0, String::len);
-            text.saturating_add(b.base64.as_ref().map_or(0, String::len))
-        })
+        let text = body.as_ref().and_then(|body| body.text.as_ref());
+        text.map_or(0, String::len)
     };
     event.http.as_ref().map_or(0, |http| {
         let headers = [&http.request_headers, &http.response_headers];
