@@ -27,6 +27,7 @@ pub use handle::{AuditHandle, Closing};
 use metrics::AuditMetrics;
 pub use net::{HostNet, NetFuture, SinkNet};
 pub use queue::{Closed, Receipt, Recorder, TryRecordError};
+pub use sinks::BadSinkName;
 use spool::Spool;
 use writer::Writer;
 

@@ -78,16 +78,16 @@ impl Default for Ports {
 
 /// A destination that policy opens for traffic that can't be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AllowedDatagram {
+pub struct Datagrams {
     /// Addresses, IPv4 or IPv6.
     pub network: IpNet,
     /// What may go there.
-    pub protocol: AllowedProtocol,
+    pub protocol: DatagramKind,
 }
 
-/// Protocol of an [`AllowedDatagram`].
+/// Protocol of an [`Datagrams`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AllowedProtocol {
+pub enum DatagramKind {
     /// UDP to ports `first..=last`. Port 443 (QUIC) stays refused.
     Udp {
         /// Lowest port.
@@ -106,7 +106,10 @@ pub struct CaptureConfig {
     pub mode: CaptureMode,
     /// Destinations open in [`CaptureMode::Enforce`]; at most
     /// [`MAX_ALLOWED`] entries.
-    pub allowed: Vec<AllowedDatagram>,
+    pub allowed: Vec<Datagrams>,
+    /// Destinations that stay refused in [`CaptureMode::Enforce`] although
+    /// `allowed` covers them; they count towards [`MAX_ALLOWED`] as well.
+    pub denied: Vec<Datagrams>,
     /// The sidecar's ports.
     pub ports: Ports,
     /// Who leaves directly. `None` when the sidecar dials from another network
@@ -127,6 +130,7 @@ impl CaptureConfig {
         Self {
             mode,
             allowed: Vec::new(),
+            denied: Vec::new(),
             ports: Ports::default(),
             exempt: Some(Exempt {
                 mark: EGRESS_MARK,

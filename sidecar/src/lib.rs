@@ -2,13 +2,29 @@
 //!
 //! [`connection`] tells the story of one connection; every other module does one thing for it.
 
+pub mod agree;
 pub mod audit;
 pub mod authority;
 pub mod capture;
+pub mod connection;
+pub mod control;
 pub mod detect;
 pub mod dns;
+pub mod egress;
+pub mod gap;
+pub mod health;
+pub mod http;
 pub mod http1;
+pub mod listen;
+pub mod local;
 pub mod mask;
+pub mod metrics;
+pub mod policy;
 pub mod prefixed;
+pub mod settings;
+pub mod shared;
+pub mod sidecar;
 pub mod splice;
+pub mod tls;
 pub mod trust;
+pub mod wire;

@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 use chaperone_crds::pod::{EGRESS_MARK, NFLOG_GROUP, SIDECAR_UID};
 use chaperone_sidecar::capture::{
-    AllowedDatagram, AllowedProtocol, CaptureConfig, CaptureError, CaptureMode, DatagramGap,
-    GapReader, OriginalDstError, Transport, dial, install, original_dst, remove, ruleset,
+    CaptureConfig, CaptureError, CaptureMode, DatagramGap, DatagramKind, Datagrams, GapReader,
+    OriginalDstError, Transport, dial, install, original_dst, remove, ruleset,
 };
 use netns::{Namespace, OUTSIDE, OUTSIDE6, POD, POD6, World, at, output, runtime};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
@@ -32,27 +32,27 @@ fn the_kernel_prints_the_rules_back_as_the_model_says_them() {
     let allowed = [
         (
             "10.1.0.0/16",
-            AllowedProtocol::Udp {
+            DatagramKind::Udp {
                 first: 100,
                 last: 200,
             },
         ),
         (
             "10.2.3.4/32",
-            AllowedProtocol::Udp {
+            DatagramKind::Udp {
                 first: 123,
                 last: 123,
             },
         ),
-        ("10.128.0.0/9", AllowedProtocol::Icmp),
-        ("0.0.0.0/0", AllowedProtocol::Udp { first: 9, last: 9 }),
-        ("fd00::/12", AllowedProtocol::Udp { first: 1, last: 2 }),
-        ("fd00::1/128", AllowedProtocol::Icmp),
-        ("::/0", AllowedProtocol::Udp { first: 7, last: 7 }),
+        ("10.128.0.0/9", DatagramKind::Icmp),
+        ("0.0.0.0/0", DatagramKind::Udp { first: 9, last: 9 }),
+        ("fd00::/12", DatagramKind::Udp { first: 1, last: 2 }),
+        ("fd00::1/128", DatagramKind::Icmp),
+        ("::/0", DatagramKind::Udp { first: 7, last: 7 }),
     ];
     let allowed: Vec<_> = allowed
         .into_iter()
-        .map(|(network, protocol)| AllowedDatagram {
+        .map(|(network, protocol)| Datagrams {
             network: network.parse().unwrap(),
             protocol,
         })
@@ -78,9 +78,9 @@ fn the_kernel_prints_the_rules_back_as_the_model_says_them() {
 #[test]
 fn a_full_list_of_allowed_destinations_fits_one_batch_and_a_longer_one_is_refused() {
     let world = World::new();
-    let entry = AllowedDatagram {
+    let entry = Datagrams {
         network: "2001:db8:ffff::/49".parse().unwrap(),
-        protocol: AllowedProtocol::Udp {
+        protocol: DatagramKind::Udp {
             first: 1000,
             last: 2000,
         },
@@ -403,16 +403,16 @@ fn in_enforce_datagrams_are_refused_at_once_unless_allowed() {
     let pod = world.pod.clone();
     let mut config = CaptureConfig::pod(CaptureMode::Enforce);
     config.allowed = vec![
-        AllowedDatagram {
+        Datagrams {
             network: "192.0.2.0/24".parse().unwrap(),
-            protocol: AllowedProtocol::Udp {
+            protocol: DatagramKind::Udp {
                 first: 9000,
                 last: 9001,
             },
         },
-        AllowedDatagram {
+        Datagrams {
             network: "203.0.113.0/24".parse().unwrap(),
-            protocol: AllowedProtocol::Icmp,
+            protocol: DatagramKind::Icmp,
         },
     ];
     capture(&pod, &config);

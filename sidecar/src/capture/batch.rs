@@ -107,13 +107,12 @@ pub fn remove() -> Result<(), CaptureError> {
 }
 
 fn check(config: &CaptureConfig) -> Result<(), CaptureError> {
-    if config.allowed.len() > MAX_ALLOWED {
-        return Err(CaptureError::TooManyAllowed {
-            given: config.allowed.len(),
-        });
+    let given = config.allowed.len().saturating_add(config.denied.len());
+    if given > MAX_ALLOWED {
+        return Err(CaptureError::TooManyAllowed { given });
     }
-    for allowed in &config.allowed {
-        if let super::AllowedProtocol::Udp { first, last } = allowed.protocol
+    for allowed in config.allowed.iter().chain(&config.denied) {
+        if let super::DatagramKind::Udp { first, last } = allowed.protocol
             && first > last
         {
             return Err(CaptureError::EmptyPortRange { first, last });

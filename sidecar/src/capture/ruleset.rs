@@ -10,7 +10,7 @@ use std::ops::RangeInclusive;
 
 use ipnet::IpNet;
 
-use super::{AllowedDatagram, AllowedProtocol, CaptureConfig, CaptureMode, Exempt};
+use super::{CaptureConfig, CaptureMode, DatagramKind, Datagrams, Exempt};
 
 /// Name of the table, in family `inet`.
 pub(super) const TABLE: &str = "chaperone";
@@ -288,6 +288,7 @@ fn filter_output(config: &CaptureConfig) -> Chain {
             Policy::Accept
         }
         CaptureMode::Enforce => {
+            rules.extend(config.denied.iter().map(deny));
             rules.extend(config.allowed.iter().flat_map(allow));
             rules.push(rule(
                 [],
@@ -342,13 +343,27 @@ fn filter_input(config: &CaptureConfig) -> Chain {
     }
 }
 
-fn allow(allowed: &AllowedDatagram) -> Vec<Rule> {
-    let protocol = match (allowed.protocol, allowed.network) {
-        (AllowedProtocol::Udp { first, last }, _) => Match::DestinationPort(UDP, first..=last),
-        (AllowedProtocol::Icmp, IpNet::V4(_)) => Match::Protocol(ICMP),
-        (AllowedProtocol::Icmp, IpNet::V6(_)) => Match::Protocol(ICMPV6),
+fn allow(allowed: &Datagrams) -> Vec<Rule> {
+    pass_and_log(&covers(allowed))
+}
+
+fn deny(denied: &Datagrams) -> Rule {
+    rule(
+        covers(denied),
+        [
+            Action::Log(PREFIX_REFUSED),
+            Action::Reject(Reject::AdminProhibited),
+        ],
+    )
+}
+
+fn covers(datagrams: &Datagrams) -> [Match; 2] {
+    let protocol = match (datagrams.protocol, datagrams.network) {
+        (DatagramKind::Udp { first, last }, _) => Match::DestinationPort(UDP, first..=last),
+        (DatagramKind::Icmp, IpNet::V4(_)) => Match::Protocol(ICMP),
+        (DatagramKind::Icmp, IpNet::V6(_)) => Match::Protocol(ICMPV6),
     };
-    pass_and_log(&[Match::Destination(allowed.network.trunc()), protocol])
+    [Match::Destination(datagrams.network.trunc()), protocol]
 }
 
 /// Lets packets pass and logs the first of each flow, or each one where there

@@ -1,0 +1,76 @@
+//! How the sidecar itself reaches the network: sockets that the packet filter lets out, and names resolved past its own resolver.
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+use tokio::net::TcpStream;
+
+use crate::{
+    audit::{NetFuture, SinkNet},
+    capture,
+    dns::Resolver,
+};
+
+/// The way out.
+pub struct Egress {
+    mark: Option<u32>,
+    resolver: Arc<Resolver>,
+}
+
+impl Egress {
+    /// Sockets carry `mark`; names are asked of `resolver`. Without a mark where nothing is captured: outside the captured network namespace.
+    pub fn new(mark: Option<u32>, resolver: Arc<Resolver>) -> Self {
+        Self { mark, resolver }
+    }
+
+    /// Connects.
+    ///
+    /// # Errors
+    /// The system's own, so that the agent can be told the truth.
+    pub async fn dial(&self, address: SocketAddr) -> io::Result<TcpStream> {
+        capture::dial(address, self.mark).await
+    }
+
+    /// Addresses of a name.
+    ///
+    /// # Errors
+    /// When no name server answers.
+    pub async fn resolve(&self, name: &str) -> io::Result<Vec<IpAddr>> {
+        self.resolver
+            .addresses(name)
+            .await
+            .map_err(io::Error::other)
+    }
+
+    /// Connects to the first address of a name (or an address) that takes the connection.
+    ///
+    /// # Errors
+    /// The last failure, or that there is no address.
+    pub async fn dial_name(&self, host: &str, port: u16) -> io::Result<TcpStream> {
+        let addresses = match host.trim_matches(['[', ']']).parse::<IpAddr>() {
+            Ok(ip) => vec![ip],
+            Err(_) => self.resolve(host).await?,
+        };
+        let mut last = io::Error::new(io::ErrorKind::NotFound, format!("{host} has no address"));
+        for ip in addresses {
+            match self.dial(SocketAddr::new(ip, port)).await {
+                Ok(stream) => return Ok(stream),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+}
+
+impl SinkNet for Egress {
+    fn resolve<'a>(&'a self, host: &'a str) -> NetFuture<'a, Vec<IpAddr>> {
+        Box::pin(self.resolve(host))
+    }
+
+    fn dial(&self, address: SocketAddr) -> NetFuture<'_, TcpStream> {
+        Box::pin(self.dial(address))
+    }
+}

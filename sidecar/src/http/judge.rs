@@ -1,0 +1,265 @@
+//! One request before it is forwarded: where it goes, whether its names agree, and what policy says.
+
+use std::{sync::Arc, time::Instant};
+
+use chaperone_crds::{
+    decide::{BodyView, Destination, HeaderFields, HttpView, Operation},
+    record::{DecisionInfo, DestinationInfo, OperationInfo, Outcome},
+    resources::{Mode, Protocol},
+};
+
+use crate::{
+    agree,
+    connection::{Link, builtin, decision_info},
+    http1::{Headers, RequestHead, Target},
+    shared::Active,
+};
+
+/// What a request is, in policy's words.
+pub(crate) struct Subject {
+    pub(crate) scheme: &'static str,
+    /// Host that policy sees: canonical; the address where the request names none.
+    pub(crate) host: String,
+    pub(crate) path: String,
+    pub(crate) query: Option<String>,
+    /// `scheme://authority/path?query`.
+    pub(crate) url: String,
+}
+
+impl Subject {
+    /// Reads the subject of a request.
+    pub(crate) fn of(link: &Link, head: &RequestHead, secure: bool) -> Self {
+        let scheme = if secure { "https" } else { "http" };
+        let written = head.authority().map(|authority| authority.host.to_owned());
+        let host = agree::canonical(&written.unwrap_or_else(|| link.destination.ip().to_string()));
+        let (path, query) = match head.target() {
+            Target::Origin { path, query } | Target::Absolute { path, query, .. } => (path, query),
+            Target::Authority(_) => ("", None),
+            Target::Asterisk => ("*", None),
+        };
+        let default_port = if secure { 443 } else { 80 };
+        let shown = if host.contains(':') {
+            format!("[{host}]")
+        } else {
+            host.clone()
+        };
+        let authority = if link.destination.port() == default_port {
+            shown
+        } else {
+            format!("{shown}:{}", link.destination.port())
+        };
+        let slash = if path.starts_with('/') { "" } else { "/" };
+        let mark = if query.is_some() { "?" } else { "" };
+        let url = format!(
+            "{scheme}://{authority}{slash}{path}{mark}{}",
+            query.unwrap_or_default()
+        );
+        Self {
+            scheme,
+            host,
+            path: path.to_owned(),
+            query: query.map(str::to_owned),
+            url,
+        }
+    }
+
+    /// The destination, as records show it.
+    pub(crate) fn destination(&self, link: &Link) -> DestinationInfo {
+        DestinationInfo {
+            host: Some(self.host.clone()),
+            ip: link.destination.ip().to_string(),
+            port: link.destination.port(),
+            sni: link.sni.clone(),
+        }
+    }
+
+    /// The operation, as records show it.
+    pub(crate) fn operation_info(&self, head: &RequestHead, shown_url: &str) -> OperationInfo {
+        OperationInfo {
+            protocol: "http".to_owned(),
+            verb: head.method().to_owned(),
+            resource: shown_url.to_owned(),
+        }
+    }
+}
+
+/// How far the names of a request agree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Agreement {
+    /// They do.
+    Yes,
+    /// Host is not the server name of the TLS connection: domain fronting. Refused in every mode.
+    Fronted,
+    /// In clear text, the address is not one of Host's. Refused in Enforce.
+    Elsewhere,
+}
+
+/// Compares Host with SNI and address. Over TLS the verified certificate has proved the address for the name.
+pub(crate) async fn agreement(link: &Link, subject: &Subject, secure: bool) -> Agreement {
+    match &link.sni {
+        Some(sni) if secure => {
+            if *sni == subject.host {
+                Agreement::Yes
+            } else {
+                Agreement::Fronted
+            }
+        }
+        _ if secure => {
+            // No SNI: the certificate was verified for the address.
+            if subject.host.parse() == Ok(link.destination.ip()) {
+                Agreement::Yes
+            } else {
+                Agreement::Fronted
+            }
+        }
+        _ => {
+            let names = &link.shared.names;
+            match agree::host_has_address(
+                &subject.host,
+                link.destination.ip(),
+                names,
+                &link.shared.egress,
+            )
+            .await
+            {
+                true => Agreement::Yes,
+                false => Agreement::Elsewhere,
+            }
+        }
+    }
+}
+
+/// A decision, and what was learned on the way to it.
+pub(crate) struct Judgement {
+    pub(crate) decision: DecisionInfo,
+    /// Why an expression could not be evaluated.
+    pub(crate) error: Option<String>,
+    /// Status of the answer if it is a denial.
+    pub(crate) status: u16,
+    pub(crate) decide_us: u64,
+}
+
+/// Body of a request, as far as it was read for the decision.
+pub(crate) enum Judged<'a> {
+    /// No rule asked for it.
+    NotRead,
+    /// All of it.
+    Whole(&'a [u8]),
+    /// It is longer than [`MAX_JUDGED_BODY_BYTES`].
+    TooLarge,
+}
+
+/// Everything that a decision looks at.
+pub(crate) struct Case<'a> {
+    pub(crate) link: &'a Link,
+    pub(crate) active: &'a Arc<Active>,
+    pub(crate) head: &'a RequestHead,
+    pub(crate) subject: &'a Subject,
+    pub(crate) body_size: Option<u64>,
+}
+
+impl Case<'_> {
+    /// Whether a rule that may apply reads the body.
+    pub(crate) fn needs_body(&self) -> bool {
+        self.with_operation(BodyView::NotRead, |operation| {
+            self.active.snapshot.candidates(operation).needs_body()
+        })
+    }
+
+    /// What policy says.
+    pub(crate) fn judge(&self, body: &Judged<'_>, agreement: Agreement) -> Judgement {
+        let view = match body {
+            Judged::NotRead => BodyView::NotRead,
+            Judged::Whole(bytes) => BodyView::Complete(bytes),
+            Judged::TooLarge => BodyView::TooLarge,
+        };
+        let since = Instant::now();
+        let decision = self.with_operation(view, |operation| {
+            self.active
+                .snapshot
+                .candidates(operation)
+                .decide(&self.active.config.identity, operation)
+        });
+        let elapsed = since.elapsed();
+        self.link
+            .shared
+            .metrics
+            .decision_seconds
+            .observe(elapsed.as_secs_f64());
+        let error = decision.error.clone();
+        let mut judgement = Judgement {
+            decision: decision_info(self.active, decision),
+            error,
+            status: 403,
+            decide_us: crate::connection::micros(elapsed),
+        };
+        self.apply_agreement(agreement, &mut judgement);
+        judgement
+    }
+
+    fn apply_agreement(&self, agreement: Agreement, judgement: &mut Judgement) {
+        let host = &self.subject.host;
+        match agreement {
+            Agreement::Yes => {}
+            Agreement::Fronted => {
+                let message = format!(
+                    "Host {host} is not the server name of this TLS connection; connect to {host} itself."
+                );
+                judgement.decision = builtin(self.active, Outcome::Deny, "host-mismatch", &message);
+                judgement.status = 421;
+            }
+            Agreement::Elsewhere if judgement.decision.action == Outcome::Deny => {}
+            Agreement::Elsewhere => {
+                let ip = self.link.destination.ip();
+                let message = format!(
+                    "{ip} is not an address of Host {host}; connect to {host} by its name."
+                );
+                let enforced = self.active.mode() == Mode::Enforce;
+                let action = if enforced {
+                    Outcome::Deny
+                } else {
+                    Outcome::Allow
+                };
+                judgement.decision = builtin(self.active, action, "host-mismatch", &message);
+                judgement.decision.would_deny = !enforced;
+                judgement.status = 421;
+            }
+        }
+    }
+
+    fn with_operation<T>(&self, body: BodyView<'_>, ask: impl FnOnce(&Operation<'_>) -> T) -> T {
+        let headers = Fields(self.head.headers());
+        let operation = Operation {
+            protocol: Protocol::Http,
+            verb: self.head.method(),
+            resource: &self.subject.url,
+            destination: Destination {
+                host: Some(&self.subject.host),
+                ip: self.link.destination.ip(),
+                port: self.link.destination.port(),
+                sni: self.link.sni.as_deref(),
+            },
+            http: Some(HttpView {
+                method: self.head.method(),
+                scheme: self.subject.scheme,
+                host: &self.subject.host,
+                path: &self.subject.path,
+                query: self.subject.query.as_deref().unwrap_or_default(),
+                headers: &headers,
+                content_type: self.head.headers().get_str("content-type"),
+                body_size: self.body_size,
+                body,
+            }),
+        };
+        ask(&operation)
+    }
+}
+
+/// A head's fields, as policy reads them.
+struct Fields<'a>(&'a Headers);
+
+impl HeaderFields for Fields<'_> {
+    fn fields(&self) -> Box<dyn Iterator<Item = (&str, &[u8])> + '_> {
+        Box::new(self.0.iter())
+    }
+}

@@ -1,0 +1,207 @@
+//! The evidence of one exchange, from its first byte to its end. `end` consumes it, so that no outcome is forgotten.
+
+use std::{sync::Arc, time::Instant};
+
+use chaperone_crds::{
+    compile::MaskSet,
+    detect::CompiledMasks,
+    record::{DecisionInfo, Event, EventKind, HttpInfo, Outcome, Timing},
+    resources::Level,
+};
+
+use super::{
+    download::Progress,
+    judge::{Judgement, Subject},
+    redact,
+    sample::Sample,
+};
+use crate::{
+    connection::{Link, builtin, micros},
+    http1::{HeadError, RequestHead},
+    shared::Active,
+};
+
+/// What is known of an exchange so far.
+pub(crate) struct Evidence {
+    event: Event,
+    http: HttpInfo,
+    since: Instant,
+    upstream_us: Option<u64>,
+    decide_us: Option<u64>,
+    masks: MaskSet,
+    level: Level,
+}
+
+impl Evidence {
+    /// Begins with a request's head.
+    pub(crate) fn begin(
+        link: &Link,
+        active: &Arc<Active>,
+        subject: &Subject,
+        head: &RequestHead,
+    ) -> Self {
+        let masks = active.snapshot.masks_for(
+            Some(&subject.host),
+            link.destination.ip(),
+            link.destination.port(),
+        );
+        let level = active.snapshot.audit_level();
+        let url = redact::url(&subject.url, &masks.records);
+        let mut event = active.event(EventKind::Http);
+        event.destination = Some(subject.destination(link));
+        event.operation = Some(subject.operation_info(head, &url));
+        event.session = redact::session(head.headers());
+        let http = HttpInfo {
+            method: head.method().to_owned(),
+            url,
+            request_headers: (level >= Level::Request)
+                .then(|| redact::headers(head.headers(), &masks.records)),
+            ..HttpInfo::default()
+        };
+        Self {
+            event,
+            http,
+            since: Instant::now(),
+            upstream_us: None,
+            decide_us: None,
+            masks,
+            level,
+        }
+    }
+
+    /// Keeps the beginning of a body if the audit level asks for it.
+    pub(crate) fn sample(&self, active: &Active, level: Level) -> Sample {
+        if self.level >= level {
+            Sample::new(
+                self.masks.records.clone(),
+                active.snapshot.max_body_bytes() as usize,
+            )
+        } else {
+            Sample::off()
+        }
+    }
+
+    /// Masks that apply to the response.
+    pub(crate) fn response_masks(&self) -> Option<Arc<CompiledMasks>> {
+        self.masks.response.clone()
+    }
+
+    /// Policy has spoken.
+    pub(crate) fn judged(&mut self, judgement: &Judgement) {
+        self.decide_us = Some(judgement.decide_us);
+        self.event.error.clone_from(&judgement.error);
+        self.decided(judgement.decision.clone());
+    }
+
+    /// The decision, or the one that overrode it.
+    pub(crate) fn decided(&mut self, decision: DecisionInfo) {
+        self.event.decision = Some(decision);
+    }
+
+    /// The agent was answered with this status by Chaperone itself.
+    pub(crate) fn answered(&mut self, status: u16, sent: bool) {
+        self.http.status = Some(status);
+        self.http.complete = sent;
+    }
+
+    /// The request's body.
+    pub(crate) fn request_body(&mut self, bytes: u64, sample: Sample) {
+        self.http.request_bytes = bytes;
+        self.http.request_body = if bytes > 0 { sample.finish() } else { None };
+    }
+
+    /// The response, as far as it came.
+    pub(crate) fn response(&mut self, progress: Progress, sent: Instant) {
+        self.upstream_us = progress.answered.map(|at| micros(at.duration_since(sent)));
+        self.http.response_bytes = progress.bytes;
+        self.event.masked = progress.findings;
+        if let Some(error) = progress.unmasked {
+            self.failed(&format!("passed unmasked: {error}"));
+        }
+        let Some(head) = progress.head else { return };
+        self.http.status = Some(head.status());
+        self.http.content_type = head
+            .headers()
+            .get_str("content-type")
+            .map(|value| value.chars().take(128).collect());
+        if self.level >= Level::RequestResponse {
+            self.http.response_headers = Some(redact::headers(head.headers(), &self.masks.records));
+            self.http.response_body = if progress.bytes > 0 {
+                progress.sample.finish()
+            } else {
+                None
+            };
+        }
+    }
+
+    /// The response arrived whole.
+    pub(crate) fn complete(&mut self) {
+        self.http.complete = true;
+    }
+
+    /// Something went wrong.
+    pub(crate) fn failed(&mut self, error: &str) {
+        self.event.error = Some(match self.event.error.take() {
+            Some(before) => format!("{before}; {error}"),
+            None => error.to_owned(),
+        });
+    }
+
+    /// Records it.
+    pub(crate) async fn end(mut self, link: &Link) {
+        self.count(link);
+        self.event.http = Some(self.http);
+        self.event.timing = Some(Timing {
+            total_us: micros(self.since.elapsed()),
+            upstream_us: self.upstream_us,
+            decide_us: self.decide_us,
+        });
+        link.shared.recorder.record(self.event).await;
+    }
+
+    fn count(&self, link: &Link) {
+        let metrics = &link.shared.metrics;
+        let decision = match &self.event.decision {
+            Some(decision) if decision.action == Outcome::Deny => "deny",
+            Some(decision) if decision.would_deny => "would-deny",
+            Some(_) => "allow",
+            None => "malformed",
+        };
+        metrics.requests.with_label_values(&[decision]).inc();
+        metrics
+            .body_bytes
+            .with_label_values(&["request"])
+            .inc_by(self.http.request_bytes);
+        metrics
+            .body_bytes
+            .with_label_values(&["response"])
+            .inc_by(self.http.response_bytes);
+        metrics
+            .masked
+            .inc_by(self.event.masked.iter().map(|found| found.count).sum());
+    }
+}
+
+/// Records a head that was refused.
+pub(crate) async fn malformed(link: &Link, secure: bool, error: &HeadError) {
+    let active = link.now();
+    let mut event = link.event(EventKind::Connection, if secure { "https" } else { "http" });
+    event.decision = Some(builtin(
+        &active,
+        Outcome::Deny,
+        "malformed",
+        &error.to_string(),
+    ));
+    event.error = Some(error.reason().to_owned());
+    link.shared
+        .metrics
+        .requests
+        .with_label_values(&["malformed"])
+        .inc();
+    link.shared
+        .metrics
+        .denials
+        .with_label_values(&["malformed"])
+        .inc();
+    link.shared.recorder.record(event).await;
+}

@@ -1,0 +1,180 @@
+//! The sidecar's listeners, and the thread that serves captured connections.
+//!
+//! Connections are served by one current-thread runtime on a thread of its own: a request never wakes another thread, and control and audit work never delays one.
+
+use std::{
+    io,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
+    sync::Arc,
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use chaperone_crds::pod::{CAPTURE_PORT, DNS_PORT, HEALTH_PORT};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::{
+    capture::{OriginalDstError, original_dst},
+    connection,
+    dns::DnsListeners,
+    shared::Shared,
+};
+
+/// Connections that may wait to be accepted.
+const BACKLOG: i32 = 1024;
+/// Most connections at once. Beyond, new ones are reset: an agent must not exhaust the sidecar's descriptors (two a connection).
+const MAX_CONNECTIONS: i64 = 8192;
+
+/// Sockets that exist before any connection: bound in the captured network namespace.
+#[derive(Debug)]
+pub struct Listeners {
+    /// Redirected TCP, on the loopback address of each family.
+    pub capture: Vec<TcpListener>,
+    /// Redirected DNS.
+    pub dns: DnsListeners,
+}
+
+impl Listeners {
+    /// Binds all on loopback. A machine without IPv6 has none to capture.
+    ///
+    /// # Errors
+    /// When a port is taken.
+    pub fn bind() -> io::Result<Self> {
+        let mut capture = vec![tcp(SocketAddr::new(
+            Ipv4Addr::LOCALHOST.into(),
+            CAPTURE_PORT,
+        ))?];
+        match tcp(SocketAddr::new(Ipv6Addr::LOCALHOST.into(), CAPTURE_PORT)) {
+            Err(error) if has_no_ipv6(&error) => {}
+            other => capture.push(other?),
+        }
+        Ok(Self {
+            capture,
+            dns: DnsListeners::bind_loopback(DNS_PORT)?,
+        })
+    }
+}
+
+/// Binds the health port on all addresses, IPv6 and IPv4.
+///
+/// # Errors
+/// When the port is taken.
+pub fn bind_health() -> io::Result<TcpListener> {
+    match tcp(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), HEALTH_PORT)) {
+        Err(error) if has_no_ipv6(&error) => {
+            tcp(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), HEALTH_PORT))
+        }
+        other => other,
+    }
+}
+
+fn has_no_ipv6(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::AddrNotAvailable | io::ErrorKind::Unsupported
+    ) || error.raw_os_error() == Some(nix::errno::Errno::EAFNOSUPPORT as i32)
+}
+
+fn tcp(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        // The health port serves both families; loopback listeners are one each.
+        socket.set_only_v6(!address.ip().is_unspecified())?;
+    }
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
+
+/// Starts the thread that serves captured connections, until `shared.stopping`.
+///
+/// # Errors
+/// When the thread or its runtime cannot be made.
+pub fn serve_captured(
+    shared: Arc<Shared>,
+    listeners: Vec<TcpListener>,
+) -> io::Result<JoinHandle<()>> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    std::thread::Builder::new()
+        .name("data".to_owned())
+        .spawn(move || {
+            runtime.block_on(async {
+                let mut tasks = Vec::new();
+                for listener in listeners {
+                    tasks.push(tokio::spawn(accept(shared.clone(), listener)));
+                }
+                for task in tasks {
+                    let _ = task.await;
+                }
+                drain(&shared).await;
+            });
+        })
+}
+
+/// How long connections may finish once the sidecar stops. Below Kubernetes' usual grace of 30 s.
+const DRAIN: Duration = Duration::from_secs(15);
+
+async fn drain(shared: &Shared) {
+    let deadline = tokio::time::Instant::now() + DRAIN;
+    while shared.metrics.open_connections.get() > 0 && tokio::time::Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn accept(shared: Arc<Shared>, listener: TcpListener) {
+    let listener = match tokio::net::TcpListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => {
+            tracing::error!(%error, "cannot listen for captured connections");
+            return;
+        }
+    };
+    let mut stopping = shared.stopping.clone();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = stopping.wait_for(|stop| *stop) => return,
+        };
+        match accepted {
+            Ok((stream, _)) => admit(&shared, stream),
+            Err(error) => {
+                // Out of descriptors, most likely: give connections time to end.
+                tracing::warn!(%error, "cannot accept a captured connection");
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+    }
+}
+
+fn admit(shared: &Arc<Shared>, stream: tokio::net::TcpStream) {
+    if shared.metrics.open_connections.get() >= MAX_CONNECTIONS {
+        shared
+            .metrics
+            .connections
+            .with_label_values(&["overload"])
+            .inc();
+        return;
+    }
+    let _ = stream.set_nodelay(true);
+    match original_dst(&stream) {
+        Ok(destination) => {
+            tokio::spawn(connection::serve(shared.clone(), stream, destination));
+        }
+        Err(OriginalDstError::NotRedirected { .. }) => {
+            shared
+                .metrics
+                .connections
+                .with_label_values(&["not-redirected"])
+                .inc();
+        }
+        Err(error) => tracing::debug!(%error, "a captured connection has no destination"),
+    }
+}

@@ -1,0 +1,182 @@
+//! The sidecar around one command on one machine: `chaperone run -- COMMAND`.
+//!
+//! The command gets a network namespace of its own that has no way out but the sidecar's listeners: the sidecar dials from the namespace that it was started in. So
+//! nothing on the machine changes, and nothing is left when it ends. Invariant: nothing leaves the command's namespace unread; datagrams other than DNS do not leave it at all, in
+//! either mode.
+
+mod namespace;
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitStatus,
+    sync::Arc,
+};
+
+use anyhow::Context;
+use chaperone_crds::{
+    control::{PodConfig, SinkConfig},
+    pod::{JAVA_VARIABLE, PodIdentity, trust_environment},
+    snapshot::Snapshot,
+};
+use prometheus::Registry;
+use tokio::sync::watch;
+
+use crate::{
+    audit::{self, AuditConfig},
+    authority::Authority,
+    dns::{Hosts, Names, ResolvConf, Resolver},
+    egress::Egress,
+    listen,
+    metrics::Metrics,
+    policy::Enforcement,
+    shared::{Pinned, Shared},
+    sidecar::{self, CLOSE_PATIENCE},
+};
+
+pub use namespace::{NamespaceError, become_capable};
+
+/// One command and what holds for it.
+#[derive(Clone, Debug)]
+pub struct LocalRun {
+    /// Policies; their selectors play no part, all apply.
+    pub snapshot: Snapshot,
+    /// Where records go.
+    pub sinks: Vec<SinkConfig>,
+    /// PEM roots that upstreams may chain to, besides the Mozilla ones.
+    pub extra_roots: String,
+    /// Who the records say it was.
+    pub identity: PodIdentity,
+    /// Program and arguments.
+    pub command: Vec<String>,
+}
+
+/// What came of a run.
+#[derive(Debug)]
+pub struct LocalOutcome {
+    /// How the command ended.
+    pub status: ExitStatus,
+    /// Trust variables that were set already and kept.
+    pub kept_variables: Vec<&'static str>,
+}
+
+/// Runs the command to its end.
+///
+/// # Errors
+/// When it cannot be confined or started. It is never started unconfined.
+pub fn run(local: &LocalRun) -> anyhow::Result<LocalOutcome> {
+    let scratch = Scratch::new()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()?;
+    let namespace =
+        namespace::enter().context("cannot make a network namespace for the command")?;
+    let outcome = runtime.block_on(story(local, &scratch, namespace))?;
+    Ok(outcome)
+}
+
+async fn story(
+    local: &LocalRun,
+    scratch: &Scratch,
+    mut namespace: namespace::Captured,
+) -> anyhow::Result<LocalOutcome> {
+    let registry = Registry::new();
+    let names = Arc::new(Names::new(
+        Hosts::read("/etc/hosts").context("cannot read /etc/hosts")?,
+    ));
+    let resolv_conf =
+        ResolvConf::read("/etc/resolv.conf").context("cannot read /etc/resolv.conf")?;
+    let resolver = Arc::new(Resolver::new(&resolv_conf, None, names.clone()));
+    let egress = Arc::new(Egress::new(None, resolver.clone()));
+    let (authority, root) = Authority::self_made("chaperone run")?;
+    let config = PodConfig {
+        revision: local.snapshot.revision(),
+        identity: local.identity.clone(),
+        snapshot: local.snapshot.clone(),
+        sinks: local.sinks.clone(),
+        extra_roots: local.extra_roots.clone(),
+    };
+    let audit_config = AuditConfig {
+        file_dir: None,
+        ..AuditConfig::new(scratch.spool(), local.identity.clone())
+    };
+    let (recorder, audit) = audit::start(audit_config, egress.clone(), &registry)?;
+    let (stop, stopping) = watch::channel(false);
+    let shared = Arc::new(Shared {
+        active: arc_swap::ArcSwapOption::empty(),
+        authority: arc_swap::ArcSwap::from_pointee(authority),
+        names,
+        recorder,
+        egress,
+        metrics: Metrics::new(&registry)?,
+        api_server: None,
+        stopping,
+        pinned: Pinned::default(),
+    });
+    let enforcement = Enforcement {
+        capture: None,
+        trust_dir: scratch.trust(),
+        root,
+    };
+    enforcement.apply(&shared, &audit, config).await?;
+    let listeners = namespace.listeners()?;
+    sidecar::serve_names(&shared, listeners.dns, resolver);
+    sidecar::watch_datagrams(&shared, namespace.gaps()?);
+    let data = listen::serve_captured(shared.clone(), listeners.capture)?;
+
+    let (environment, kept_variables) = environment(&scratch.trust());
+    let mut child = namespace.spawn(&local.command, environment)?;
+    let waited = tokio::task::spawn_blocking(move || child.wait()).await?;
+    let _ = stop.send(true);
+    let _ = tokio::task::spawn_blocking(move || data.join()).await;
+    let closing = audit.close("command-ended", CLOSE_PATIENCE).await;
+    tracing::debug!(?closing, "the stream is closed");
+    Ok(LocalOutcome {
+        status: waited?,
+        kept_variables,
+    })
+}
+
+/// Trust variables for the command; those that the user set stay theirs.
+fn environment(trust: &Path) -> (Vec<(&'static str, String)>, Vec<&'static str>) {
+    let mut kept = Vec::new();
+    let mut added = Vec::new();
+    for (name, value) in trust_environment(&trust.display().to_string()) {
+        match std::env::var(name) {
+            Ok(before) if name == JAVA_VARIABLE => added.push((name, format!("{before} {value}"))),
+            Ok(_) => kept.push(name),
+            Err(_) => added.push((name, value)),
+        }
+    }
+    (added, kept)
+}
+
+/// Spool and trust bundle of one run; gone at its end.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new() -> anyhow::Result<Self> {
+        use std::os::unix::fs::DirBuilderExt;
+        let root = std::env::temp_dir().join(format!("chaperone-run-{}", std::process::id()));
+        let create = |path: &Path, mode| std::fs::DirBuilder::new().mode(mode).create(path);
+        create(&root, 0o711).with_context(|| format!("cannot make {}", root.display()))?;
+        let scratch = Self(root);
+        create(&scratch.spool(), 0o700)?;
+        create(&scratch.trust(), 0o755)?;
+        Ok(scratch)
+    }
+
+    fn spool(&self) -> PathBuf {
+        self.0.join("spool")
+    }
+
+    fn trust(&self) -> PathBuf {
+        self.0.join("trust")
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}

@@ -1,0 +1,118 @@
+//! The data path's metrics. `docs/metrics.md` documents each; labels come from closed lists, never from traffic.
+
+use prometheus::{
+    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+};
+
+/// Bounds of the decision histogram, in seconds: a decision takes about a microsecond.
+const DECISION_BUCKETS: [f64; 9] = [1e-6, 2e-6, 5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 1e-3, 1e-2];
+
+/// Counters and gauges of the data path.
+#[derive(Clone)]
+pub struct Metrics {
+    /// Connections from the agent, by what became of them: `http`, `https`, `gap`, `refused`, `failed`.
+    pub connections: IntCounterVec,
+    /// Connections open now.
+    pub open_connections: IntGauge,
+    /// HTTP requests by decision: `allow`, `deny`, `would-deny`, `malformed`.
+    pub requests: IntCounterVec,
+    /// Denials by reason.
+    pub denials: IntCounterVec,
+    /// Gaps by reason.
+    pub gaps: IntCounterVec,
+    /// Seconds from operation to decision.
+    pub decision_seconds: Histogram,
+    /// Bytes of bodies: `request`, `response`.
+    pub body_bytes: IntCounterVec,
+    /// Values masked, by detector kind.
+    pub masked: IntCounter,
+    /// DNS queries by response code.
+    pub dns_queries: IntCounterVec,
+    /// Policy swaps, by result: `applied`, `rejected`.
+    pub policy_swaps: IntCounterVec,
+    /// Whether the control stream is connected.
+    pub control_connected: IntGauge,
+    /// Mode of the pod: 1 for the mode that holds.
+    pub mode: IntGaugeVec,
+}
+
+impl Metrics {
+    /// Makes and registers all.
+    ///
+    /// # Errors
+    /// When a name is registered already.
+    pub fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let counters =
+            |name: &str, help: &str, label: &str| -> Result<IntCounterVec, prometheus::Error> {
+                let counters = IntCounterVec::new(Opts::new(name, help), &[label])?;
+                registry.register(Box::new(counters.clone()))?;
+                Ok(counters)
+            };
+        let metrics = Self {
+            connections: counters(
+                "chaperone_connections_total",
+                "Captured connections by result.",
+                "result",
+            )?,
+            open_connections: IntGauge::new(
+                "chaperone_open_connections",
+                "Captured connections open now.",
+            )?,
+            requests: counters(
+                "chaperone_http_requests_total",
+                "HTTP requests by decision.",
+                "decision",
+            )?,
+            denials: counters(
+                "chaperone_denials_total",
+                "Refused operations by reason.",
+                "reason",
+            )?,
+            gaps: counters(
+                "chaperone_gaps_total",
+                "Traffic not read, by reason.",
+                "reason",
+            )?,
+            decision_seconds: Histogram::with_opts(
+                HistogramOpts::new(
+                    "chaperone_decision_seconds",
+                    "Seconds that a policy decision takes.",
+                )
+                .buckets(DECISION_BUCKETS.to_vec()),
+            )?,
+            body_bytes: counters(
+                "chaperone_http_body_bytes_total",
+                "Bytes of HTTP bodies.",
+                "direction",
+            )?,
+            masked: IntCounter::new(
+                "chaperone_masked_values_total",
+                "Values masked in responses.",
+            )?,
+            dns_queries: counters(
+                "chaperone_dns_queries_total",
+                "DNS queries by response code.",
+                "rcode",
+            )?,
+            policy_swaps: counters(
+                "chaperone_policy_swaps_total",
+                "Policy snapshots received, by result.",
+                "result",
+            )?,
+            control_connected: IntGauge::new(
+                "chaperone_control_connected",
+                "1 while the control stream to the operator is connected.",
+            )?,
+            mode: IntGaugeVec::new(
+                Opts::new("chaperone_mode", "1 for the mode that holds."),
+                &["mode"],
+            )?,
+        };
+        registry.register(Box::new(metrics.open_connections.clone()))?;
+        registry.register(Box::new(metrics.decision_seconds.clone()))?;
+        registry.register(Box::new(metrics.masked.clone()))?;
+        registry.register(Box::new(metrics.control_connected.clone()))?;
+        registry.register(Box::new(metrics.mode.clone()))?;
+        Ok(metrics)
+    }
+}

@@ -1,0 +1,117 @@
+//! What all connections share: the policies in force, the keys, the names, and where records go.
+//!
+//! Invariant: policies are swapped whole. A connection asks for them anew for each operation, so a swap drops nothing and holds from the next operation on.
+
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use chaperone_crds::{
+    compile::CompiledSnapshot,
+    control::PodConfig,
+    record::{AgentRef, Event, EventKind},
+    resources::Mode,
+};
+use rustls::ClientConfig;
+use tokio::sync::watch;
+
+use crate::{audit::Recorder, authority::Authority, dns::Names, egress::Egress, metrics::Metrics};
+
+/// How long a client that rejected our certificate is believed to be pinned.
+const PINNED_FOR: Duration = Duration::from_secs(600);
+/// Most pinned destinations that are remembered; more are forgotten, oldest first.
+const MAX_PINNED: usize = 256;
+
+/// The policies in force and what was made from them.
+pub struct Active {
+    /// The configuration as the operator sent it.
+    pub config: PodConfig,
+    /// Its policies, compiled.
+    pub snapshot: CompiledSnapshot,
+    /// The pod, as records cite it.
+    pub agent: AgentRef,
+    /// TLS towards upstreams: Mozilla's roots and the extra ones.
+    pub upstream_tls: Arc<ClientConfig>,
+}
+
+impl Active {
+    /// Audit or Enforce.
+    pub fn mode(&self) -> Mode {
+        self.snapshot.mode()
+    }
+
+    /// An empty event about this pod.
+    pub fn event(&self, kind: EventKind) -> Event {
+        Event::new(kind, self.agent.clone())
+    }
+}
+
+/// What all connections share.
+pub struct Shared {
+    /// Policies in force; none yet means no traffic.
+    pub active: ArcSwapOption<Active>,
+    /// Mints leaves.
+    pub authority: ArcSwap<Authority>,
+    /// Names that addresses were given for.
+    pub names: Arc<Names>,
+    /// Takes events.
+    pub recorder: Recorder,
+    /// The way out.
+    pub egress: Arc<Egress>,
+    /// Counters.
+    pub metrics: Metrics,
+    /// The API server of the cluster, whose clients trust its own CA file only.
+    pub api_server: Option<SocketAddr>,
+    /// True once the sidecar stops: idle connections end.
+    pub stopping: watch::Receiver<bool>,
+    /// Clients that reject our certificate.
+    pub pinned: Pinned,
+}
+
+/// Destinations whose clients rejected our certificate.
+#[derive(Default)]
+pub struct Pinned(Mutex<HashMap<String, Instant>>);
+
+impl Pinned {
+    /// Remembers a destination.
+    pub fn remember(&self, destination: &str) {
+        let mut pinned = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if pinned.len() >= MAX_PINNED
+            && let Some(oldest) = pinned
+                .iter()
+                .min_by_key(|(_, since)| **since)
+                .map(|(name, _)| name.clone())
+        {
+            pinned.remove(&oldest);
+        }
+        pinned.insert(destination.to_owned(), Instant::now());
+    }
+
+    /// Whether a client of this destination rejected our certificate lately.
+    pub fn contains(&self, destination: &str) -> bool {
+        let pinned = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        pinned
+            .get(destination)
+            .is_some_and(|since| since.elapsed() < PINNED_FOR)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pinned_destinations_are_bounded() {
+        let pinned = Pinned::default();
+        for number in 0..MAX_PINNED + 10 {
+            pinned.remember(&format!("host-{number}"));
+        }
+        assert!(!pinned.contains("host-0"));
+        assert!(pinned.contains(&format!("host-{}", MAX_PINNED + 9)));
+        assert!(pinned.0.lock().unwrap().len() <= MAX_PINNED);
+    }
+}

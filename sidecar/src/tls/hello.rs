@@ -1,0 +1,149 @@
+//! Reads the ClientHello without using it up: rustls parses it, and the bytes stay for whoever gets the connection.
+
+use std::{io, time::Duration};
+
+use rustls::server::Acceptor;
+use tokio::net::TcpStream;
+
+use crate::{agree, wire::Wire};
+
+/// Most bytes of a ClientHello, its records' headers included. Post-quantum key shares make about 2 KiB; RFC 8446 allows a record of 16 KiB.
+const MAX_HELLO_BYTES: usize = 64 * 1024;
+/// Longest wait for a whole ClientHello.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// What a ClientHello says.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Hello {
+    /// Server name, canonical.
+    pub(crate) server_name: Option<String>,
+    /// ALPN protocols, in the client's order.
+    pub(crate) alpn: Vec<String>,
+}
+
+impl Hello {
+    /// Whether the client offers only protocols that the sidecar does not read.
+    pub(crate) fn unread_alpn(&self) -> bool {
+        !self.alpn.is_empty() && !self.alpn.iter().any(|protocol| protocol == "http/1.1")
+    }
+}
+
+/// Why there is no ClientHello.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum HelloError {
+    /// rustls cannot read it.
+    #[error("the ClientHello is malformed: {0}")]
+    Malformed(rustls::Error),
+    /// It is too long.
+    #[error("the ClientHello is longer than {MAX_HELLO_BYTES} bytes")]
+    TooLong,
+    /// It took too long.
+    #[error("the ClientHello took longer than {HELLO_TIMEOUT:?}")]
+    TooSlow,
+    /// The connection ended.
+    #[error("the connection ended in the ClientHello")]
+    Ended,
+    /// The connection broke.
+    #[error("the connection broke in the ClientHello: {0}")]
+    Broke(#[from] io::Error),
+}
+
+/// Reads until the ClientHello is whole. Its bytes stay in `agent.unread`.
+pub(crate) async fn read(agent: &mut Wire<TcpStream>) -> Result<Hello, HelloError> {
+    tokio::time::timeout(HELLO_TIMEOUT, read_whole(agent))
+        .await
+        .map_err(|_| HelloError::TooSlow)?
+}
+
+async fn read_whole(agent: &mut Wire<TcpStream>) -> Result<Hello, HelloError> {
+    loop {
+        if let Some(hello) = parse(&agent.unread)? {
+            return Ok(hello);
+        }
+        if agent.unread.len() >= MAX_HELLO_BYTES {
+            return Err(HelloError::TooLong);
+        }
+        if agent.fill().await? == 0 {
+            return Err(HelloError::Ended);
+        }
+    }
+}
+
+/// The ClientHello at the beginning of `bytes`, if it is whole.
+pub(crate) fn parse(mut bytes: &[u8]) -> Result<Option<Hello>, HelloError> {
+    let mut acceptor = Acceptor::default();
+    while !bytes.is_empty() {
+        if acceptor.read_tls(&mut bytes)? == 0 {
+            break;
+        }
+        match acceptor.accept() {
+            Ok(Some(accepted)) => {
+                let hello = accepted.client_hello();
+                return Ok(Some(Hello {
+                    server_name: hello.server_name().map(agree::canonical),
+                    alpn: hello
+                        .alpn()
+                        .into_iter()
+                        .flatten()
+                        .map(|protocol| String::from_utf8_lossy(protocol).into_owned())
+                        .collect(),
+                }));
+            }
+            Ok(None) => {}
+            Err((error, _)) => return Err(HelloError::Malformed(error)),
+        }
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use proptest::prelude::*;
+    use rustls::{ClientConfig, ClientConnection, RootCertStore};
+
+    use super::*;
+
+    fn hello_bytes(name: &'static str, alpn: &[&str]) -> Vec<u8> {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(RootCertStore::empty())
+            .with_no_client_auth();
+        config.alpn_protocols = alpn.iter().map(|p| p.as_bytes().to_vec()).collect();
+        let mut client = ClientConnection::new(Arc::new(config), name.try_into().unwrap()).unwrap();
+        let mut bytes = Vec::new();
+        client.write_tls(&mut bytes).unwrap();
+        bytes
+    }
+
+    #[test]
+    fn name_and_alpn_are_read_once_the_hello_is_whole() {
+        let bytes = hello_bytes("Files.Example.com", &["h2", "http/1.1"]);
+        let hello = parse(&bytes).unwrap().unwrap();
+        assert_eq!(hello.server_name.as_deref(), Some("files.example.com"));
+        assert_eq!(hello.alpn, ["h2", "http/1.1"]);
+        assert!(!hello.unread_alpn());
+        for end in 0..bytes.len() {
+            assert_eq!(parse(&bytes[..end]).unwrap(), None, "{end} bytes");
+        }
+    }
+
+    #[test]
+    fn an_address_gives_no_name_and_h2_alone_is_not_read() {
+        let hello = parse(&hello_bytes("192.0.2.1", &["h2"])).unwrap().unwrap();
+        assert_eq!(hello.server_name, None);
+        assert!(hello.unread_alpn());
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_without_panic(bytes in proptest::collection::vec(any::<u8>(), 0..2000)) {
+            let mut record = vec![0x16, 3, 1];
+            record.extend_from_slice(&bytes);
+            let _ = parse(&record);
+        }
+    }
+}
