@@ -1,13 +1,53 @@
 # Chaperone. `make help` lists the targets.
 SHELL := /bin/bash
-export CARGO_TERM_COLOR ?= auto
+.DEFAULT_GOAL := help
+
+# Where test programs, images and cluster binaries are kept between runs.
+export CHAPERONE_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/chaperone
 
 .PHONY: help
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
 
+.PHONY: setup
+setup: ## install what building and testing need (Debian or Ubuntu, root)
+	@./hack/setup
+
+.PHONY: demo
+demo: setup ## bring up a real cluster and show Chaperone around a real agent
+	@./e2e/demo
+
+.PHONY: test
+test: setup lint unit charts run-proof e2e ## everything: lints, unit, integration, the proof in a real cluster
+
+.PHONY: lint
+lint: ## format, clippy, generated files
+	cargo fmt --all -- --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	@./hack/check-generated
+
+.PHONY: unit
+unit: ## unit tests, and integration tests in network namespaces (root)
+	cargo test --workspace --locked
+
+.PHONY: charts
+charts: ## the Helm chart: lint, stable output, value sets
+	@./charts/test
+
+.PHONY: run-proof
+run-proof: ## `chaperone run` around real clients and servers, in network namespaces (root)
+	@./e2e/run-local
+
+.PHONY: e2e
+e2e: ## the proof in a real cluster (root)
+	@./e2e/run
+
+.PHONY: images
+images: ## build the release images (static musl, from scratch)
+	@./e2e/images/product --release
+
 .PHONY: generate
 generate: ## write the generated files: CRDs, record schema
-	cargo run --quiet -p chaperone-crds --bin generate -- .
+	cargo run --quiet --locked -p chaperone-crds --bin generate -- .
 
--include e2e/cluster/cluster.mk
+include e2e/cluster/cluster.mk
