@@ -4,7 +4,9 @@
 //! known. Invariant: what is served and signed with chains to the root that is in the Secret.
 
 pub mod authority;
+pub mod bundle;
 pub mod resolver;
+pub mod store;
 
-pub use authority::{Authority, AuthorityError, KeyedCertificate};
+pub use authority::{Authority, AuthorityError, KeyedCertificate, PodName};
 pub use resolver::ServingCertificate;

@@ -8,7 +8,7 @@ use rcgen::{
     DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, date_time_ymd,
 };
 use rustls_pki_types::{CertificateDer, pem::PemObject};
-use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 /// How long the root lives: ten years. It is not rotated; agents trust it by file.
 const ROOT_LIFE: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
@@ -193,40 +193,49 @@ impl Authority {
         names: &[String],
         now: Timestamp,
     ) -> bool {
-        self.check_serving(serving, names, now).unwrap_or(false)
+        let renew_at = self.check_serving(serving, names);
+        renew_at.is_ok_and(|renew_at| renew_at.is_some_and(|renew_at| now.as_second() < renew_at))
     }
 
+    /// Whether a serving certificate is by this root and for these names, whatever its age.
+    #[must_use]
+    pub fn signed(&self, serving: &KeyedCertificate, names: &[String]) -> bool {
+        let renew_at = self.check_serving(serving, names);
+        renew_at.is_ok_and(|renew_at| renew_at.is_some())
+    }
+
+    /// When to renew a serving certificate, in seconds since 1970; none if it is not by this root or not for these names.
     fn check_serving(
         &self,
         serving: &KeyedCertificate,
         names: &[String],
-        now: Timestamp,
-    ) -> Result<bool, AuthorityError> {
+    ) -> Result<Option<i64>, AuthorityError> {
         let root = first_certificate(&self.root.certificate)?;
         let (_, root) = X509Certificate::from_der(&root).map_err(unreadable)?;
         let der = first_certificate(&serving.certificate)?;
         let (_, certificate) = X509Certificate::from_der(&der).map_err(unreadable)?;
+        let alternative = certificate.subject_alternative_name().map_err(unreadable)?;
+        let has_name = |name: &String| {
+            let found = alternative
+                .as_ref()
+                .map(|extension| &extension.value.general_names);
+            found
+                .into_iter()
+                .flatten()
+                .any(|found| matches!(found, GeneralName::DNSName(dns) if dns == name))
+        };
         if certificate
             .verify_signature(Some(root.public_key()))
             .is_err()
+            || !names.iter().all(has_name)
         {
-            return Ok(false);
+            return Ok(None);
         }
-        let has_names = certificate
-            .subject_alternative_name()
-            .map_err(unreadable)?
-            .is_some_and(|extension| {
-                let found = &extension.value.general_names;
-                names.iter().all(|name| {
-                    found.iter().any(|found| {
-                        matches!(found, x509_parser::extensions::GeneralName::DNSName(dns) if dns == name)
-                    })
-                })
-            });
         let start = certificate.validity().not_before.timestamp();
         let end = certificate.validity().not_after.timestamp();
-        let renew_at = start.saturating_add(end.saturating_sub(start) / 3 * 2);
-        Ok(has_names && now.as_second() < renew_at)
+        Ok(Some(
+            start.saturating_add(end.saturating_sub(start) / 3 * 2),
+        ))
     }
 }
 
