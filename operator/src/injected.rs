@@ -184,6 +184,12 @@ fn comparable(container: &Container) -> Container {
     container.image_pull_policy = None;
     container.args = container.args.filter(|args| !args.is_empty());
     container.command = container.command.filter(|command| !command.is_empty());
+    // Defaulted with hostNetwork, which has a refusal of its own.
+    container
+        .ports
+        .iter_mut()
+        .flatten()
+        .for_each(|port| port.host_port = None);
     if let Some(mounts) = &mut container.volume_mounts {
         mounts.retain(|mount| !is_api_token_mount(mount));
         for mount in mounts {
