@@ -5,11 +5,23 @@
 
 pub mod certificates;
 pub mod check;
+pub mod compile;
+pub mod control;
+pub mod controller;
+pub mod events;
 pub mod health;
 pub mod index;
 pub mod inject;
 pub mod injected;
+pub mod leader;
+pub mod leading;
+pub mod lifecycle;
 pub mod metrics;
 pub mod patch;
+pub mod plans;
+pub mod run;
+pub mod serve;
 pub mod settings;
 pub mod status;
+pub mod stores;
+pub mod webhooks;

@@ -1,0 +1,19 @@
+//! `chaperone-operator`: the control path of Chaperone.
+
+use chaperone_operator::{
+    run::{run, start_logging},
+    settings::Settings,
+};
+use clap::Parser;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let settings = Settings::parse();
+    start_logging(&settings)?;
+    // Fails only if a provider was installed before, and nothing ran before.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    run(settings).await
+}
