@@ -24,7 +24,10 @@ pub(crate) use rules::CompiledRule;
 pub use snapshot::CompiledSnapshot;
 pub(crate) use snapshot::{Defaults, PolicyHead};
 
-use self::{error::Trouble, rules::on_host};
+use self::{
+    error::{Part, Trouble},
+    rules::on_host,
+};
 use crate::{
     detect::check_pattern,
     hosts::HostPattern,
@@ -91,10 +94,16 @@ struct Report<'p> {
 }
 
 impl Report<'_> {
-    fn add(&mut self, rule: Option<&str>, field: impl Into<String>, trouble: Trouble) {
+    fn add(&mut self, part: Part<'_>, field: impl Into<String>, trouble: Trouble) {
+        let (rule, mask) = match part {
+            Part::Policy => (None, None),
+            Part::Rule(name) => (Some(name.to_owned()), None),
+            Part::Mask(name) => (None, Some(name.to_owned())),
+        };
         self.errors.push(PolicyError {
             policy: self.policy.clone(),
-            rule: rule.map(str::to_owned),
+            rule,
+            mask,
             field: field.into(),
             line: trouble.line,
             column: trouble.column,
@@ -103,19 +112,21 @@ impl Report<'_> {
         });
     }
 
-    /// Adds an error for each name that was there before.
-    fn duplicates<'n>(&mut self, what: &str, names: impl Iterator<Item = &'n str>) {
+    /// Adds an error for each part whose name another part has.
+    fn duplicates<'n>(&mut self, parts: impl Iterator<Item = Part<'n>>) {
         let mut seen = Vec::new();
-        for (number, name) in names.enumerate() {
+        for (number, part) in parts.enumerate() {
+            let (what, name) = match part {
+                Part::Policy => continue,
+                Part::Rule(name) => ("rule", name),
+                Part::Mask(name) => ("mask", name),
+            };
             if seen.contains(&name) {
                 let message = format!(
                     "there is another {what} of this name; records cite names, so give each its own"
                 );
-                self.add(
-                    Some(name),
-                    format!("{what}s[{number}].name"),
-                    Trouble::at(name, 0, message),
-                );
+                let field = format!("{what}s[{number}].name");
+                self.add(part, field, Trouble::at(name, 0, message));
             }
             seen.push(name);
         }
@@ -123,7 +134,7 @@ impl Report<'_> {
 }
 
 fn compile_masks(policy: &Policy, report: &mut Report<'_>) -> Vec<masks::CompiledMask> {
-    report.duplicates("mask", policy.masks.iter().map(|mask| mask.name.as_str()));
+    report.duplicates(policy.masks.iter().map(|mask| Part::Mask(&mask.name)));
     let before = report.errors.len();
     let compiled = policy
         .masks
@@ -133,13 +144,13 @@ fn compile_masks(policy: &Policy, report: &mut Report<'_>) -> Vec<masks::Compile
     if report.errors.len() == before
         && let Err(why) = masks::together(policy.masks.iter())
     {
-        report.add(None, "masks", Trouble::at("", 0, why));
+        report.add(Part::Policy, "masks", Trouble::at("", 0, why));
     }
     compiled
 }
 
 fn compile_mask(mask: &Mask, report: &mut Report<'_>) -> masks::CompiledMask {
-    let name = Some(mask.name.as_str());
+    let name = Part::Mask(&mask.name);
     for (number, pattern) in mask.patterns.iter().enumerate() {
         if let Err(error) = check_pattern(pattern) {
             let column = error.column.saturating_sub(1);
@@ -180,7 +191,7 @@ fn compile_passthrough(policy: &Policy, report: &mut Report<'_>) -> Vec<HostPatt
             ),
             Err(error) => Trouble::at(name, error.offset, error.message),
         };
-        report.add(None, format!("tls.passthrough[{number}]"), trouble);
+        report.add(Part::Policy, format!("tls.passthrough[{number}]"), trouble);
     }
     patterns
 }

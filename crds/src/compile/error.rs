@@ -12,8 +12,10 @@ const SHOWN_CHARS: usize = 100;
 pub struct PolicyError {
     /// The policy.
     pub policy: PolicyRef,
-    /// Name of the rule or mask; `None` where the error is about the policy as a whole.
+    /// Name of the rule; `None` where the error is not about a rule.
     pub rule: Option<String>,
+    /// Name of the mask; `None` where the error is not about a mask.
+    pub mask: Option<String>,
     /// Field, as a path from the rule, mask or `spec`: `when`, `on.hosts[2]`, `tls.passthrough[0]`.
     pub field: String,
     /// Line in the field's text, from 1.
@@ -31,12 +33,10 @@ impl fmt::Display for PolicyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "policy {}, ", self.policy)?;
         if let Some(rule) = &self.rule {
-            let what = if self.field.starts_with("patterns") {
-                "mask"
-            } else {
-                "rule"
-            };
-            write!(f, "{what} \"{rule}\", ")?;
+            write!(f, "rule \"{rule}\", ")?;
+        }
+        if let Some(mask) = &self.mask {
+            write!(f, "mask \"{mask}\", ")?;
         }
         write!(
             f,
@@ -72,6 +72,14 @@ fn excerpt(line: &str, column: u32) -> (String, String) {
         .map(|c| if c == '\t' { '\t' } else { ' ' })
         .collect();
     (shown, caret)
+}
+
+/// What part of a policy an error is about.
+#[derive(Clone, Copy)]
+pub(crate) enum Part<'n> {
+    Policy,
+    Rule(&'n str),
+    Mask(&'n str),
 }
 
 /// All errors of one policy or snapshot, at least one.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Report, Trouble, expression::Expression};
+use super::{Part, Report, Trouble, expression::Expression};
 use crate::{
     cel_env::Facts,
     decide::Operation,
@@ -60,7 +60,7 @@ impl CompiledRule {
 
 /// Compiles the rules of a policy; what is wrong goes into the report.
 pub(super) fn compile(policy: &Policy, report: &mut Report<'_>) -> Vec<CompiledRule> {
-    report.duplicates("rule", policy.rules.iter().map(|rule| rule.name.as_str()));
+    report.duplicates(policy.rules.iter().map(|rule| Part::Rule(&rule.name)));
     policy
         .rules
         .iter()
@@ -69,7 +69,7 @@ pub(super) fn compile(policy: &Policy, report: &mut Report<'_>) -> Vec<CompiledR
 }
 
 fn compile_rule(rule: &PolicyRule, report: &mut Report<'_>) -> CompiledRule {
-    let name = Some(rule.name.as_str());
+    let name = Part::Rule(&rule.name);
     let on = rule.on.clone().unwrap_or_default();
     let when = rule.when.as_ref().and_then(|source| {
         Expression::compile(source)
@@ -112,7 +112,7 @@ fn protocols(rule: &PolicyRule, on: &On, when: Option<&Expression>) -> Vec<Proto
 
 /// What the protocols of a rule do not go with.
 fn check_protocols(rule: &PolicyRule, on: &On, when: Option<&Expression>, report: &mut Report<'_>) {
-    let name = Some(rule.name.as_str());
+    let name = Part::Rule(&rule.name);
     let written = || {
         let names: Vec<_> = on.protocols.iter().map(|p| p.as_str()).collect();
         names.join(", ")
@@ -145,7 +145,7 @@ fn check_protocols(rule: &PolicyRule, on: &On, when: Option<&Expression>, report
 
 /// A rule on datagrams becomes rules of the packet filter, which knows addresses and ports only.
 fn check_datagrams(rule: &PolicyRule, on: &On, written: &str, report: &mut Report<'_>) {
-    let name = Some(rule.name.as_str());
+    let name = Part::Rule(&rule.name);
     if let Some(source) = &rule.when {
         let message = "a rule on udp or icmp is enforced by the packet filter and cannot have when; make a second rule for the other protocols";
         report.add(name, "when", Trouble::at(source, 0, message));
@@ -171,7 +171,7 @@ fn check_datagrams(rule: &PolicyRule, on: &On, written: &str, report: &mut Repor
 
 /// Parses `on.hosts`.
 pub(super) fn on_host(
-    name: Option<&str>,
+    part: Part<'_>,
     hosts: &[String],
     report: &mut Report<'_>,
 ) -> Vec<HostPattern> {
@@ -180,7 +180,7 @@ pub(super) fn on_host(
         match HostPattern::parse(host) {
             Ok(pattern) => parsed.push(pattern),
             Err(error) => report.add(
-                name,
+                part,
                 format!("on.hosts[{number}]"),
                 Trouble::at(host, error.offset, error.message),
             ),

@@ -187,6 +187,7 @@ fn masks_together(snapshot: &Snapshot, why: &str) -> PolicyErrors {
     let errors = with_patterns.map(|policy| PolicyError {
         policy: policy.reference.clone(),
         rule: None,
+        mask: None,
         field: "masks".to_owned(),
         line: 1,
         column: 1,

@@ -241,7 +241,8 @@ pub struct PolicyRule {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct On {
-    /// Protocols: http (requests), tls (connections that pass unread), tcp (connections of unknown protocols), udp, icmp.
+    /// Protocols: http (requests), tls (connections that pass unread), tcp (connections of unknown protocols), udp, icmp. Absent: http where the rule
+    /// has methods or reads http; else http, tls and tcp, and for a Deny without when also udp and icmp.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 5))]
     pub protocols: Vec<Protocol>,
