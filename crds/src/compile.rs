@@ -18,6 +18,7 @@ mod types;
 use std::sync::Arc;
 
 pub use datagrams::DatagramRule;
+pub(crate) use error::nearest;
 pub use error::{PolicyError, PolicyErrors};
 pub use masks::MaskSet;
 pub(crate) use rules::CompiledRule;

@@ -10,6 +10,7 @@ pub mod compile;
 pub mod control;
 pub mod decide;
 pub mod detect;
+pub mod documents;
 pub mod hosts;
 pub mod pod;
 pub mod record;

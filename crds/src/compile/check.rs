@@ -348,9 +348,15 @@ impl Checker<'_> {
             .push((offset, Trouble::at(self.source, offset, message)));
     }
 
+    /// Byte offset of a node. That of a field is its dot's: the name behind it is meant.
     fn offset(&self, id: u64) -> usize {
         let (start, _) = self.positions.offset_for(id).unwrap_or_default();
-        usize::try_from(start).unwrap_or_default()
+        let start = usize::try_from(start).unwrap_or_default();
+        let rest = self.source.get(start..).unwrap_or_default();
+        match rest.strip_prefix('.') {
+            Some(name) => start + 1 + (name.len() - name.trim_start().len()),
+            None => start,
+        }
     }
 }
 
