@@ -22,6 +22,8 @@ pub const DROPPED_CAPABILITIES: [&str; 2] = ["NET_ADMIN", "NET_RAW"];
 /// Where the ServiceAccount admission plugin mounts the API token, also into the sidecar.
 pub const API_TOKEN_DIR: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
+/// Environment of the sidecar: most bytes that its spool may hold.
+const ENV_SPOOL_BYTES: &str = "CHAPERONE_SPOOL_BYTES";
 /// Seconds that the sidecar's token lives; kubelet renews it at 80 % of that.
 const TOKEN_SECONDS: i64 = 3600;
 /// Size of the trust volume, in memory: the bundle is 0.3 MB as PEM and again as PKCS#12.
@@ -42,6 +44,8 @@ pub struct Shape {
     pub limits: BTreeMap<String, Quantity>,
     /// `sizeLimit` of the spool.
     pub spool_size_limit: Option<Quantity>,
+    /// Most bytes that the sidecar may put there. Less than the size limit: kubelet evicts a pod whose volume is beyond its limit.
+    pub spool_bytes: Option<u64>,
     /// Where sidecars reach the control port.
     pub operator_url: String,
     /// PEM of Chaperone's root.
@@ -56,10 +60,7 @@ pub fn container(shape: &Shape) -> Container {
         image: Some(shape.image.clone()),
         image_pull_policy: Some(shape.pull_policy.clone()),
         restart_policy: Some("Always".to_owned()),
-        env: Some(vec![
-            variable(pod::ENV_OPERATOR_URL, &shape.operator_url),
-            variable(pod::ENV_OPERATOR_CA, &shape.root_pem),
-        ]),
+        env: Some(environment(shape)),
         ports: Some(vec![ContainerPort {
             name: Some(PORT_NAME.to_owned()),
             container_port: i32::from(pod::HEALTH_PORT),
@@ -83,6 +84,16 @@ pub fn container(shape: &Shape) -> Container {
         ]),
         ..Container::default()
     }
+}
+
+fn environment(shape: &Shape) -> Vec<EnvVar> {
+    let mut variables = vec![
+        variable(pod::ENV_OPERATOR_URL, &shape.operator_url),
+        variable(pod::ENV_OPERATOR_CA, &shape.root_pem),
+    ];
+    let bytes = shape.spool_bytes.map(|bytes| bytes.to_string());
+    variables.extend(bytes.map(|bytes| variable(ENV_SPOOL_BYTES, &bytes)));
+    variables
 }
 
 /// The three volumes: trust bundle, spool, token.
@@ -290,6 +301,7 @@ pub(crate) mod tests {
             requests: BTreeMap::from([("cpu".to_owned(), Quantity("10m".to_owned()))]),
             limits: BTreeMap::new(),
             spool_size_limit: Some(Quantity("1Gi".to_owned())),
+            spool_bytes: Some(805_306_368),
             operator_url: "https://chaperone-operator.chaperone-system.svc:9444".to_owned(),
             root_pem: "-----BEGIN CERTIFICATE-----\n".to_owned(),
         }

@@ -141,6 +141,7 @@ impl Settings {
             requests: amounts(&self.sidecar_cpu_request, &self.sidecar_memory_request),
             limits: amounts(&self.sidecar_cpu_limit, &self.sidecar_memory_limit),
             spool_size_limit: self.spool_size_limit.quantity(),
+            spool_bytes: self.spool_size_limit.bytes().map(|bytes| bytes / 4 * 3),
             operator_url: format!(
                 "https://{}.{}.svc:{}",
                 self.service_name, self.namespace, self.control_port
@@ -181,7 +182,35 @@ impl Amount {
     fn quantity(&self) -> Option<Quantity> {
         self.0.clone().map(Quantity)
     }
+
+    /// The amount in whole units (bytes, for storage). `quantity` has checked its form.
+    fn bytes(&self) -> Option<u64> {
+        let text = self.0.as_deref()?;
+        let suffix = text.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
+        let number: f64 = text.strip_suffix(suffix)?.parse().ok()?;
+        let (_, factor) = SUFFIXES.iter().find(|(known, _)| *known == suffix)?;
+        // Saturates; a fraction of a byte does not matter.
+        Some((number * factor) as u64)
+    }
 }
+
+/// Suffixes of quantities that Kubernetes knows, and what they stand for.
+const SUFFIXES: [(&str, f64); 14] = [
+    ("", 1.0),
+    ("m", 1e-3),
+    ("k", 1e3),
+    ("M", 1e6),
+    ("G", 1e9),
+    ("T", 1e12),
+    ("P", 1e15),
+    ("E", 1e18),
+    ("Ki", 1024.0),
+    ("Mi", 1_048_576.0),
+    ("Gi", 1_073_741_824.0),
+    ("Ti", 1_099_511_627_776.0),
+    ("Pi", 1_125_899_906_842_624.0),
+    ("Ei", 1_152_921_504_606_846_976.0),
+];
 
 /// Parses a quantity such as `10m` or `256Mi`: digits, then a suffix that Kubernetes knows.
 fn quantity(text: &str) -> Result<Amount, String> {
@@ -192,11 +221,8 @@ fn quantity(text: &str) -> Result<Amount, String> {
     let digits = digits.strip_prefix('.').map_or(digits, |rest| {
         rest.trim_start_matches(|c: char| c.is_ascii_digit())
     });
-    const SUFFIXES: [&str; 14] = [
-        "", "m", "k", "M", "G", "T", "P", "E", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei",
-    ];
     let starts_well = text.starts_with(|c: char| c.is_ascii_digit());
-    if starts_well && SUFFIXES.contains(&digits) {
+    if starts_well && SUFFIXES.iter().any(|(known, _)| *known == digits) {
         return Ok(Amount(Some(text.to_owned())));
     }
     Err("expected a quantity such as 10m, 0.5 or 256Mi".to_owned())
@@ -278,5 +304,18 @@ pub(crate) mod tests {
                 .contains(&"chaperone-operator.chaperone-system.svc".to_owned())
         );
         assert!(!shape.limits.contains_key("cpu"));
+    }
+
+    #[test]
+    fn the_sidecar_fills_its_spool_to_three_quarters_of_the_volume() {
+        let bytes = |size: &str| {
+            settings(&[&format!("--spool-size-limit={size}")])
+                .shape("PEM")
+                .spool_bytes
+        };
+        assert_eq!(bytes("1Gi"), Some(805_306_368));
+        assert_eq!(bytes("0.5G"), Some(375_000_000));
+        assert_eq!(bytes("4000"), Some(3000));
+        assert_eq!(bytes(""), None);
     }
 }

@@ -3,7 +3,7 @@
 //! Owns the watches. Refuses to let one object that cannot be read stall the others. Invariant: after [`Stores::synced`], every store has
 //! listed at least once.
 
-use std::{fmt::Debug, sync::Arc};
+use std::{fmt::Debug, sync::Arc, time::Duration};
 
 use chaperone_crds::{
     pod::INJECTED_LABEL,
@@ -17,6 +17,7 @@ use kube::{
     runtime::{
         WatchStreamExt,
         reflector::{self, Store},
+        utils::Backoff,
         watcher,
     },
 };
@@ -24,6 +25,10 @@ use serde::de::DeserializeOwned;
 use tokio::sync::Notify;
 
 use crate::metrics::Metrics;
+
+/// First and longest pause of a watch that failed. The usual backoff grows to half a minute, and an edit must not wait that long after
+/// the API server is back; two replicas with some eight watches each are no burden.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(4));
 
 /// All stores. Clones share them.
 #[derive(Clone)]
@@ -113,6 +118,32 @@ impl Stores {
     }
 }
 
+/// Pauses between the attempts of a watch: doubling up to a short one, from the start again once an attempt succeeded.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Patience(Duration);
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self(PAUSES.0)
+    }
+}
+
+impl Iterator for Patience {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        let pause = self.0;
+        self.0 = pause.saturating_mul(2).min(PAUSES.1);
+        Some(pause)
+    }
+}
+
+impl Backoff for Patience {
+    fn reset(&mut self) {
+        *self = Self::default();
+    }
+}
+
 struct Watch {
     metrics: Metrics,
     changed: Vec<Arc<Notify>>,
@@ -127,7 +158,7 @@ impl Watch {
         let (store, writer) = reflector::store();
         let (metrics, changed) = (self.metrics.clone(), self.changed.clone());
         let events = watcher(api, config)
-            .default_backoff()
+            .backoff(Patience::default())
             .modify(|object: &mut K| object.meta_mut().managed_fields = None)
             .reflect(writer);
         tokio::spawn(async move {
@@ -172,5 +203,19 @@ impl Stores {
             changed: Arc::default(),
             secrets_changed: Arc::default(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_up_to_the_longest_and_start_again() {
+        let mut patience = Patience::default();
+        let pauses: Vec<_> = patience.by_ref().take(5).map(|p| p.as_millis()).collect();
+        assert_eq!(pauses, [500, 1000, 2000, 4000, 4000]);
+        patience.reset();
+        assert_eq!(patience.next(), Some(PAUSES.0));
     }
 }

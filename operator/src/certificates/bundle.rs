@@ -22,6 +22,7 @@ use super::Authority;
 use crate::{
     health::{Fact, Health},
     metrics::Metrics,
+    stores::Patience,
 };
 
 /// Name under which our patches show in `managedFields`.
@@ -72,7 +73,7 @@ pub async fn keep<K: Configuration>(
 ) {
     let api: Api<K> = Api::all(client);
     let only = watcher::Config::default().fields(&format!("metadata.name={name}"));
-    let events = watcher(api.clone(), only).default_backoff();
+    let events = watcher(api.clone(), only).backoff(Patience::default());
     let mut events = std::pin::pin!(events);
     let mut found: Option<K> = None;
     loop {
