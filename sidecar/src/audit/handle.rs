@@ -36,7 +36,7 @@ impl AuditHandle {
 
     /// From now on records go to exactly these sinks. A sink that is new (by name) starts at the oldest record in the spool; one that is gone
     /// loses its cursor; one that is there already keeps its cursor and goes on, with new settings if they differ. A sink whose settings turn out unusable
-    /// is retried and holds its records; it does not disturb the others.
+    /// is retried and holds its records; it does not disturb the others. Takes effect shortly after this returns.
     ///
     /// # Errors
     /// When a name is not 1 to 128 of `A-Z a-z 0-9 . _ -`, or is there twice. Nothing changes then.

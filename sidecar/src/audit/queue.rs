@@ -152,7 +152,7 @@ pub(super) fn new(bytes: u32, metrics: AuditMetrics) -> (Recorder, Queue) {
 }
 
 impl Recorder {
-    /// Takes the event; waits while the queue is full. Time of the record is now. Once the stream is closed an event is in no record: that is logged as an error and counted,
+    /// Takes the event; waits while the queue is full. The record's time is when it is taken. Dropping the future before it is done drops the event. Once the stream is closed an event is in no record: that is logged as an error and counted,
     /// and who ends a sidecar must end its connections first.
     pub async fn record(&self, event: Event) {
         match self.reserve(&event).await {

@@ -7,6 +7,7 @@ mod appender;
 mod cursor;
 mod read;
 mod recover;
+mod reserve;
 mod state;
 
 use std::{
@@ -267,3 +268,6 @@ fn sync_dir(dir: &Path) -> io::Result<()> {
 fn gauge(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
+
+#[cfg(test)]
+mod tests;

@@ -246,15 +246,16 @@ async fn sinks_come_and_go_at_run_time() {
         .set_sinks(vec![file_sink("a", &a), file_sink("b", &b)])
         .unwrap();
     let _ = recorder.record_durable(event(1)).await.unwrap();
-    while !dir.join("spool/cursor-a.json").exists()
-        || fs::read(&a).unwrap() != fs::read(&b).unwrap()
-    {
+    let lines = |file: &Path| fs::read_to_string(file).unwrap_or_default().lines().count();
+    while lines(&a) < 3 || lines(&b) < 3 || !dir.join("spool/cursor-a.json").exists() {
         sleep(Duration::from_millis(10)).await;
     }
     handle.set_sinks(vec![file_sink("b", &b)]).unwrap();
+    while dir.join("spool/cursor-a.json").exists() {
+        sleep(Duration::from_millis(10)).await;
+    }
     recorder.record(event(2)).await;
     assert_eq!(handle.close("terminated", PATIENCE).await.undelivered, 0);
-    assert!(!dir.join("spool/cursor-a.json").exists());
     assert_eq!(records(&a).len(), 3);
     assert_eq!(records(&b).len(), 5);
     assert!(judge(&b).is_intact());

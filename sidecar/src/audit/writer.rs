@@ -160,6 +160,10 @@ impl Writer {
             if self.abandoned() {
                 return;
             }
+            // On a full disk the sinks' progress frees space only if they can leave this segment behind.
+            if reason(&error) == NO_SPACE && self.appender.committed() > 0 {
+                self.rotate();
+            }
             thread::sleep(RETRY_AFTER);
         }
     }
@@ -219,5 +223,15 @@ impl Writer {
 
     fn abandoned(&self) -> bool {
         self.queue.control.abandoned.load(Ordering::Relaxed)
+    }
+}
+
+const NO_SPACE: &str = "no-space";
+
+/// The metric's label.
+fn reason(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => NO_SPACE,
+        _ => "io",
     }
 }

@@ -133,12 +133,16 @@ impl HttpSink {
 
     /// The connection that is there, if it can take a request, or a new one.
     async fn connection(&mut self) -> Result<Connection, SinkError> {
-        if let Some(mut connection) = self.connection.take()
-            && connection.requests.ready().await.is_ok()
-        {
-            return Ok(connection);
-        }
-        timeout(CONNECT_TIMEOUT, self.connect())
+        let kept = self.connection.take();
+        let connected = async {
+            if let Some(mut connection) = kept
+                && connection.requests.ready().await.is_ok()
+            {
+                return Ok(connection);
+            }
+            self.connect().await
+        };
+        timeout(CONNECT_TIMEOUT, connected)
             .await
             .map_err(|_| SinkError::Timeout(CONNECT_TIMEOUT))?
     }

@@ -14,7 +14,7 @@ use chaperone_crds::{
 };
 use jiff::Timestamp;
 
-use super::{Size, Spool, segment_path, state, sync_dir};
+use super::{Size, Spool, reserve, segment_path, state, sync_dir};
 
 /// Bytes that are kept in memory at most (give or take one record) until they are committed: one batch.
 pub(in crate::audit) const BATCH_BYTES: usize = 1024 * 1024;
@@ -29,11 +29,14 @@ pub(in crate::audit) struct Appender {
     file: File,
     segment: u64,
     committed: Size,
+    /// The chain as it stood at the committed end.
+    committed_chain: Chain,
     /// All bytes after the committed end.
     pending: Vec<u8>,
     pending_records: u64,
     /// How many of the pending bytes the file has.
     written: usize,
+    has_reserve: bool,
 }
 
 impl Appender {
@@ -46,7 +49,7 @@ impl Appender {
     ) -> io::Result<Self> {
         let file = open_segment(&spool.dir, segment)?;
         Ok(Self {
-            spool,
+            committed_chain: chain.clone(),
             chain,
             file,
             segment,
@@ -54,6 +57,8 @@ impl Appender {
             pending: Vec::new(),
             pending_records: 0,
             written: 0,
+            has_reserve: reserve::keep(&spool.dir),
+            spool,
         })
     }
 
@@ -108,26 +113,33 @@ impl Appender {
             .bytes
             .saturating_add(self.pending.len() as u64);
         self.committed.records = self.committed.records.saturating_add(self.pending_records);
+        self.committed_chain.clone_from(&self.chain);
         self.pending.clear();
         self.pending.shrink_to(IDLE_BYTES);
         self.pending_records = 0;
         self.written = 0;
         self.spool.commit(self.segment, self.committed);
+        if !self.has_reserve {
+            self.has_reserve = reserve::keep(&self.spool.dir);
+        }
         Ok(())
     }
 
-    /// Begins the next segment. Nothing may be pending; if something is, nothing happens.
+    /// Begins the next segment, after the committed end of this one; what is pending goes there. Works on a full disk too, so that this segment can be deleted
+    /// once every sink is past it.
     ///
     /// # Errors
     /// The system's. This segment goes on then.
     pub(in crate::audit) fn rotate(&mut self) -> io::Result<()> {
-        if !self.pending.is_empty() {
-            return Ok(());
-        }
+        let dir = &self.spool.dir;
+        self.written = 0;
+        self.file.set_len(self.committed.bytes)?;
+        reserve::spend(dir);
+        self.has_reserve = false;
         let next = self.segment.saturating_add(1);
-        let file = open_segment(&self.spool.dir, next)?;
-        sync_dir(&self.spool.dir)?;
-        state::write(&self.spool.dir, &self.chain, next)?;
+        let file = open_segment(dir, next)?;
+        sync_dir(dir)?;
+        state::write(dir, &self.committed_chain, next)?;
         self.file = file;
         self.segment = next;
         self.committed = Size::default();

@@ -43,10 +43,11 @@ impl Spool {
         }
         let file = File::open(segment_path(&self.dir, from.segment))?;
         let mut bytes = chunk(&file, from.offset, available, max_bytes)?;
+        let mut wanted = usize::try_from(max_records.max(1)).unwrap_or(usize::MAX);
         if memchr::memchr(b'\n', &bytes).is_none() {
             bytes = chunk(&file, from.offset, available, MAX_RECORD_BYTES + 1)?;
+            wanted = 1;
         }
-        let wanted = usize::try_from(max_records.max(1)).unwrap_or(usize::MAX);
         let (records, end) = memchr::memchr_iter(b'\n', &bytes)
             .take(wanted)
             .fold((0_u64, 0), |(count, _), at| (count + 1, at + 1));

@@ -69,20 +69,21 @@ fn open(dir: &Path, limit: u64, metrics: AuditMetrics) -> io::Result<Opened> {
         _lock: lock,
     });
     let newest = segments.last_key_value().map(|(n, size)| (*n, *size));
-    let (resumed, appender) = match (tail, newest) {
+    let appender = match (tail, newest) {
         (Tail::Goes(chain), Some((segment, size))) => {
-            (true, Appender::new(spool.clone(), chain, segment, size)?)
+            Appender::new(spool.clone(), chain, segment, size)?
         }
-        (Tail::Goes(chain), None) => (true, begin(&spool, chain, 0)?),
+        (Tail::Goes(chain), None) => begin(&spool, chain, 0)?,
         (Tail::New, newest) => {
             let segment = newest.map_or(0, |(n, _)| n.saturating_add(1));
-            (false, begin(&spool, Chain::new(new_stream()?), segment)?)
+            begin(&spool, Chain::new(new_stream()?), segment)?
         }
     };
     Ok(Opened {
+        // A process that died before its first record was written left a stream without any: it is still to be opened.
+        resumed: appender.chain().next_seq() > 0,
         spool,
         appender,
-        resumed,
     })
 }
 

@@ -18,36 +18,65 @@ fn small_disk(dir: &Path) {
     mount(none, dir, Some("tmpfs"), MsFlags::empty(), Some("size=4m")).unwrap();
 }
 
-#[test]
-fn on_a_full_disk_records_wait_and_go_on_when_there_is_space_again() {
-    let scene = || {
-        let dir = scratch("disk-full");
-        let disk = dir.join("disk");
-        fs::create_dir(&disk).unwrap();
+/// Runs a scene on a full disk of its own: the scene gets a directory outside of it, and the disk.
+fn on_small_disk<F: Future<Output = ()>>(
+    name: &str,
+    scene: impl FnOnce(PathBuf, PathBuf) -> F + Send + 'static,
+) {
+    let dir = scratch(name);
+    let disk = dir.join("disk");
+    fs::create_dir(&disk).unwrap();
+    let stage = move || {
         small_disk(&disk);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .unwrap();
-        runtime.block_on(full_and_freed(&dir, &disk));
+        runtime.block_on(scene(dir, disk));
     };
-    thread::spawn(scene).join().unwrap();
+    thread::spawn(stage).join().unwrap();
 }
 
-async fn full_and_freed(dir: &Path, disk: &Path) {
+#[test]
+fn on_a_full_disk_records_wait_and_go_on_when_there_is_space_again() {
+    on_small_disk("disk-full", full_and_freed);
+}
+
+#[test]
+fn a_disk_smaller_than_a_segment_only_slows_down() {
+    on_small_disk("disk-small", small);
+}
+
+async fn small(dir: PathBuf, disk: PathBuf) {
+    let (recorder, handle, registry) = start_with(config(&disk.join("spool"))).await;
+    let file = dir.join("audit.jsonl");
+    handle.set_sinks(vec![file_sink("file", &file)]).unwrap();
+    let total = 40_000;
+    for number in 0..total {
+        recorder.record(event(number)).await;
+    }
+    let closing = handle.close("terminated", PATIENCE).await;
+    assert!(closing.closed && closing.undelivered == 0, "{closing:?}");
+    let report = judge(&file);
+    assert!(report.is_intact(), "{report}");
+    assert_eq!(report.records(), total as u64 + 2);
+    assert!(fs::metadata(&file).unwrap().len() > 8 * 1024 * 1024);
+    assert!(metric(&registry, "chaperone_audit_spool_errors_total") > 0.0);
+}
+
+async fn full_and_freed(dir: PathBuf, disk: PathBuf) {
     let settings = AuditConfig {
         queue_bytes: 64 * 1024,
         ..config(&disk.join("spool"))
     };
     let (recorder, handle, registry) = start_with(settings).await;
-    let file = dir.join("audit.jsonl");
-    handle.set_sinks(vec![file_sink("file", &file)]).unwrap();
     let _ = recorder.record_durable(event(0)).await.unwrap();
 
     let ballast = disk.join("ballast");
     // Fails when the disk is full, which is the point.
     let _ = fs::write(&ballast, vec![0; 5 * 1024 * 1024]);
-    let total = 2_000;
+    // More than one batch and the queue hold in memory.
+    let total = 6_000;
     let recording = tokio::spawn(async move {
         for number in 1..total {
             recorder.record(event(number)).await;
@@ -59,9 +88,10 @@ async fn full_and_freed(dir: &Path, disk: &Path) {
     sleep(Duration::from_millis(300)).await;
     assert!(!recording.is_finished());
     assert_eq!(metric(&registry, "chaperone_audit_spool_blocked"), 1.0);
-    assert!(judge(&file).is_intact());
 
     fs::remove_file(&ballast).unwrap();
+    let file = dir.join("audit.jsonl");
+    handle.set_sinks(vec![file_sink("file", &file)]).unwrap();
     recording.await.unwrap();
     let closing = handle.close("terminated", PATIENCE).await;
     assert!(closing.closed && closing.undelivered == 0, "{closing:?}");
