@@ -126,7 +126,7 @@ impl Activation<'_, '_> {
     fn http<'b>(&'b self, field: &str) -> Option<CowVal<'b, 'b>> {
         let http = self.facts.operation.http.as_ref()?;
         let text = match field {
-            "method" => http.method,
+            "method" => self.facts.method(),
             "scheme" => http.scheme,
             "host" => self.facts.http_host(),
             "path" => self.facts.path().ok()?,

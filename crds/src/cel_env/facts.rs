@@ -16,6 +16,8 @@ use crate::{
 
 /// Query parameters, decoded, in order. Owned, because most need decoding.
 pub(crate) type Pairs = Vec<(String, String)>;
+/// UTF-8 byte order mark, which some servers skip before JSON and others refuse.
+const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 /// Why a value is not to be had: a sentence.
 pub(crate) type Fault = &'static str;
 
@@ -68,6 +70,7 @@ pub(crate) struct Facts<'a> {
     ip: OnceLock<String>,
     destination_host: OnceLock<Cow<'a, str>>,
     http_host: OnceLock<Cow<'a, str>>,
+    method: OnceLock<Cow<'a, str>>,
     content_type: OnceLock<String>,
     path: OnceLock<Result<Cow<'a, str>, Fault>>,
     query: OnceLock<Result<Pairs, Fault>>,
@@ -88,6 +91,7 @@ impl<'a> Facts<'a> {
             ip: OnceLock::new(),
             destination_host: OnceLock::new(),
             http_host: OnceLock::new(),
+            method: OnceLock::new(),
             content_type: OnceLock::new(),
             path: OnceLock::new(),
             query: OnceLock::new(),
@@ -111,6 +115,18 @@ impl<'a> Facts<'a> {
     pub(super) fn http_host(&self) -> &str {
         self.http_host
             .get_or_init(|| normalize_host(self.operation.http.map_or("", |http| http.host)))
+    }
+
+    /// Method in upper case: methods are case-sensitive (RFC 9110 section 9.1), but there are servers that take `delete` for `DELETE`.
+    pub(super) fn method(&self) -> &str {
+        self.method.get_or_init(|| {
+            let method = self.operation.http.map_or("", |http| http.method);
+            if method.bytes().any(|b| b.is_ascii_lowercase()) {
+                Cow::Owned(method.to_ascii_uppercase())
+            } else {
+                Cow::Borrowed(method)
+            }
+        })
     }
 
     /// Media type in lower case, without parameters; empty where there is none.
@@ -169,6 +185,9 @@ impl<'a> Facts<'a> {
         if bytes.iter().all(u8::is_ascii_whitespace) {
             return Ok(None);
         }
+        if bytes.starts_with(BYTE_ORDER_MARK) || self.is_encoded() {
+            return Err("the body is encoded in a way that is not read");
+        }
         match json::parse(bytes, &self.store.escaped) {
             Ok(json) => Ok(Some(json)),
             Err(json::Fault::Refused(why)) => Err(why),
@@ -177,6 +196,16 @@ impl<'a> Facts<'a> {
             }
             Err(json::Fault::Syntax) => Ok(None),
         }
+    }
+
+    /// Whether the body is compressed or the like: a server would read what we cannot.
+    fn is_encoded(&self) -> bool {
+        self.operation.http.is_some_and(|http| {
+            http.headers.fields().any(|(name, value)| {
+                name.eq_ignore_ascii_case("content-encoding")
+                    && !value.eq_ignore_ascii_case(b"identity")
+            })
+        })
     }
 
     fn says_json(&self) -> bool {

@@ -152,6 +152,29 @@ fn a_body_is_json_or_it_is_not_there_or_it_is_an_error() {
 }
 
 #[test]
+fn an_encoded_body_cannot_be_judged() {
+    for (encoding, body, expected) in [
+        ("gzip", &b"{}"[..], false),
+        ("identity", b"{}", true),
+        ("identity", b"\xEF\xBB\xBF{}", false),
+    ] {
+        let headers = [("Content-Encoding", encoding)];
+        let mut operation = request("POST", "a.example.com", "/");
+        let http = operation.http.as_mut().unwrap();
+        http.headers = &headers;
+        http.body = BodyView::Complete(body);
+        let answer = eval_on("has(http.body)", &operation);
+        assert_eq!(answer.is_ok(), expected, "{encoding}: {answer:?}");
+    }
+}
+
+#[test]
+fn a_method_is_seen_in_upper_case() {
+    let operation = request("delete", "a.example.com", "/");
+    assert_eq!(eval_on(r#"http.method == "DELETE""#, &operation), Ok(true));
+}
+
+#[test]
 fn text_with_escapes_reads_like_text_without() {
     let body = br#"{"\u0061": "\n", "b": ["\u00e9", "plain", {"k\t": "\"v\""}]}"#;
     let source = r#"http.body.a == "\n" && http.body.b[0] == "é" && http.body.b[1] == "plain" && http.body.b[2]["k\t"] == "\"v\"""#;

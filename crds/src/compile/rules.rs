@@ -43,8 +43,14 @@ impl CompiledRule {
         let port = operation.destination.port;
         let method = operation.http.map(|http| http.method);
         (self.ports.is_empty() || self.ports.contains(&port))
-            && (self.methods.is_empty()
-                || method.is_some_and(|method| self.methods.iter().any(|known| known == method)))
+            && (self.methods.is_empty() || method.is_some_and(|method| self.has_method(method)))
+    }
+
+    /// Without regard to case: there are servers that take `delete` for `DELETE`.
+    fn has_method(&self, method: &str) -> bool {
+        self.methods
+            .iter()
+            .any(|known| known.eq_ignore_ascii_case(method))
     }
 
     /// Whether `when` is true.

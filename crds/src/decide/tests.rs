@@ -310,6 +310,8 @@ fn on_selects_by_protocol_host_port_and_method() {
     for (on, expected) in rows {
         assert_eq!(matches(on, &del), expected, "{on}");
     }
+    let lower = request("delete", "files.example.com", "/x");
+    assert!(matches("{methods: [DELETE]}", &lower));
     let ssh = unread(Protocol::Tcp, "192.0.2.10", 22);
     assert!(matches("{ports: [22]}", &ssh));
     assert!(!matches("{methods: [GET]}", &ssh));
