@@ -18,8 +18,10 @@ pub(super) use signal::Signal;
 
 use super::metrics::AuditMetrics;
 
-/// Unit of room in the queue, in bytes: about what a metadata event takes in memory.
+/// Unit of room in the queue, in bytes.
 const ROOM_UNIT: usize = 1024;
+/// What an event takes in memory besides headers and bodies, in units of room.
+const EVENT_UNITS: usize = 2;
 
 /// Takes events from the data path. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -235,7 +237,7 @@ impl Recorder {
 
     /// Units of room that the event takes; never more than there are.
     fn weight(&self, event: &Event) -> u32 {
-        let units = bytes_of(event) / ROOM_UNIT + 1;
+        let units = bytes_of(event) / ROOM_UNIT + EVENT_UNITS;
         u32::try_from(units).unwrap_or(u32::MAX).min(self.capacity)
     }
 }
@@ -289,7 +291,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_full_queue_makes_recorders_wait_and_counts_it() {
-        let (recorder, queue) = queue(2048);
+        let (recorder, queue) = queue(4096);
         recorder.try_record(event()).unwrap();
         recorder.record(event()).await;
         let full = recorder.try_record(event());
