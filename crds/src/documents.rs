@@ -298,12 +298,43 @@ fn resource<R: CustomResourceExt + DeserializeOwned>(
     if let Some(schema) = schema.and_then(|schema| schema.open_api_v3_schema.as_ref()) {
         schema::check(tree, schema, report);
     }
+    for field in ["selector", "namespaceSelector"] {
+        if let Some(selector) = tree.get("spec").and_then(|spec| spec.get(field)) {
+            check_selector(selector, &format!("spec.{field}"), report);
+        }
+    }
     if report.errors.len() > before {
         return None;
     }
     serde_json::from_value(tree.to_json())
         .map_err(|error| report.add(tree.place, "", error.to_string()))
         .ok()
+}
+
+/// What no schema says of a label selector, and the webhook refuses.
+fn check_selector(selector: &Tree, path: &str, report: &mut Report<'_>) {
+    let Some(Node::List(expressions)) = selector.get("matchExpressions").map(|list| &list.value)
+    else {
+        return;
+    };
+    for (number, expression) in expressions.iter().enumerate() {
+        let path = format!("{path}.matchExpressions[{number}]");
+        let values = match expression.get("values").map(|values| &values.value) {
+            Some(Node::List(values)) => values.len(),
+            _ => 0,
+        };
+        let Some(operator) = expression.get("operator") else {
+            continue;
+        };
+        let problem = match operator.text() {
+            Some("In" | "NotIn") if values > 0 => continue,
+            Some("Exists" | "DoesNotExist") if values == 0 => continue,
+            Some("In" | "NotIn") => "In and NotIn need values",
+            Some("Exists" | "DoesNotExist") => "Exists and DoesNotExist take no values",
+            _ => "write one of In, NotIn, Exists, DoesNotExist",
+        };
+        report.add(operator.place, &format!("{path}.operator"), problem);
+    }
 }
 
 #[cfg(test)]

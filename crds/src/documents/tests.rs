@@ -115,6 +115,14 @@ fn what_the_api_server_refuses_is_refused_with_advice() {
         (GOOD.replacen("{name: floor}", "{}", 1), "it is missing"),
         (policy("selektor: {}"), "did you mean selector?"),
         (policy("mode: Audit\n  mode: Enforce"), "uplicate"),
+        (
+            policy("selector: {matchExpressions: [{key: a, operator: Like}]}"),
+            "write one of In",
+        ),
+        (
+            policy("selector: {matchExpressions: [{key: a, operator: In}]}"),
+            "need values",
+        ),
         (policy("rules: {}"), "a list is needed"),
         (
             policy("rules: [{action: Deny}]"),
