@@ -8,6 +8,7 @@ mod cluster;
 mod glob;
 mod observe;
 mod output;
+mod run;
 mod verify;
 
 use std::{
@@ -48,6 +49,7 @@ enum Command {
     Check(check::Args),
     Observe(observe::Args),
     Verify(verify::Args),
+    Run(run::Args),
     Completions(Completions),
 }
 
@@ -68,6 +70,7 @@ fn main() -> ExitCode {
         Command::Check(args) => check::run(&args),
         Command::Observe(args) => observe::run(&args),
         Command::Verify(args) => verify::run(&args),
+        Command::Run(args) => run::run(&args),
         Command::Completions(args) => completions(args.shell),
     };
     match answer {

@@ -15,7 +15,7 @@ use std::{
 use anyhow::Context;
 use chaperone_crds::{
     control::{PodConfig, SinkConfig},
-    pod::{JAVA_VARIABLE, PodIdentity, trust_environment},
+    pod::{ADDING_VARIABLES, JAVA_VARIABLE, PodIdentity, REPLACING_VARIABLES, trust_environment},
     snapshot::Snapshot,
 };
 use prometheus::Registry;
@@ -94,7 +94,7 @@ async fn story(
         identity: local.identity.clone(),
         snapshot: local.snapshot.clone(),
         sinks: local.sinks.clone(),
-        extra_roots: local.extra_roots.clone(),
+        extra_roots: format!("{}\n{}", local.extra_roots, machine_roots()),
     };
     let audit_config = AuditConfig {
         file_dir: None,
@@ -137,15 +137,43 @@ async fn story(
     })
 }
 
-/// Trust variables for the command; those that the user set stay theirs.
+/// Where Linux distributions keep the machine's own roots: Debian's, Fedora's and openSUSE's place.
+const MACHINE_BUNDLES: [&str; 3] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+];
+
+/// What the machine and the user trust already, PEM: the command went on trusting it without Chaperone, so upstreams may chain to it.
+fn machine_roots() -> String {
+    let named = REPLACING_VARIABLES
+        .iter()
+        .chain(&ADDING_VARIABLES)
+        .filter_map(std::env::var_os)
+        .map(PathBuf::from);
+    let mut files: Vec<PathBuf> = MACHINE_BUNDLES
+        .iter()
+        .map(PathBuf::from)
+        .chain(named)
+        .collect();
+    files.sort();
+    files.dedup();
+    files
+        .iter()
+        .filter_map(|file| std::fs::read_to_string(file).ok())
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+/// Trust variables for the command. A bundle that a variable named before is part of ours (see [`machine_roots`]); one that cannot be read stays, and is reported.
 fn environment(trust: &Path) -> (Vec<(&'static str, String)>, Vec<&'static str>) {
     let mut kept = Vec::new();
     let mut added = Vec::new();
     for (name, value) in trust_environment(&trust.display().to_string()) {
         match std::env::var(name) {
             Ok(before) if name == JAVA_VARIABLE => added.push((name, format!("{before} {value}"))),
-            Ok(_) => kept.push(name),
-            Err(_) => added.push((name, value)),
+            Ok(before) if std::fs::read_to_string(&before).is_err() => kept.push(name),
+            _ => added.push((name, value)),
         }
     }
     (added, kept)

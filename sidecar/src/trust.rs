@@ -3,7 +3,7 @@
 //!
 //! Invariant: a file appears whole or not at all (written beside and renamed), so that a client never reads half a bundle.
 
-use std::{fs, io, path::Path};
+use std::{collections::HashSet, fs, io, path::Path};
 
 use chaperone_crds::pod::{ADDED_ROOTS_FILE, BUNDLE_FILE, TRUSTSTORE_FILE, TRUSTSTORE_PASSWORD};
 use p12_keystore::{KeyStore, KeyStoreEntry};
@@ -43,10 +43,14 @@ pub enum TrustError {
 /// As [`TrustError`].
 pub fn write_bundle(folder: &Path, extra_roots: &str, our_root: &str) -> Result<(), TrustError> {
     let added = [parse(extra_roots)?, parse(our_root)?].concat();
-    let all: Vec<&[u8]> = webpki_root_certs::TLS_SERVER_ROOT_CERTS
+    let mozilla = webpki_root_certs::TLS_SERVER_ROOT_CERTS
         .iter()
-        .map(AsRef::as_ref)
+        .map(AsRef::as_ref);
+    let mut known: HashSet<&[u8]> = HashSet::new();
+    // Java's store takes a certificate once; extra roots often repeat Mozilla's.
+    let all: Vec<&[u8]> = mozilla
         .chain(added.iter().map(AsRef::as_ref))
+        .filter(|der| known.insert(der))
         .collect();
     let added: Vec<&[u8]> = added.iter().map(AsRef::as_ref).collect();
     write(folder, TRUSTSTORE_FILE, &truststore(&all)?)?;
