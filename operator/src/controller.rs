@@ -188,11 +188,15 @@ impl Controller {
             .collect()
     }
 
-    /// Injected pods that have not ended. One that has ended acknowledges nothing any more.
+    /// Injected pods that have not ended and are not exempt: others acknowledge nothing, and policies would wait for them.
     fn pods(&self) -> Vec<PodIdentity> {
         let pods = self.stores.pods.state().into_iter();
         pods.filter(|pod| check::is_injected(pod) && !has_ended(pod))
             .map(|pod| identity(&pod))
+            .filter(|pod| {
+                let account = Some(pod.service_account.as_str());
+                !self.settings.exempts(&pod.namespace, account)
+            })
             .collect()
     }
 

@@ -17,12 +17,13 @@ use kube::Client;
 use rustls::version::{TLS12, TLS13};
 use tokio::{
     signal::unix::{SignalKind, signal},
+    sync::watch,
     task::JoinSet,
     time::timeout,
 };
 
 use crate::{
-    certificates::{ServingCertificate, bundle, store::Keeper},
+    certificates::{Authority, ServingCertificate, bundle, store::Keeper},
     control::{self, Control, identity::Identities},
     controller::Controller,
     events::Events,
@@ -110,6 +111,9 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     result
 }
 
+/// Hears the root.
+type Root = watch::Receiver<Option<Arc<Authority>>>;
+
 /// What the parts of the process share.
 struct Parts {
     client: Client,
@@ -135,6 +139,7 @@ impl Parts {
             &settings.pod_name,
             self.metrics.clone(),
         );
+        election.spawn(elect.run(self.signals.clone()));
         let serving = ServingCertificate::default();
         let (keeper, authority) = Keeper::new(
             self.client.clone(),
@@ -146,17 +151,27 @@ impl Parts {
         );
         loops.spawn(keeper.run(self.stores.clone(), leads.clone()));
         self.keep_bundles(loops, &authority);
+        let plans = self.control_policies(loops, leads);
+        self.serve_webhooks(servers, &serving, authority.clone())
+            .await?;
+        self.serve_control(servers, &serving, authority, plans)
+            .await
+    }
 
+    /// Starts the controller and what the leader does with its outcomes.
+    fn control_policies(&self, loops: &mut JoinSet<()>, leads: watch::Receiver<bool>) -> Plans {
         let plans = Plans::default();
-        let (controller, outcomes) =
-            Controller::new(self.stores.clone(), Arc::clone(settings), plans.clone());
+        let (controller, outcomes) = Controller::new(
+            self.stores.clone(),
+            Arc::clone(&self.settings),
+            plans.clone(),
+        );
         let (stores, health) = (self.stores.clone(), self.health.clone());
         loops.spawn(async move {
             if stores.synced().await {
                 controller.run(&health).await;
             }
         });
-        election.spawn(elect.run(self.signals.clone()));
         loops.spawn(leading::report(
             self.client.clone(),
             self.stores.clone(),
@@ -167,53 +182,67 @@ impl Parts {
         loops.spawn(leading::point_at_restarts(
             self.client.clone(),
             self.stores.clone(),
-            Arc::clone(settings),
+            Arc::clone(&self.settings),
             self.events.clone(),
             leads,
             self.metrics.clone(),
         ));
+        plans
+    }
 
-        let webhooks = Arc::new(Webhooks {
-            settings: Arc::clone(settings),
-            authority: authority.clone(),
+    async fn serve_webhooks(
+        &self,
+        servers: &mut JoinSet<()>,
+        serving: &ServingCertificate,
+        authority: Root,
+    ) -> anyhow::Result<()> {
+        let webhooks = Webhooks {
+            settings: Arc::clone(&self.settings),
+            authority,
             stores: self.stores.clone(),
             events: self.events.clone(),
             metrics: self.metrics.clone(),
-        });
-        let control = Arc::new(Control {
+        };
+        let server = Server {
+            tls: Some(serving.server_config(&[&TLS13, &TLS12], &[b"h2", b"http/1.1"])),
+            router: webhooks::router(Arc::new(webhooks)),
+            signals: self.signals.clone(),
+            per_peer: MAX_CONNECTIONS,
+        };
+        servers.spawn(serve(bind(self.settings.webhook_port).await?, server));
+        Ok(())
+    }
+
+    async fn serve_control(
+        &self,
+        servers: &mut JoinSet<()>,
+        serving: &ServingCertificate,
+        authority: Root,
+        plans: Plans,
+    ) -> anyhow::Result<()> {
+        let control = Control {
             identities: Identities::new(
                 self.client.clone(),
                 self.stores.clone(),
-                Arc::clone(settings),
+                Arc::clone(&self.settings),
             ),
             client: self.client.clone(),
             plans,
             authority,
             metrics: self.metrics.clone(),
             signals: self.signals.clone(),
-        });
-        let server = Server {
-            tls: Some(serving.server_config(&[&TLS13, &TLS12], &[b"h2", b"http/1.1"])),
-            router: webhooks::router(webhooks),
-            signals: self.signals.clone(),
-            per_peer: MAX_CONNECTIONS,
         };
-        servers.spawn(serve(bind(settings.webhook_port).await?, server));
         let server = Server {
             tls: Some(serving.server_config(&[&TLS13], &[b"http/1.1"])),
-            router: control::router(control),
+            router: control::router(Arc::new(control)),
             signals: self.signals.clone(),
             per_peer: SIDECAR_CONNECTIONS,
         };
-        servers.spawn(serve(bind(settings.control_port).await?, server));
+        servers.spawn(serve(bind(self.settings.control_port).await?, server));
         Ok(())
     }
 
-    fn keep_bundles(
-        &self,
-        loops: &mut JoinSet<()>,
-        authority: &tokio::sync::watch::Receiver<Option<Arc<crate::certificates::Authority>>>,
-    ) {
+    fn keep_bundles(&self, loops: &mut JoinSet<()>, authority: &Root) {
         let name = &self.settings.webhook_configuration_name;
         loops.spawn(bundle::keep::<MutatingWebhookConfiguration>(
             self.client.clone(),

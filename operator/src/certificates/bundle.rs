@@ -81,21 +81,16 @@ pub async fn keep<K: Configuration>(
         health.set(K::FACT, patch == Some(None));
         let mut pause = Duration::MAX;
         if let Some(Some(patch)) = patch {
-            tracing::info!(kind = %K::kind(&()), name, "writing caBundle");
-            let params = PatchParams {
-                field_manager: Some(MANAGER.to_owned()),
-                ..PatchParams::default()
-            };
-            match api.patch(&name, &params, &Patch::Strategic(&patch)).await {
-                Ok(patched) => found = Some(patched),
+            match write(&api, &name, &patch).await {
+                Ok(patched) => {
+                    found = Some(patched);
+                    continue;
+                }
                 Err(error) => {
                     metrics.failed("ca_bundle");
                     tracing::error!(%error, "caBundle could not be written");
                     pause = RETRY;
                 }
-            }
-            if pause == Duration::MAX {
-                continue;
             }
         }
         tokio::select! {
@@ -111,6 +106,15 @@ pub async fn keep<K: Configuration>(
             () = tokio::time::sleep(pause) => {}
         }
     }
+}
+
+async fn write<K: Configuration>(api: &Api<K>, name: &str, patch: &Value) -> kube::Result<K> {
+    tracing::info!(kind = %K::kind(&()), name, "writing caBundle");
+    let params = PatchParams {
+        field_manager: Some(MANAGER.to_owned()),
+        ..PatchParams::default()
+    };
+    api.patch(name, &params, &Patch::Strategic(patch)).await
 }
 
 fn take<K>(event: watcher::Event<K>, found: &mut Option<K>) {

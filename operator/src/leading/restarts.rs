@@ -44,23 +44,20 @@ pub async fn point_at_restarts(
             if !settings.audits(&name, namespace.metadata.labels.as_ref()) {
                 continue;
             }
-            match uninjected(&client, &name).await {
-                Ok(pods) => {
-                    for pod in pods
-                        .iter()
-                        .filter(|pod| needs_restart(pod, &name, &settings))
-                    {
-                        let uid = pod.uid().unwrap_or_default();
-                        if !noted.contains(&uid) {
-                            note(&events, &name, pod);
-                        }
-                        seen.insert(uid);
-                    }
+            let pods = uninjected(&client, &name).await.unwrap_or_else(|error| {
+                metrics.failed("restarts");
+                tracing::warn!(%error, namespace = name, "pods could not be listed");
+                Vec::new()
+            });
+            for pod in pods
+                .iter()
+                .filter(|pod| needs_restart(pod, &name, &settings))
+            {
+                let uid = pod.uid().unwrap_or_default();
+                if !noted.contains(&uid) {
+                    note(&events, &name, pod);
                 }
-                Err(error) => {
-                    metrics.failed("restarts");
-                    tracing::warn!(%error, namespace = name, "pods could not be listed");
-                }
+                seen.insert(uid);
             }
         }
         noted = seen;
