@@ -1,13 +1,14 @@
 //! The command line of Chaperone: `chaperone`, and `kubectl-chaperone` for `kubectl chaperone`.
 //!
 //! Owns arguments and exit codes; each subcommand is a module. Invariant: 0 means yes, 1 means the answer is no (a broken log, a refused policy,
-//! a cluster with something wrong), 2 means that there is no answer (usage, unreadable input, unreachable cluster).
+//! a cluster with something wrong), 2 means that there is no answer (usage, unreadable input, unreachable cluster). `run` ends as its command ends.
 
 mod check;
 mod cluster;
 mod glob;
 mod observe;
 mod output;
+mod policy;
 mod run;
 mod verify;
 
@@ -32,9 +33,12 @@ Examples:
   chaperone check                           is the cluster in order, and if not, what mends it
   chaperone observe -n agents               watch what the agents of a namespace do
   chaperone observe --decision deny         only what was refused
+  chaperone policy check policies.yaml      what the cluster would say of a policy
+  chaperone run -- claude                   one command on this machine, without a cluster
   chaperone verify audit.jsonl              prove that no record was changed, removed or moved
 
-Exit status: 0 yes, 1 no, 2 no answer (usage, unreadable input, unreachable cluster).";
+Exit status: 0 yes, 1 no, 2 no answer (usage, unreadable input, unreachable cluster).
+`chaperone run` ends as its command ends.";
 
 /// A checkpoint beside every agent: watch it, check it, prove its records.
 #[derive(Parser)]
@@ -48,8 +52,9 @@ struct Cli {
 enum Command {
     Check(check::Args),
     Observe(observe::Args),
-    Verify(verify::Args),
+    Policy(policy::Args),
     Run(run::Args),
+    Verify(verify::Args),
     Completions(Completions),
 }
 
@@ -69,8 +74,9 @@ fn main() -> ExitCode {
     let answer = match cli.command {
         Command::Check(args) => check::run(&args),
         Command::Observe(args) => observe::run(&args),
-        Command::Verify(args) => verify::run(&args),
+        Command::Policy(args) => policy::run(&args),
         Command::Run(args) => run::run(&args),
+        Command::Verify(args) => verify::run(&args),
         Command::Completions(args) => completions(args.shell),
     };
     match answer {

@@ -111,6 +111,7 @@ fn what_cannot_be_read_or_understood_answers_2() {
         &["verify", "/"],
         &["verify"],
         &["observe", "--file", "/nowhere/audit.jsonl"],
+        &["policy", "check", "/nowhere/policy.yaml"],
         &["observe", "--since", "yesterday"],
         &["frobnicate"],
     ] {
@@ -141,6 +142,30 @@ fn observe_shows_a_log_from_standard_input() {
 fn observed_json_can_be_verified() {
     let output = chaperone(&["observe", "--file", "-", "-o", "json"], &log());
     assert_eq!(output.stdout, log());
+}
+
+#[test]
+fn policy_check_answers_as_the_webhook_would() {
+    let policy = |when: &str| {
+        format!(
+            "apiVersion: chaperone.dev/v1alpha1\nkind: AgentPolicy\nmetadata: {{name: p}}\n\
+             spec: {{rules: [{{name: r, when: '{when}', action: Deny}}]}}\n"
+        )
+    };
+    let good = chaperone(
+        &["policy", "check", "-"],
+        policy("http.method == \"DELETE\"").as_bytes(),
+    );
+    assert_eq!(good.status.code(), Some(0), "{}", text(&good.stdout));
+    let bad = chaperone(
+        &["policy", "check", "-o", "json", "-"],
+        policy("http.metod == \"DELETE\"").as_bytes(),
+    );
+    assert_eq!(bad.status.code(), Some(1));
+    let verdict: serde_json::Value = serde_json::from_slice(&bad.stdout).unwrap();
+    assert_eq!(verdict["accepted"], false);
+    assert_eq!(verdict["files"][0]["errors"][0]["rule"], "r");
+    assert_eq!(verdict["files"][0]["errors"][0]["line"], 1);
 }
 
 #[test]
