@@ -14,8 +14,8 @@ use crate::{
     resources::MAX_WHEN_BYTES,
 };
 
-/// Most levels of a parsed expression. Evaluation recurses once a level, with about 1.5 kB of stack optimised; a debug build with our own callbacks
-/// stays within 8 kB, so that 48 levels fit several times into 1 MiB. Chains of `&&` and `||` are balanced and count logarithmically.
+/// Most levels of a parsed expression. Parsing and evaluation recurse once a level, with 1.5 kB of stack optimised and up to 13 kB in a debug build, so
+/// that 48 levels fit into 1 MiB (a test tries). Chains of `&&` and `||` are balanced and count logarithmically.
 pub(crate) const MAX_DEPTH: usize = 48;
 
 /// A compiled `when`.
