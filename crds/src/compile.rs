@@ -18,8 +18,8 @@ mod types;
 use std::sync::Arc;
 
 pub use datagrams::DatagramRule;
-pub(crate) use error::nearest;
 pub use error::{PolicyError, PolicyErrors};
+pub(crate) use error::{excerpt, nearest};
 pub use masks::MaskSet;
 pub(crate) use rules::CompiledRule;
 pub use snapshot::CompiledSnapshot;

@@ -15,6 +15,7 @@ use serde::de::DeserializeOwned;
 
 use self::node::{Node, Place, Tree};
 use crate::{
+    compile::excerpt,
     resources::{AgentPolicy, AuditSink, ClusterAgentPolicy, GROUP, VERSION},
     snapshot::Policy,
 };
@@ -110,14 +111,11 @@ impl fmt::Display for DocumentError {
         if self.source_line.trim().is_empty() {
             return Ok(());
         }
-        let before = usize::try_from(self.column.saturating_sub(1)).unwrap_or_default();
-        let caret: String = self
-            .source_line
-            .chars()
-            .take(before)
-            .map(|c| if c == '\t' { '\t' } else { ' ' })
-            .collect();
-        write!(f, "\n  {}\n  {caret}^", self.source_line)
+        let (shown, caret) = excerpt(
+            &self.source_line,
+            u32::try_from(self.column).unwrap_or(u32::MAX),
+        );
+        write!(f, "\n  {shown}\n  {caret}^")
     }
 }
 

@@ -5,8 +5,7 @@
 made for this run, the stand-in Messages API, the collector of audit records, and servers of other protocols. It prints the state folder, in which
 all lies: `pki/ca.pem`, `files/` (served, written by PUT and DELETE), `git/`, `log/`, `records/`. `down` ends the processes, by pid, and removes it.
 
-With CLUSTER=existing the servers run on this machine itself; the names must then lead here in that cluster's DNS (WORLD_IP, default this machine's
-own first address, is what they are expected to lead to).
+With CLUSTER=existing the servers run on this machine itself; the names must then lead here in that cluster's DNS, to WORLD_IP and WORLD_IP6.
 """
 
 import os
@@ -28,6 +27,7 @@ CUSTOMERS = """{"customers": [
   {"id": 3, "name": "Grace", "mail": "grace@navy.example", "order": "1234567812345678", "ssn": "574-11-0203"}
 ]}
 """
+EXISTING = os.environ.get("CLUSTER") == "existing"
 BIG_BYTES = 64 * 1024 * 1024
 
 
@@ -35,11 +35,13 @@ def cluster_settings():
     """What e2e/cluster/lib.sh knows: {"STATE": ..., "INET_NETNS": ..., ...}."""
     script = f'. {HERE}/../cluster/lib.sh; for n in STATE CACHE INET_NETNS NODE_NETNS INET_IP NODE_IP NODE_IP6 INET_IP6; do echo "$n=${{!n}}"; done'
     lines = subprocess.run(["bash", "-c", script], check=True, capture_output=True, text=True).stdout.splitlines()
-    return dict(line.split("=", 1) for line in lines)
+    settings = dict(line.split("=", 1) for line in lines)
+    if EXISTING:
+        settings |= {"INET_IP": os.environ.get("WORLD_IP", ""), "INET_IP6": os.environ.get("WORLD_IP6", "")}
+    return settings
 
 
 SETTINGS = cluster_settings()
-EXISTING = os.environ.get("CLUSTER") == "existing"
 WORLD = Path(os.environ["CHAPERONE_WORLD"] if "CHAPERONE_WORLD" in os.environ else "/tmp/chaperone-world" if EXISTING else SETTINGS["STATE"] + "/world")
 NETNS = [] if EXISTING else ["nsenter", f"--net=/run/netns/{SETTINGS['INET_NETNS']}", "--"]
 

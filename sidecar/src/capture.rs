@@ -24,7 +24,7 @@ mod ruleset;
 mod socket;
 
 pub use batch::{CaptureError, install, remove};
-pub use nflog::{DatagramGap, GapCounters, GapReader};
+pub use nflog::{DatagramGap, GapCounters, GapReader, LOG_DELAY};
 pub use packet::Transport;
 pub use ruleset::{Action, Chain, ChainKind, Hook, Match, Policy, Reject, Rule, Ruleset, ruleset};
 pub use socket::{DIAL_TIMEOUT, OriginalDst, OriginalDstError, dial, original_dst, set_mark};

@@ -24,6 +24,7 @@ use tokio::sync::watch;
 use crate::{
     audit::{self, AuditConfig},
     authority::Authority,
+    capture::LOG_DELAY,
     dns::{Hosts, Names, ResolvConf, Resolver},
     egress::Egress,
     listen,
@@ -129,6 +130,7 @@ async fn story(
     let waited = tokio::task::spawn_blocking(move || child.wait()).await?;
     let _ = stop.send(true);
     let _ = tokio::task::spawn_blocking(move || data.join()).await;
+    tokio::time::sleep(LOG_DELAY).await;
     let closing = audit.close("command-ended", CLOSE_PATIENCE).await;
     tracing::debug!(?closing, "the stream is closed");
     Ok(LocalOutcome {

@@ -24,7 +24,7 @@ use tokio::{
 use crate::{
     audit::{self, AuditConfig, AuditHandle},
     authority::{Authority, PendingAuthority},
-    capture::{self, CaptureConfig, CaptureMode, DatagramGap, GapReader, Transport},
+    capture::{self, CaptureConfig, CaptureMode, DatagramGap, GapReader, LOG_DELAY, Transport},
     connection::builtin,
     control::OperatorClient,
     dns::{self, DnsListeners, DnsQuery, Hosts, Names, ResolvConf, Resolver},
@@ -127,6 +127,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     health.set_stopping();
     let _ = stop.send(true);
     let _ = tokio::task::spawn_blocking(move || data.join()).await;
+    tokio::time::sleep(LOG_DELAY).await;
     let closing = audit.close("terminated", CLOSE_PATIENCE).await;
     tracing::info!(?closing, "the stream is closed");
     Ok(())

@@ -54,7 +54,7 @@ impl fmt::Display for PolicyError {
 impl std::error::Error for PolicyError {}
 
 /// The part of a line around a column, and the white space that puts a caret under it.
-fn excerpt(line: &str, column: u32) -> (String, String) {
+pub(crate) fn excerpt(line: &str, column: u32) -> (String, String) {
     let at = usize::try_from(column)
         .unwrap_or(usize::MAX)
         .saturating_sub(1);

@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::libc::{NFNL_SUBSYS_ULOG, NLM_F_ACK, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR};
@@ -28,6 +29,10 @@ const RECEIVE_BUFFER: usize = 1 << 20;
 
 /// Longest that the kernel holds a message back to batch it, 1/100 s.
 const FLUSH_AFTER: u32 = 5;
+
+/// How long after a packet its [`DatagramGap`] may come, twice the kernel's
+/// own delay: what to wait before the last record is written.
+pub const LOG_DELAY: Duration = Duration::from_millis(100);
 
 /// Log messages that may arrive between a request and its answer.
 const MAX_BEFORE_ANSWER: usize = 64;

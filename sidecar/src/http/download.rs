@@ -131,7 +131,7 @@ where
         return Ok(false);
     }
     let framing = head.framing();
-    let masker = masker(&head, plan, progress)?;
+    let masker = masker(&head, upstream, unread, plan, progress).await?;
     let written = if masker.is_some() {
         head.reframe(plan.version)?
     } else {
@@ -210,25 +210,74 @@ where
 }
 
 /// The masker for this response, if it is text. Fails where masks apply and cannot read it.
-fn masker(
+async fn masker<R>(
     head: &ResponseHead,
+    upstream: &mut R,
+    unread: &mut BytesMut,
     plan: &Plan<'_>,
     progress: &mut Progress,
-) -> Result<Option<Masker>, DownloadError> {
+) -> Result<Option<Masker>, DownloadError>
+where
+    R: AsyncRead + Unpin,
+{
     let Some(masks) = &plan.masks else {
         return Ok(None);
     };
-    if head.framing() == BodyFraming::None || !is_text(head.headers().get("content-type")) {
+    if head.framing() == BodyFraming::None {
         return Ok(None);
     }
-    match unreadable(head) {
-        None => Ok(Some(Masker::new(masks.clone()))),
-        Some(error) if plan.strict => Err(error),
-        Some(error) => {
-            progress.unmasked = Some(error);
-            Ok(None)
+    let media = media(head.headers().get("content-type"));
+    if media == Media::Binary {
+        return Ok(None);
+    }
+    if let Some(error) = unreadable(head) {
+        if plan.strict {
+            return Err(error);
+        }
+        progress.unmasked = Some(error);
+        return Ok(None);
+    }
+    if media == Media::Unsaid && !looks_like_text(upstream, unread, head.framing()).await? {
+        return Ok(None);
+    }
+    Ok(Some(Masker::new(masks.clone())))
+}
+
+/// Looks at the first bytes of a body whose type says nothing, without using them up.
+async fn looks_like_text<R>(
+    upstream: &mut R,
+    unread: &mut BytesMut,
+    framing: BodyFraming,
+) -> Result<bool, DownloadError>
+where
+    R: AsyncRead + Unpin,
+{
+    loop {
+        let mut first = Vec::new();
+        let seen = BodyDecoder::new(framing).pump(unread, |payload| {
+            let room = SNIFFED_BYTES.saturating_sub(first.len());
+            first.extend_from_slice(payload.get(..payload.len().min(room)).unwrap_or_default());
+        })?;
+        if !first.is_empty() || seen.done {
+            return Ok(is_text(&first));
+        }
+        if wire::fill(upstream, unread)
+            .await
+            .map_err(DownloadError::Upstream)?
+            == 0
+        {
+            return Ok(true);
         }
     }
+}
+
+/// Whether bytes are text: UTF-8 (perhaps cut inside a character) without NUL.
+fn is_text(bytes: &[u8]) -> bool {
+    let utf8 = match std::str::from_utf8(bytes) {
+        Ok(_) => true,
+        Err(error) => error.error_len().is_none(),
+    };
+    utf8 && memchr::memchr(0, bytes).is_none()
 }
 
 fn unreadable(head: &ResponseHead) -> Option<DownloadError> {
@@ -244,29 +293,38 @@ fn unreadable(head: &ResponseHead) -> Option<DownloadError> {
     }
 }
 
-/// Whether a media type is text that masks read. What does not say its type is text: a mask must not be avoidable by silence.
-pub(crate) fn is_text(content_type: Option<&[u8]>) -> bool {
-    let Some(value) = content_type else {
-        return true;
-    };
-    let essence = value
+/// What a media type says of a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Media {
+    /// Text, or what may hold text: masked.
+    Text,
+    /// No text: passes as it is.
+    Binary,
+    /// Nothing: the body's first bytes tell. Downloads of any kind come as `application/octet-stream`, and a mask must not change a byte of a program.
+    Unsaid,
+}
+
+/// Most bytes of a body that are looked at to tell text from other bytes.
+const SNIFFED_BYTES: usize = 512;
+
+fn media(content_type: Option<&[u8]>) -> Media {
+    let essence = content_type
+        .unwrap_or_default()
         .split(|b| *b == b';')
         .next()
-        .unwrap_or_default()
-        .trim_ascii()
-        .to_ascii_lowercase();
+        .unwrap_or_default();
+    let essence = essence.trim_ascii().to_ascii_lowercase();
     let Some(slash) = memchr::memchr(b'/', &essence) else {
-        return true;
+        return Media::Unsaid;
     };
-    let (kind, sub) = (
-        essence.get(..slash).unwrap_or_default(),
-        essence.get(slash.saturating_add(1)..).unwrap_or_default(),
-    );
+    let (kind, sub) = essence.split_at(slash);
+    let sub = sub.get(1..).unwrap_or_default();
     match kind {
-        b"image" => sub.ends_with(b"+xml"),
-        b"audio" | b"video" | b"font" => false,
-        b"application" => !BINARY.contains(&sub),
-        _ => true,
+        _ if sub == b"octet-stream" => Media::Unsaid,
+        b"image" if sub.ends_with(b"+xml") => Media::Text,
+        b"image" | b"audio" | b"video" | b"font" => Media::Binary,
+        b"application" if BINARY.contains(&sub) => Media::Binary,
+        _ => Media::Text,
     }
 }
 
@@ -383,19 +441,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_is_what_may_hold_words() {
+    fn media_types_tell_text_from_other_bytes() {
         for (value, expected) in [
-            (None, true),
-            (Some("text/html; charset=utf-8"), true),
-            (Some("application/json"), true),
-            (Some("application/vnd.api+json"), true),
-            (Some("image/svg+xml"), true),
-            (Some("image/png"), false),
-            (Some("application/octet-stream"), true),
-            (Some("application/gzip"), false),
-            (Some("nonsense"), true),
+            (None, Media::Unsaid),
+            (Some("text/html; charset=utf-8"), Media::Text),
+            (Some("application/json"), Media::Text),
+            (Some("application/vnd.api+json"), Media::Text),
+            (Some("image/svg+xml"), Media::Text),
+            (Some("image/png"), Media::Binary),
+            (Some("Application/Octet-Stream"), Media::Unsaid),
+            (Some("application/gzip"), Media::Binary),
+            (Some("nonsense"), Media::Unsaid),
         ] {
-            assert_eq!(is_text(value.map(str::as_bytes)), expected, "{value:?}");
+            assert_eq!(media(value.map(str::as_bytes)), expected, "{value:?}");
         }
+    }
+
+    #[test]
+    fn text_is_utf8_without_nul() {
+        assert!(is_text(b""));
+        assert!(is_text("gr\u{fc}n".as_bytes()));
+        assert!(is_text(&"gr\u{fc}n".as_bytes()[..3]));
+        assert!(!is_text(b"\x7fELF\x02\x01\x00"));
+        assert!(!is_text(b"\xff\xfea"));
     }
 }
