@@ -18,12 +18,18 @@ use crate::{
 pub struct Egress {
     mark: Option<u32>,
     resolver: Arc<Resolver>,
+    search: Vec<String>,
 }
 
 impl Egress {
-    /// Sockets carry `mark`; names are asked of `resolver`. Without a mark where nothing is captured: outside the captured network namespace.
-    pub fn new(mark: Option<u32>, resolver: Arc<Resolver>) -> Self {
-        Self { mark, resolver }
+    /// Sockets carry `mark`; names are asked of `resolver`, short ones completed with the domains of `search`. Without a mark where nothing is
+    /// captured: outside the captured network namespace.
+    pub fn new(mark: Option<u32>, resolver: Arc<Resolver>, search: &[String]) -> Self {
+        Self {
+            mark,
+            resolver,
+            search: search.to_vec(),
+        }
     }
 
     /// Connects.
@@ -34,15 +40,28 @@ impl Egress {
         capture::dial(address, self.mark).await
     }
 
-    /// Addresses of a name.
+    /// Addresses of a name: as it is, else completed with the search domains one after the other, as the pod's other clients do (a Service is
+    /// mostly called `name.namespace` or `name.namespace.svc`). Empty when it has none.
     ///
     /// # Errors
     /// When no name server answers.
     pub async fn resolve(&self, name: &str) -> io::Result<Vec<IpAddr>> {
-        self.resolver
-            .addresses(name)
-            .await
-            .map_err(io::Error::other)
+        let found = self.addresses(name).await?;
+        if !found.is_empty() || name.ends_with('.') {
+            return Ok(found);
+        }
+        for domain in &self.search {
+            let found = self.addresses(&format!("{name}.{domain}")).await?;
+            if !found.is_empty() {
+                return Ok(found);
+            }
+        }
+        Ok(Vec::new())
+    }
+
+    async fn addresses(&self, name: &str) -> io::Result<Vec<IpAddr>> {
+        let found = self.resolver.addresses(name).await;
+        found.map_err(io::Error::other)
     }
 
     /// Connects to the first address of a name (or an address) that takes the connection.

@@ -88,7 +88,7 @@ async fn story(
     let resolv_conf =
         ResolvConf::read("/etc/resolv.conf").context("cannot read /etc/resolv.conf")?;
     let resolver = Arc::new(Resolver::new(&resolv_conf, None, names.clone()));
-    let egress = Arc::new(Egress::new(None, resolver.clone()));
+    let egress = Arc::new(Egress::new(None, resolver.clone(), resolv_conf.search()));
     let (authority, root) = Authority::self_made("chaperone run")?;
     let config = PodConfig {
         revision: local.snapshot.revision(),

@@ -76,7 +76,11 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         Some(EGRESS_MARK),
         names.clone(),
     ));
-    let egress = Arc::new(Egress::new(Some(EGRESS_MARK), resolver.clone()));
+    let egress = Arc::new(Egress::new(
+        Some(EGRESS_MARK),
+        resolver.clone(),
+        resolv_conf.search(),
+    ));
     let operator = OperatorClient::new(
         &settings.operator_url,
         &settings.operator_ca,

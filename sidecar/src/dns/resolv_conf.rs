@@ -1,6 +1,6 @@
 //! The resolver's configuration file, resolv.conf(5).
 //!
-//! Owns finding the nameservers. Refuses search domains and options: clients
+//! Owns finding the nameservers and the search domains. Refuses options: clients
 //! keep those for themselves. Read once, at start, because containers of a pod
 //! share the file and the agent may be able to write it later.
 
@@ -16,13 +16,17 @@ const MAX_BYTES: usize = 64 * 1024;
 /// Most nameservers used, as in the C library (`MAXNS`).
 const MAX_NAMESERVERS: usize = 3;
 
+/// Most search domains used, as in Kubernetes (`MaxDNSSearchPaths`).
+const MAX_SEARCH: usize = 32;
+
 /// Port of DNS.
 const PORT: u16 = 53;
 
-/// Nameservers, in order of preference. Never empty.
+/// Nameservers, in order of preference and never empty, and search domains.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResolvConf {
     nameservers: Vec<SocketAddr>,
+    search: Vec<String>,
 }
 
 /// Why there are no nameservers.
@@ -69,13 +73,36 @@ impl ResolvConf {
         if nameservers.is_empty() {
             return Err(ResolvConfError::NoNameserver);
         }
-        Ok(Self { nameservers })
+        Ok(Self {
+            nameservers,
+            search: search(content),
+        })
     }
 
     /// The nameservers, at least one.
     pub fn nameservers(&self) -> &[SocketAddr] {
         &self.nameservers
     }
+
+    /// The domains with which a short name is completed, in order.
+    pub fn search(&self) -> &[String] {
+        &self.search
+    }
+}
+
+/// Domains of the last line `search`, as in resolv.conf(5).
+fn search(content: &[u8]) -> Vec<String> {
+    let lines = content.split(|byte| *byte == b'\n');
+    let mut found = lines.filter_map(|line| {
+        let rest = std::str::from_utf8(line).ok()?.strip_prefix("search")?;
+        rest.starts_with([' ', '\t']).then_some(rest)
+    });
+    let domains = found.next_back().unwrap_or_default();
+    let domains = domains.split_ascii_whitespace().take(MAX_SEARCH);
+    domains
+        .map(|domain| domain.trim_end_matches('.').to_owned())
+        .filter(|domain| !domain.is_empty())
+        .collect()
 }
 
 /// The keyword starts the line; what follows the address does not matter.
@@ -113,6 +140,21 @@ mod tests {
             ),
             ["10.96.0.10:53", "[fd00::a]:53"]
         );
+    }
+
+    #[test]
+    fn the_last_search_line_gives_the_domains() {
+        let read = |text: &str| {
+            ResolvConf::parse(format!("nameserver 10.0.0.1\n{text}").as_bytes())
+                .unwrap()
+                .search()
+                .to_vec()
+        };
+        assert_eq!(
+            read("search a.example\nsearch agents.svc.cluster.local svc.cluster.local. .\n"),
+            ["agents.svc.cluster.local", "svc.cluster.local"]
+        );
+        assert!(read("searching a.example\noptions ndots:5\n").is_empty());
     }
 
     #[test]

@@ -55,7 +55,7 @@ impl Story {
             None,
             Arc::new(Names::new(Hosts::parse(b""))),
         ));
-        let egress = Arc::new(Egress::new(None, resolver.clone()));
+        let egress = Arc::new(Egress::new(None, resolver.clone(), &[]));
         let identity = PodIdentity {
             namespace: "agents".into(),
             pod: "claude-0".into(),
