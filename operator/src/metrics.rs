@@ -1,9 +1,12 @@
-//! What the operator counts. Names and labels are documented in the operator's README.
+//! What the operator counts. Names and labels are documented in `docs/metrics.md`.
 
 use prometheus::{
     Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
     IntGaugeVec, Opts, Registry, TextEncoder,
 };
+
+#[cfg(test)]
+mod documented;
 
 /// Bounds of the admission histogram, in seconds: the budget is 10 ms, the API server gives up after 10 s.
 const ADMISSION_BUCKETS: [f64; 10] = [
@@ -176,6 +179,41 @@ fn histograms(registry: &Registry) -> HistogramVec {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_page_names_every_metric_of_the_operator() {
+        let Metrics {
+            registry,
+            admissions,
+            admission_seconds,
+            connected_sidecars,
+            pushes,
+            acks,
+            signatures,
+            control_refusals,
+            reconcile_errors,
+            events_dropped,
+            certificate_expiry,
+            leader,
+        } = Metrics::new();
+        documented::assert_documented(
+            "Operator",
+            &registry,
+            vec![
+                Box::new(admissions),
+                Box::new(admission_seconds),
+                Box::new(connected_sidecars),
+                Box::new(pushes),
+                Box::new(acks),
+                Box::new(signatures),
+                Box::new(control_refusals),
+                Box::new(reconcile_errors),
+                Box::new(events_dropped),
+                Box::new(certificate_expiry),
+                Box::new(leader),
+            ],
+        );
+    }
 
     #[test]
     fn metrics_are_rendered_under_the_documented_names() {

@@ -4,6 +4,9 @@ use prometheus::{
     Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
 
+#[cfg(test)]
+pub(crate) mod documented;
+
 /// Bounds of the decision histogram, in seconds: a decision takes about a microsecond.
 const DECISION_BUCKETS: [f64; 9] = [1e-6, 2e-6, 5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 1e-3, 1e-2];
 
@@ -114,5 +117,47 @@ impl Metrics {
         registry.register(Box::new(metrics.control_connected.clone()))?;
         registry.register(Box::new(metrics.mode.clone()))?;
         Ok(metrics)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_names_every_metric_of_the_data_path() {
+        let registry = Registry::new();
+        let Metrics {
+            connections,
+            open_connections,
+            requests,
+            denials,
+            gaps,
+            decision_seconds,
+            body_bytes,
+            masked,
+            dns_queries,
+            policy_swaps,
+            control_connected,
+            mode,
+        } = Metrics::new(&registry).unwrap();
+        documented::assert_documented(
+            "Sidecar: data path",
+            &registry,
+            vec![
+                Box::new(connections),
+                Box::new(open_connections),
+                Box::new(requests),
+                Box::new(denials),
+                Box::new(gaps),
+                Box::new(decision_seconds),
+                Box::new(body_bytes),
+                Box::new(masked),
+                Box::new(dns_queries),
+                Box::new(policy_swaps),
+                Box::new(control_connected),
+                Box::new(mode),
+            ],
+        );
     }
 }

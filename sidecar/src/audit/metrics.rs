@@ -87,3 +87,40 @@ impl AuditMetrics {
         self.records.with_label_values(&[kind.as_str()]).inc();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::documented::assert_documented;
+
+    #[test]
+    fn the_page_names_every_metric_of_the_evidence_path() {
+        let registry = Registry::new();
+        let AuditMetrics {
+            records,
+            queue_full,
+            after_close,
+            spool_bytes,
+            spool_blocked,
+            spool_errors,
+            sink_records,
+            sink_errors,
+            sink_lag,
+        } = AuditMetrics::new(&registry).unwrap();
+        assert_documented(
+            "Sidecar: records",
+            &registry,
+            vec![
+                Box::new(records),
+                Box::new(queue_full),
+                Box::new(after_close),
+                Box::new(spool_bytes),
+                Box::new(spool_blocked),
+                Box::new(spool_errors),
+                Box::new(sink_records),
+                Box::new(sink_errors),
+                Box::new(sink_lag),
+            ],
+        );
+    }
+}
