@@ -30,6 +30,8 @@ pub const CAPTURE_PORT: u16 = 15001;
 pub const DNS_PORT: u16 = 15053;
 /// Port of health and metrics.
 pub const HEALTH_PORT: u16 = 15020;
+/// Name of [`HEALTH_PORT`] in the pod, by which Prometheus finds it. Port names have at most 15 characters.
+pub const HEALTH_PORT_NAME: &str = "chaperone-http";
 /// NFLOG group of datagrams that passed unread or were refused.
 pub const NFLOG_GROUP: u16 = 15;
 
@@ -61,6 +63,8 @@ pub const TRUSTSTORE_PASSWORD: &str = "changeit";
 pub const ENV_OPERATOR_URL: &str = "CHAPERONE_OPERATOR_URL";
 /// Environment of the sidecar: PEM of the root that the operator's certificate chains to.
 pub const ENV_OPERATOR_CA: &str = "CHAPERONE_OPERATOR_CA";
+/// Environment of the sidecar: most bytes that its spool may hold.
+pub const ENV_SPOOL_BYTES: &str = "CHAPERONE_SPOOL_BYTES";
 
 /// Variables that name a bundle which replaces the client's roots.
 pub const REPLACING_VARIABLES: [&str; 8] = [

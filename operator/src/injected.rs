@@ -15,15 +15,11 @@ use k8s_openapi::{
     apimachinery::pkg::{api::resource::Quantity, util::intstr::IntOrString},
 };
 
-/// Name of the sidecar's port. Port names have at most 15 characters.
-pub const PORT_NAME: &str = "chaperone";
 /// Capabilities that no container but the sidecar keeps: with them an agent could mark its packets or flush the rules.
 pub const DROPPED_CAPABILITIES: [&str; 2] = ["NET_ADMIN", "NET_RAW"];
 /// Where the ServiceAccount admission plugin mounts the API token, also into the sidecar.
 pub const API_TOKEN_DIR: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
-/// Environment of the sidecar: most bytes that its spool may hold.
-const ENV_SPOOL_BYTES: &str = "CHAPERONE_SPOOL_BYTES";
 /// Seconds that the sidecar's token lives; kubelet renews it at 80 % of that.
 const TOKEN_SECONDS: i64 = 3600;
 /// Size of the trust volume, in memory: the bundle is 0.3 MB as PEM and again as PKCS#12.
@@ -62,7 +58,7 @@ pub fn container(shape: &Shape) -> Container {
         restart_policy: Some("Always".to_owned()),
         env: Some(environment(shape)),
         ports: Some(vec![ContainerPort {
-            name: Some(PORT_NAME.to_owned()),
+            name: Some(pod::HEALTH_PORT_NAME.to_owned()),
             container_port: i32::from(pod::HEALTH_PORT),
             protocol: Some("TCP".to_owned()),
             ..ContainerPort::default()
@@ -92,7 +88,7 @@ fn environment(shape: &Shape) -> Vec<EnvVar> {
         variable(pod::ENV_OPERATOR_CA, &shape.root_pem),
     ];
     let bytes = shape.spool_bytes.map(|bytes| bytes.to_string());
-    variables.extend(bytes.map(|bytes| variable(ENV_SPOOL_BYTES, &bytes)));
+    variables.extend(bytes.map(|bytes| variable(pod::ENV_SPOOL_BYTES, &bytes)));
     variables
 }
 
@@ -309,7 +305,7 @@ pub(crate) mod tests {
 
     #[test]
     fn port_name_is_one_that_the_api_server_takes() {
-        assert!(PORT_NAME.len() <= 15);
+        assert!(pod::HEALTH_PORT_NAME.len() <= 15);
     }
 
     #[test]

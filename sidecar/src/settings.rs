@@ -6,12 +6,11 @@ use std::{
     path::PathBuf,
 };
 
-use chaperone_crds::pod::{ENV_OPERATOR_CA, ENV_OPERATOR_URL, SPOOL_DIR, TOKEN_DIR, TRUST_DIR};
+use chaperone_crds::pod::{
+    ENV_OPERATOR_CA, ENV_OPERATOR_URL, ENV_SPOOL_BYTES, SPOOL_DIR, TOKEN_DIR, TRUST_DIR,
+};
 
-/// Environment: most bytes that the spool may hold.
-pub const ENV_SPOOL_BYTES: &str = "CHAPERONE_SPOOL_BYTES";
-/// Spool size where the environment does not say.
-pub const DEFAULT_SPOOL_BYTES: u64 = 256 * 1024 * 1024;
+use crate::audit::DEFAULT_SPOOL_BYTES;
 
 /// Where everything is.
 #[derive(Clone, Debug, PartialEq, Eq)]
