@@ -39,6 +39,12 @@ fn a_plain_pod_gets_sidecar_trust_and_dropped_capabilities() {
     assert_eq!(sidecar["name"], "chaperone-sidecar");
     assert_eq!(sidecar["restartPolicy"], "Always");
     assert_eq!(sidecar["startupProbe"]["httpGet"]["path"], "/startupz");
+    let context = &sidecar["securityContext"];
+    assert_eq!(context["allowPrivilegeEscalation"], false);
+    assert_eq!(
+        context["capabilities"],
+        json!({"add": ["NET_ADMIN"], "drop": ["ALL"]})
+    );
     let agent = &pod["spec"]["containers"][0];
     assert_eq!(
         agent["volumeMounts"],
