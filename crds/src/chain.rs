@@ -359,7 +359,6 @@ mod tests {
     fn an_event_that_is_too_long_is_shortened_and_says_so() {
         let mut long = event(EventKind::Http);
         long.http = Some(HttpInfo {
-            url: "https://example.com/".to_owned(),
             request_body: Some(BodyInfo {
                 text: Some("\u{1}".repeat(MAX_RECORD_BYTES)),
                 ..BodyInfo::default()
@@ -373,7 +372,7 @@ mod tests {
         let body = record.event.http.unwrap().request_body.unwrap();
         assert_eq!((body.text, body.truncated), (None, true));
 
-        long.http.as_mut().unwrap().url = "x".repeat(MAX_RECORD_BYTES);
+        long.http.as_mut().unwrap().content_type = Some("x".repeat(MAX_RECORD_BYTES));
         out.clear();
         chain.append(&long, time(), &mut out);
         let record: Record = serde_json::from_slice(&out).unwrap();

@@ -169,7 +169,7 @@ pub struct DestinationInfo {
     pub ip: String,
     /// Port.
     pub port: u16,
-    /// Server name of the TLS ClientHello.
+    /// Server name of the TLS ClientHello. In kind `http` only where it is not `host`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sni: Option<String>,
 }
@@ -182,7 +182,7 @@ pub struct OperationInfo {
     pub protocol: String,
     /// HTTP method, DNS query type, or `connect`.
     pub verb: String,
-    /// URL, name asked, or `address:port`.
+    /// URL as the agent meant it, name asked, or `address:port`; masked.
     pub resource: String,
 }
 
@@ -221,22 +221,21 @@ pub struct DecisionInfo {
     pub message: Option<String>,
 }
 
-/// One HTTP exchange.
+/// One HTTP exchange. Method and URL are the operation's.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct HttpInfo {
-    /// Method.
-    pub method: String,
-    /// URL as the agent meant it, masked.
-    pub url: String,
     /// Status that the agent received. Absent: none was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
-    /// Bytes of the request's body.
+    /// Bytes of the request's body. Absent: 0.
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub request_bytes: u64,
-    /// Bytes of the response's body as the upstream sent it.
+    /// Bytes of the response's body as the upstream sent it. Absent: 0.
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub response_bytes: u64,
-    /// False when the exchange ended before the response was complete.
+    /// False when the exchange ended before the response was complete. Absent: true.
+    #[serde(default = "yes", skip_serializing_if = "is_true")]
     pub complete: bool,
     /// Content type of the response.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -255,6 +254,18 @@ pub struct HttpInfo {
     pub response_body: Option<BodyInfo>,
 }
 
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+fn is_true(flag: &bool) -> bool {
+    *flag
+}
+
+fn yes() -> bool {
+    true
+}
+
 /// A body, or its beginning.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
@@ -270,14 +281,10 @@ pub struct BodyInfo {
     pub truncated: bool,
 }
 
-/// One DNS query.
+/// One DNS query. Name and type are the operation's.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct DnsInfo {
-    /// Name asked.
-    pub name: String,
-    /// Type asked: A, AAAA, and so on.
-    pub query_type: String,
     /// Response code: NOERROR, NXDOMAIN, and so on.
     pub rcode: String,
     /// Addresses answered, at most 16.

@@ -121,6 +121,20 @@ fn the_reference_names_every_property_of_the_schema() {
     assert!(missing.is_empty(), "docs/audit-record.md lacks {missing:?}");
 }
 
+/// The budget for metadata records, in bytes of the line with its newline.
+const METADATA_RECORD_BYTES: usize = 700;
+
+#[test]
+fn the_commonest_record_keeps_within_its_budget() {
+    let events: Vec<_> = std::iter::repeat_n(events::by_default(), 10_000).collect();
+    let written = write(0x44, &events);
+    let last = written
+        .split_inclusive(|b| *b == b'\n')
+        .next_back()
+        .unwrap();
+    assert!(last.len() <= METADATA_RECORD_BYTES, "{}", last.len());
+}
+
 /// Names of all properties, of the record and of its parts.
 fn properties() -> BTreeSet<String> {
     let schema = schema();

@@ -296,12 +296,10 @@ async fn record_query(shared: &Shared, query: DnsQuery) {
     let mut event = active.event(EventKind::Dns);
     event.operation = Some(OperationInfo {
         protocol: "dns".to_owned(),
-        verb: query.query_type.clone(),
-        resource: query.name.clone(),
+        verb: query.query_type,
+        resource: query.name,
     });
     event.dns = Some(DnsInfo {
-        name: query.name,
-        query_type: query.query_type,
         rcode: query.rcode.to_owned(),
         answers: query.answers.iter().map(ToString::to_string).collect(),
     });

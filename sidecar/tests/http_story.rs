@@ -46,8 +46,13 @@ async fn a_request_and_its_response_pass_as_they_were_written() {
     story.answer(OK).await;
     assert_eq!(story.heard("hi").await, OK);
     let records = story.records().await;
-    let http = exchanges(&records)[0].event.http.as_ref().unwrap();
-    assert_eq!(http.url, "https://files.example.com/a?b=c");
+    let event = &exchanges(&records)[0].event;
+    let operation = event.operation.as_ref().unwrap();
+    assert_eq!(operation.resource, "https://files.example.com/a?b=c");
+    let destination = event.destination.as_ref().unwrap();
+    assert_eq!(destination.host.as_deref(), Some("files.example.com"));
+    assert_eq!(destination.sni, None, "it is the host");
+    let http = event.http.as_ref().unwrap();
     assert_eq!(
         (http.status, http.response_bytes, http.complete),
         (Some(200), 2, true)

@@ -81,14 +81,12 @@ impl Filter {
 
     fn wants_host(&self, record: &Record) -> bool {
         let destination = record.event.destination.as_ref();
+        let asked = record.event.operation.as_ref();
+        let asked = asked.filter(|_| record.event.kind == EventKind::Dns);
         let names = [
             destination.and_then(|d| d.host.as_deref()),
             destination.map(|d| d.ip.as_str()),
-            record
-                .event
-                .dns
-                .as_ref()
-                .map(|d| d.name.trim_end_matches('.')),
+            asked.map(|operation| operation.resource.trim_end_matches('.')),
         ];
         names
             .into_iter()

@@ -86,14 +86,12 @@ fn style(kind: EventKind, verdict: Option<Verdict>) -> Style {
 
 /// What was meant to be done.
 fn operation(event: &Event) -> String {
-    if let Some(http) = &event.http {
-        return format!("{} {}", http.method, http.url);
-    }
-    if let Some(dns) = &event.dns {
-        return format!("{} {}", dns.query_type, dns.name);
-    }
     if let Some(operation) = &event.operation {
-        return format!("{} {}", operation.protocol, operation.resource);
+        let what = match event.kind {
+            EventKind::Http | EventKind::Dns => &operation.verb,
+            _ => &operation.protocol,
+        };
+        return format!("{what} {}", operation.resource);
     }
     if let Some(open) = &event.open {
         return format!("sidecar {}", open.version);
@@ -231,7 +229,7 @@ pub(crate) mod tests {
 
     pub(crate) fn http() -> Record {
         record(&format!(
-            r#""kind":"http",{TO},"http":{{"method":"GET","url":"https://api.example.com/users","status":200,"requestBytes":0,"responseBytes":34999,"complete":true}},
+            r#""kind":"http",{TO},"operation":{{"protocol":"http","verb":"GET","resource":"https://api.example.com/users"}},"http":{{"status":200,"responseBytes":34999}},
             "decision":{{"action":"Allow","mode":"Enforce","revision":"0011223344556677","reason":"default"}},
             "masked":[{{"mask":"pii","detector":"email","count":3}}],"timing":{{"totalUs":12345}}"#
         ))
@@ -239,7 +237,7 @@ pub(crate) mod tests {
 
     pub(crate) fn denied() -> Record {
         record(&format!(
-            r#""kind":"http",{TO},"http":{{"method":"DELETE","url":"https://api.example.com/users/1","status":403,"requestBytes":0,"responseBytes":0,"complete":true}},
+            r#""kind":"http",{TO},"operation":{{"protocol":"http","verb":"DELETE","resource":"https://api.example.com/users/1"}},"http":{{"status":403}},
             "decision":{{"action":"Deny","mode":"Enforce","policy":"agents/coding","rule":"no-delete","revision":"0011223344556677","reason":"rule","message":"Ask a human."}},
             "timing":{{"totalUs":850}}"#
         ))
@@ -255,7 +253,7 @@ pub(crate) mod tests {
 
     pub(crate) fn dns() -> Record {
         record(
-            r#""kind":"dns","dns":{"name":"api.example.com.","queryType":"A","rcode":"NOERROR","answers":["192.0.2.7"]}"#,
+            r#""kind":"dns","operation":{"protocol":"dns","verb":"A","resource":"api.example.com."},"dns":{"rcode":"NOERROR","answers":["192.0.2.7"]}"#,
         )
     }
 
@@ -323,7 +321,8 @@ pub(crate) mod tests {
     #[test]
     fn an_agent_cannot_write_to_the_terminal() {
         let mut record = http();
-        record.event.http.as_mut().unwrap().url = "https://x/\x1b]0;owned\x07\n10:00 DENY".into();
+        record.event.operation.as_mut().unwrap().resource =
+            "https://x/\x1b]0;owned\x07\n10:00 DENY".into();
         record.time = "\x1b[2J".into();
         record.event.error = Some("\x1b[31mred".into());
         let line = render(&record, false);

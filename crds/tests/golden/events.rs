@@ -25,9 +25,10 @@ pub(crate) fn golden_streams() -> Vec<(&'static str, u8, Vec<Event>)> {
                 dns(),
                 allowed(),
                 denied(),
+                broken(),
                 gap(),
                 failed(),
-                close(8),
+                close(9),
             ],
         ),
         ("bodies", 0x22, vec![open(), with_bodies(), close(3)]),
@@ -105,8 +106,6 @@ fn dns() -> Event {
             resource: "api.example.com".to_owned(),
         }),
         dns: Some(DnsInfo {
-            name: "api.example.com".to_owned(),
-            query_type: "A".to_owned(),
             rcode: "NOERROR".to_owned(),
             answers: vec!["203.0.113.7".to_owned()],
         }),
@@ -141,18 +140,18 @@ fn decision(action: Outcome) -> DecisionInfo {
 }
 
 fn exchange(method: &str, status: u16) -> Event {
-    let url = "https://api.example.com/v1/customers?page=2";
     Event {
-        destination: Some(destination()),
+        destination: Some(DestinationInfo {
+            sni: None,
+            ..destination()
+        }),
         operation: Some(OperationInfo {
             protocol: "http".to_owned(),
             verb: method.to_owned(),
-            resource: url.to_owned(),
+            resource: "https://api.example.com/v1/customers?page=2".to_owned(),
         }),
         decision: Some(decision(Outcome::Allow)),
         http: Some(HttpInfo {
-            method: method.to_owned(),
-            url: url.to_owned(),
             status: Some(status),
             request_bytes: 0,
             response_bytes: 5120,
@@ -195,6 +194,24 @@ fn denied() -> Event {
         message: Some("Deleting customers needs a person. Ask #data.".to_owned()),
         ..decision(Outcome::Deny)
     });
+    event
+}
+
+/// The commonest record: no policy had anything to say.
+pub(crate) fn by_default() -> Event {
+    let mut event = exchange("GET", 200);
+    if let Some(decision) = &mut event.decision {
+        decision.mode = Mode::Audit;
+    }
+    event
+}
+
+fn broken() -> Event {
+    let mut event = by_default();
+    if let Some(http) = &mut event.http {
+        http.complete = false;
+    }
+    event.error = Some("the upstream ended its response early".to_owned());
     event
 }
 

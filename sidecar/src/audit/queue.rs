@@ -260,13 +260,15 @@ fn bytes_of(event: &Event) -> usize {
         let text = body.as_ref().and_then(|body| body.text.as_ref());
         text.map_or(0, String::len)
     };
-    event.http.as_ref().map_or(0, |http| {
+    let operation = event.operation.as_ref();
+    let resource = operation.map_or(0, |operation| operation.resource.len());
+    event.http.as_ref().map_or(resource, |http| {
         let headers = [&http.request_headers, &http.response_headers];
         let headers = headers.into_iter().flatten().flatten();
         let headers = headers.map(|(name, value)| name.len().saturating_add(value.len()));
         headers
             .chain([
-                http.url.len(),
+                resource,
                 body(&http.request_body),
                 body(&http.response_body),
             ])
@@ -276,7 +278,7 @@ fn bytes_of(event: &Event) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use chaperone_crds::record::{AgentRef, EventKind, HttpInfo};
+    use chaperone_crds::record::{AgentRef, EventKind, OperationInfo};
     use prometheus::Registry;
 
     use super::*;
@@ -311,9 +313,9 @@ mod tests {
     async fn room_is_measured_in_bytes_and_no_event_is_too_large_for_an_empty_queue() {
         let (recorder, queue) = queue(8192);
         let mut large = event();
-        large.http = Some(HttpInfo {
-            url: "x".repeat(1024 * 1024),
-            ..HttpInfo::default()
+        large.operation = Some(OperationInfo {
+            resource: "x".repeat(1024 * 1024),
+            ..OperationInfo::default()
         });
         recorder.record(large).await;
         assert!(recorder.try_record(event()).is_err());

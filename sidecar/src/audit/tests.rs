@@ -8,7 +8,7 @@ use std::{fs, path::Path, time::Duration};
 
 use chaperone_crds::{
     control::{SinkConfig, SinkTarget},
-    record::{HttpInfo, Record},
+    record::{OperationInfo, Record},
     verify::{Report, Start, verify},
 };
 use tokio::time::sleep;
@@ -37,10 +37,10 @@ pub(super) fn identity() -> PodIdentity {
 
 pub(super) fn event(number: usize) -> Event {
     let mut event = Event::new(EventKind::Http, AgentRef::from(&identity()));
-    event.http = Some(HttpInfo {
-        method: "GET".to_owned(),
-        url: format!("https://example.com/{number}"),
-        ..HttpInfo::default()
+    event.operation = Some(OperationInfo {
+        protocol: "http".to_owned(),
+        verb: "GET".to_owned(),
+        resource: format!("https://example.com/{number}"),
     });
     event
 }
@@ -115,9 +115,11 @@ async fn records_reach_a_file_and_the_closed_stream_verifies() {
     let report = judge(&file);
     assert!(report.is_intact(), "{report}");
     assert_eq!((report.records(), report.streams[0].closed), (102, true));
-    let urls = records(&file).into_iter().filter_map(|r| r.event.http);
+    let operations = records(&file)
+        .into_iter()
+        .filter_map(|record| record.event.operation);
     let expected = (0..100).map(|n| format!("https://example.com/{n}"));
-    assert!(urls.map(|h| h.url).eq(expected));
+    assert!(operations.map(|o| o.resource).eq(expected));
     assert!(metric(&registry, "chaperone_audit_sink_records_total") >= 102.0);
     assert_eq!(metric(&registry, "chaperone_audit_records_total"), 102.0);
     assert_eq!(metric(&registry, "chaperone_audit_sink_lag_records"), 0.0);

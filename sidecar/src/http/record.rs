@@ -48,12 +48,13 @@ impl Evidence {
         let level = active.snapshot.audit_level();
         let url = redact::url(&subject.url, &masks.records);
         let mut event = active.event(EventKind::Http);
-        event.destination = Some(subject.destination(link));
+        let mut destination = subject.destination(link);
+        // Said once: the two agree, or the exchange is refused and both stand.
+        destination.sni = destination.sni.filter(|sni| *sni != subject.host);
+        event.destination = Some(destination);
         event.operation = Some(subject.operation_info(head, &url));
         event.session = redact::session(head.headers());
         let http = HttpInfo {
-            method: head.method().to_owned(),
-            url,
             request_headers: (level >= Level::Request)
                 .then(|| redact::headers(head.headers(), &masks.records)),
             ..HttpInfo::default()
