@@ -21,10 +21,11 @@ demo: setup ## bring up a real cluster and show Chaperone around a real agent
 test: setup lint unit charts run-proof e2e ## everything: lints, unit, integration, the proof in a real cluster
 
 .PHONY: lint
-lint: ## format, clippy, generated files
+lint: ## format, clippy, generated files, documents
 	cargo fmt --all -- --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	@./hack/check-generated
+	@./hack/check-docs
 
 .PHONY: unit
 unit: ## unit tests, and integration tests in network namespaces (root)
