@@ -195,6 +195,20 @@ async fn text_is_masked_across_chunk_boundaries_and_in_the_record() {
 }
 
 #[tokio::test]
+async fn a_response_without_a_byte_ends_under_a_mask_too() {
+    let mut story = Story::begin(&masks("Enforce")).await;
+    story.send(GET).await;
+    story.asked("\r\n\r\n").await;
+    story
+        .answer("HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n")
+        .await;
+    let heard = story.heard("0\r\n\r\n").await;
+    assert!(heard.contains("201 Created"), "{heard}");
+    let records = story.records().await;
+    assert!(exchanges(&records)[0].event.http.as_ref().unwrap().complete);
+}
+
+#[tokio::test]
 async fn a_compressed_response_is_not_let_past_a_mask_in_enforce() {
     let compressed = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Encoding: gzip\r\nContent-Length: 3\r\n\r\nabc";
     let mut story = Story::begin(&masks("Enforce")).await;

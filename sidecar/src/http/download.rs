@@ -395,7 +395,6 @@ impl Body {
         out: &mut BytesMut,
         sample: &mut Sample,
     ) -> Result<(), DownloadError> {
-        let was_done = self.decoder.is_done();
         let (masker, masked) = (&mut self.masker, &mut self.masked);
         let progress = self.decoder.pump(unread, |payload| match masker {
             Some(masker) => masker.push(payload, masked),
@@ -407,7 +406,8 @@ impl Body {
             return Ok(());
         }
         self.flush(out, sample);
-        if progress.done && !was_done {
+        // Also for a body of no bytes, which is done before it begins: its last chunk is due all the same.
+        if progress.done {
             self.end(out, sample);
         }
         Ok(())
