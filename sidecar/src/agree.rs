@@ -6,13 +6,17 @@ use std::net::IpAddr;
 
 use crate::{dns::Names, egress::Egress};
 
-/// A host as policy compares it: lower case, without the root's dot or brackets.
+/// A host as policy compares it: lower case, without the root's dot or brackets, an address in the one form that RFC 5952 gives it.
 #[must_use]
 pub fn canonical(host: &str) -> String {
-    host.trim_start_matches('[')
-        .trim_end_matches(']')
-        .trim_end_matches('.')
-        .to_ascii_lowercase()
+    let bare = host
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'))
+        .unwrap_or(host);
+    match bare.parse::<IpAddr>() {
+        Ok(ip) => ip.to_canonical().to_string(),
+        Err(_) => bare.strip_suffix('.').unwrap_or(bare).to_ascii_lowercase(),
+    }
 }
 
 /// Whether `host` (canonical) is the place at `ip`: the address itself, a name that the resolver gave this address for, or one that it gives it for now.
@@ -43,6 +47,10 @@ mod tests {
         for (written, expected) in [
             ("API.Example.COM.", "api.example.com"),
             ("[2001:DB8::1]", "2001:db8::1"),
+            ("[2001:db8:0:0::1]", "2001:db8::1"),
+            ("[::ffff:10.0.0.1]", "10.0.0.1"),
+            // Not the same name: one root's dot is all that a name has.
+            ("a.example..", "a.example."),
             ("10.0.0.1", "10.0.0.1"),
         ] {
             assert_eq!(canonical(written), expected);
