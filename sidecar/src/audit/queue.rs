@@ -154,6 +154,15 @@ pub(super) fn new(bytes: u32, metrics: AuditMetrics) -> (Recorder, Queue) {
 }
 
 impl Recorder {
+    /// Waits while the queue is full. Whoever begins what will need a record asks first, so that what runs unrecorded while the queue is full is only what had begun before.
+    pub async fn ready(&self) {
+        if self.room.available_permits() == 0 {
+            self.metrics.queue_full.inc();
+            // An error means that the stream is closed: nothing will be recorded, and nothing waits for it.
+            drop(self.room.acquire().await);
+        }
+    }
+
     /// Takes the event; waits while the queue is full. The record's time is when it is taken. Dropping the future before it is done drops the event. Once the stream is closed an event is in no record: that is logged as an error and counted,
     /// and who ends a sidecar must end its connections first.
     pub async fn record(&self, event: Event) {

@@ -229,6 +229,29 @@ impl Headers {
         Ok(())
     }
 
+    /// Takes options out of `Connection`; the others stay, and with them what they say of other fields.
+    ///
+    /// # Errors
+    /// Only where earlier edits have used up the room for more.
+    pub fn remove_connection_options(&mut self, options: &[&str]) -> Result<(), HeaderEditError> {
+        let is_removed = |option: &[u8]| {
+            options
+                .iter()
+                .any(|removed| option.eq_ignore_ascii_case(removed.as_bytes()))
+        };
+        let kept: Vec<&[u8]> = self
+            .get_all("connection")
+            .flat_map(list)
+            .filter(|option| !is_removed(option))
+            .collect();
+        if kept.is_empty() {
+            self.remove("connection");
+            return Ok(());
+        }
+        let kept = kept.join(&b", "[..]);
+        self.set("Connection", &kept)
+    }
+
     /// Says that the connection ends after this message (RFC 9112 §9.6).
     pub(super) fn set_close(&mut self) -> Result<(), HeaderEditError> {
         self.remove("keep-alive");
