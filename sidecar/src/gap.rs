@@ -1,15 +1,13 @@
 //! Traffic that passes unread, or is refused because it could not be read. Never silent: each is a record.
 
-use chaperone_crds::{
-    record::{DecisionInfo, EventKind, GapInfo, Outcome},
-    resources::Protocol,
-};
-use tokio::net::TcpStream;
-
 use crate::{
     connection::Link,
     splice::{Spliced, splice},
     wire::{Io, Wire},
+};
+use chaperone_crds::{
+    record::{DecisionInfo, Event, EventKind, GapInfo, Outcome},
+    resources::Protocol,
 };
 
 /// Why traffic passes unread.
@@ -49,35 +47,51 @@ impl Reason {
     }
 }
 
+/// Traffic that is not read: what, why, and what policy says of it.
+#[derive(Clone, Debug)]
+pub struct Gap {
+    /// Protocol, as records name it: `tcp` or `tls`.
+    pub protocol: &'static str,
+    /// Why it is not read.
+    pub reason: Reason,
+    /// More about it, for people.
+    pub detail: Option<String>,
+    /// Whether it passes.
+    pub decision: DecisionInfo,
+}
+
 /// A connection of a protocol that the sidecar does not read. `upstream` is there when it was dialled already.
-pub async fn opaque<A: Io, U: Io>(link: &Link, agent: Wire<A>, upstream: Option<Wire<U>>) {
-    let decision = link.unread_decision(Protocol::Tcp);
-    if decision.action == Outcome::Deny {
-        return refuse(link, "tcp", Reason::Opaque, None, decision).await;
+pub async fn opaque<A: Io, U: Io>(
+    link: &Link,
+    agent: &mut Wire<A>,
+    upstream: Option<&mut Wire<U>>,
+) {
+    let gap = Gap {
+        protocol: "tcp",
+        reason: Reason::Opaque,
+        detail: None,
+        decision: link.unread_decision(&link.now(), Protocol::Tcp),
+    };
+    if gap.decision.action == Outcome::Deny {
+        return refuse(link, agent, gap).await;
     }
     match upstream {
-        Some(upstream) => pass(link, agent, upstream, "tcp", Reason::Opaque, None, decision).await,
-        None => dial_and_pass(link, agent, "tcp", Reason::Opaque, None, decision).await,
+        Some(upstream) => pass(link, agent, upstream, gap).await,
+        None => dial_and_pass(link, agent, gap).await,
     }
 }
 
 /// Dials the destination and passes everything.
-pub async fn dial_and_pass<A: Io>(
-    link: &Link,
-    agent: Wire<A>,
-    protocol: &'static str,
-    reason: Reason,
-    detail: Option<String>,
-    decision: DecisionInfo,
-) {
+pub async fn dial_and_pass<A: Io>(link: &Link, agent: &mut Wire<A>, gap: Gap) {
     match link.shared.egress.dial(link.destination).await {
         Ok(stream) => {
-            let upstream: Wire<TcpStream> = Wire::new(stream, bytes::BytesMut::new());
-            pass(link, agent, upstream, protocol, reason, detail, decision).await;
+            let mut upstream = Wire::new(stream, bytes::BytesMut::new());
+            pass(link, agent, &mut upstream, gap).await;
         }
         Err(error) => {
-            link.record_failure(protocol, "upstream-unreachable", error.to_string())
-                .await
+            agent.stream.break_off();
+            link.record_failure(gap.protocol, "upstream-unreachable", error.to_string())
+                .await;
         }
     }
 }
@@ -85,87 +99,72 @@ pub async fn dial_and_pass<A: Io>(
 /// Passes everything, both ways; records that it does, and at the end how much.
 pub async fn pass<A: Io, U: Io>(
     link: &Link,
-    mut agent: Wire<A>,
-    mut upstream: Wire<U>,
-    protocol: &'static str,
-    reason: Reason,
-    detail: Option<String>,
-    decision: DecisionInfo,
+    agent: &mut Wire<A>,
+    upstream: &mut Wire<U>,
+    gap: Gap,
 ) {
     link.shared
         .metrics
         .gaps
-        .with_label_values(&[reason.as_str()])
+        .with_label_values(&[gap.reason.as_str()])
         .inc();
-    link.shared
-        .metrics
-        .connections
-        .with_label_values(&["gap"])
-        .inc();
-    let mut event = link.event(EventKind::Gap, protocol);
-    event.decision = Some(decision);
-    event.gap = Some(GapInfo {
-        reason: reason.as_str().to_owned(),
-        detail,
-        sent_bytes: None,
-        received_bytes: None,
-    });
+    link.count_connection("gap");
     // Recorded before a byte passes, and again at the end with what passed: a tunnel that never ends must not be a silent one.
-    link.shared.recorder.record(event.clone()).await;
-    let spliced = pass_bytes(&mut agent, &mut upstream).await;
-    if let Some(gap) = &mut event.gap {
-        gap.sent_bytes = Some(spliced.sent);
-        gap.received_bytes = Some(spliced.received);
+    link.shared.recorder.record(event(link, &gap, None)).await;
+    let mut passed = Spliced::default();
+    let broke = tokio::select! {
+        result = pass_bytes(agent, upstream, &mut passed) => result.is_err(),
+        () = link.cut_off() => true,
+    };
+    if broke {
+        agent.stream.break_off();
+        upstream.stream.break_off();
     }
-    event.timing = link.timing();
-    link.shared.recorder.record(event).await;
+    link.shared
+        .recorder
+        .record(event(link, &gap, Some(passed)))
+        .await;
 }
 
 /// Passes what was read before, then everything.
-pub async fn pass_bytes<A: Io, U: Io>(agent: &mut Wire<A>, upstream: &mut Wire<U>) -> Spliced {
-    let before = Spliced {
-        sent: agent.unread.len() as u64,
-        received: upstream.unread.len() as u64,
-    };
+async fn pass_bytes<A: Io, U: Io>(
+    agent: &mut Wire<A>,
+    upstream: &mut Wire<U>,
+    passed: &mut Spliced,
+) -> std::io::Result<()> {
     let (to_upstream, to_agent) = (agent.unread.split(), upstream.unread.split());
-    if upstream.send(&to_upstream).await.is_err() || agent.send(&to_agent).await.is_err() {
-        return Spliced::default();
-    }
-    let (spliced, result) = splice(&mut agent.stream, &mut upstream.stream).await;
-    if let Err(error) = result {
-        tracing::debug!(%error, "a passed connection broke");
-    }
-    Spliced {
-        sent: before.sent.saturating_add(spliced.sent),
-        received: before.received.saturating_add(spliced.received),
-    }
+    passed.sent = to_upstream.len() as u64;
+    upstream.send(&to_upstream).await?;
+    passed.received = to_agent.len() as u64;
+    agent.send(&to_agent).await?;
+    splice(&mut agent.stream, &mut upstream.stream, passed).await
 }
 
-/// Records that unread traffic was refused. Dropping the connection resets it.
-pub async fn refuse(
-    link: &Link,
-    protocol: &'static str,
-    reason: Reason,
-    detail: Option<String>,
-    decision: DecisionInfo,
-) {
-    let mut event = link.event(EventKind::Gap, protocol);
+/// Records that unread traffic was refused, and resets the connection.
+pub async fn refuse<A: Io>(link: &Link, agent: &mut Wire<A>, gap: Gap) {
+    agent.stream.break_off();
+    record_refusal(link, &gap).await;
+}
+
+/// Records that unread traffic was refused.
+pub async fn record_refusal(link: &Link, gap: &Gap) {
     link.shared
         .metrics
         .denials
-        .with_label_values(&[reason.as_str()])
+        .with_label_values(&[gap.reason.as_str()])
         .inc();
-    link.shared
-        .metrics
-        .connections
-        .with_label_values(&["refused"])
-        .inc();
-    event.decision = Some(decision);
+    link.count_connection("refused");
+    link.shared.recorder.record(event(link, gap, None)).await;
+}
+
+fn event(link: &Link, gap: &Gap, passed: Option<Spliced>) -> Event {
+    let mut event = link.event(EventKind::Gap, gap.protocol);
+    event.decision = Some(gap.decision.clone());
     event.gap = Some(GapInfo {
-        reason: reason.as_str().to_owned(),
-        detail,
-        sent_bytes: None,
-        received_bytes: None,
+        reason: gap.reason.as_str().to_owned(),
+        detail: gap.detail.clone(),
+        sent_bytes: passed.map(|passed| passed.sent),
+        received_bytes: passed.map(|passed| passed.received),
     });
-    link.shared.recorder.record(event).await;
+    event
 }

@@ -5,71 +5,94 @@
 mod answer;
 mod download;
 mod exchange;
+mod failure;
+mod held;
 mod judge;
+mod pace;
 mod record;
 mod redact;
+mod relay;
 mod sample;
 mod upload;
 
 use std::time::Duration;
 
+use chaperone_crds::record::DecisionInfo;
 use tokio::io::AsyncWriteExt;
 
 use crate::{
     connection::Link,
-    gap::{self, Reason},
+    gap::{self, Gap, Reason},
     http1::{HeadError, RequestHead, parse_request},
     wire::{Io, Wire},
 };
 
-use self::exchange::Next;
+use self::{exchange::Next, pace::Pace};
 
 /// Longest time between the first and the last byte of a request's head. Clients send heads at once; a slow one holds a connection for nothing.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longest time in which the rest of what an agent sends is read away after the last answer.
+const LINGER: Duration = Duration::from_secs(5);
+/// Longest time for saying goodbye.
+const GOODBYE: Duration = Duration::from_secs(1);
 
 /// The upstream side of an HTTP connection, once it is dialled.
 pub type Upstream = Option<Wire<Box<dyn Io>>>;
 
-/// Serves requests until either side ends the connection. `upstream` is there already where TLS needed it first.
-pub async fn serve<A: Io>(link: &Link, mut agent: Wire<A>, mut upstream: Upstream) {
-    let result = if link.sni.is_some() || upstream.is_some() {
-        "https"
-    } else {
-        "http"
-    };
-    link.shared
-        .metrics
-        .connections
-        .with_label_values(&[result])
-        .inc();
-    let secure = upstream.is_some();
+/// Why there is no next head.
+enum NoHead {
+    /// The connection ended between requests, or the upstream ended it.
+    Ended,
+    /// The agent ended the connection in a head.
+    Cut,
+    /// The head took longer than [`HEAD_TIMEOUT`].
+    Slow,
+    /// It is refused.
+    Malformed(HeadError),
+}
+
+/// Serves requests until either side ends the connection. `secure`: both sides are TLS, and `upstream` is there already.
+pub async fn serve<A: Io>(link: &Link, agent: &mut Wire<A>, mut upstream: Upstream, secure: bool) {
+    let protocol = if secure { "https" } else { "http" };
+    link.count_connection(protocol);
+    let mut reused = false;
     loop {
-        let head = match read_head(link, &mut agent, upstream.as_mut()).await {
-            Ok(Some(head)) => head,
-            Ok(None) => return close(&mut agent).await,
-            Err(error) => return refuse_head(link, &mut agent, secure, error).await,
-        };
-        match exchange::run(link, &mut agent, &mut upstream, secure, head).await {
-            Next::Request => {}
-            Next::Close => return close(&mut agent).await,
-            Next::Abort => return,
-            Next::Tunnel(decision) => {
-                if let Some(upstream) = upstream {
-                    gap::pass(
-                        link,
-                        agent,
-                        upstream,
-                        "tcp",
-                        Reason::Tunnel,
-                        None,
-                        *decision,
-                    )
-                    .await;
+        let head = match read_head(link, agent, upstream.as_mut()).await {
+            Ok(head) => head,
+            Err(NoHead::Ended) => {
+                if secure && !reused {
+                    link.record_unused(protocol).await;
                 }
-                return;
+                return close(agent).await;
+            }
+            Err(why) => return refuse_head(link, agent, protocol, why).await,
+        };
+        match exchange::run(link, agent, &mut upstream, secure, reused, head).await {
+            Next::Request => reused = true,
+            Next::Close => return close(agent).await,
+            Next::CloseEarly => return close_early(agent).await,
+            Next::Abort => return agent.stream.break_off(),
+            Next::Tunnel(decision) => {
+                return tunnel(link, agent, upstream, *decision).await;
             }
         }
     }
+}
+
+async fn tunnel<A: Io>(
+    link: &Link,
+    agent: &mut Wire<A>,
+    upstream: Upstream,
+    decision: DecisionInfo,
+) {
+    let Some(mut upstream) = upstream else { return };
+    let gap = Gap {
+        protocol: "tcp",
+        reason: Reason::Tunnel,
+        detail: None,
+        decision,
+    };
+    gap::pass(link, agent, &mut upstream, gap).await;
 }
 
 /// Answers a connection that is refused whole: one request is read, so that the client hears the answer to it.
@@ -79,38 +102,41 @@ pub async fn refuse_connection<A: Io>(
     reason: &str,
     message: &str,
 ) {
-    let waited = tokio::time::timeout(HEAD_TIMEOUT, async {
-        while parse_request(&agent.unread).is_ok_and(|head| head.is_none()) {
-            if agent.fill().await.unwrap_or(0) == 0 {
-                return;
+    let deadline = tokio::time::Instant::now() + HEAD_TIMEOUT;
+    let mut pace = Pace::default();
+    let method = loop {
+        if pace.is_worth_it(&agent.unread) {
+            match parse_request(&agent.unread) {
+                Ok(Some((head, _))) => break head.method().to_owned(),
+                Ok(None) => {}
+                Err(_) => break "GET".to_owned(),
             }
         }
-    });
-    let _ = waited.await;
-    let method = parse_request(&agent.unread)
-        .ok()
-        .flatten()
-        .map(|(head, _)| head.method().to_owned());
-    let answer = answer::failed(status, reason, message, method.as_deref().unwrap_or("GET"));
+        match tokio::time::timeout_at(deadline, agent.fill()).await {
+            Ok(Ok(read)) if read > 0 => {}
+            _ => return close(agent).await,
+        }
+    };
+    let answer = answer::failed(status, reason, message, &method);
     let _ = agent.send(&answer).await;
-    close(agent).await;
+    close_early(agent).await;
 }
 
-/// The next head. `None` when the connection ends between requests, or the upstream ended it.
+/// The next head.
 async fn read_head<A: Io>(
     link: &Link,
     agent: &mut Wire<A>,
     mut upstream: Option<&mut Wire<Box<dyn Io>>>,
-) -> Result<Option<RequestHead>, HeadError> {
+) -> Result<RequestHead, NoHead> {
     let mut stopping = link.shared.stopping.clone();
     let mut deadline = None;
-    let mut pace = ParsePace::default();
+    let mut pace = Pace::default();
     loop {
         if pace.is_worth_it(&agent.unread)
-            && let Some((head, used)) = parse_request(&agent.unread)?
+            && let Some((head, used)) = parse_request(&agent.unread).map_err(NoHead::Malformed)?
         {
             let _ = agent.unread.split_to(used);
-            return Ok(Some(head));
+            return Ok(head);
         }
         let idle = agent.unread.is_empty();
         if !idle {
@@ -119,38 +145,15 @@ async fn read_head<A: Io>(
         let read = tokio::select! {
             read = agent.fill() => read,
             // Between requests an upstream has nothing to say: bytes or an end both mean that the connection is over.
-            () = upstream_ends(upstream.as_deref_mut()), if idle => return Ok(None),
-            _ = stopping.wait_for(|stop| *stop), if idle => return Ok(None),
-            () = expires(deadline) => return Ok(None),
+            () = upstream_ends(upstream.as_deref_mut()), if idle => return Err(NoHead::Ended),
+            Ok(_) = stopping.wait_for(|stop| *stop), if idle => return Err(NoHead::Ended),
+            () = expires(deadline) => return Err(NoHead::Slow),
         };
-        if read.unwrap_or(0) == 0 {
-            return Ok(None);
+        match read {
+            Ok(0) | Err(_) if idle => return Err(NoHead::Ended),
+            Ok(0) | Err(_) => return Err(NoHead::Cut),
+            Ok(_) => {}
         }
-    }
-}
-
-/// When a head that came in parts is parsed again: when an empty line may have come, or twice the bytes. An agent that sends byte by byte must not make the sidecar read
-/// all of them at each byte.
-#[derive(Default)]
-struct ParsePace {
-    seen: usize,
-    next: usize,
-}
-
-impl ParsePace {
-    fn is_worth_it(&mut self, unread: &[u8]) -> bool {
-        let fresh = unread
-            .get(self.seen.saturating_sub(2)..)
-            .unwrap_or_default();
-        let ended = fresh
-            .windows(2)
-            .any(|pair| pair == b"\n\r" || pair == b"\n\n");
-        self.seen = unread.len();
-        let worth = !unread.is_empty() && (ended || unread.len() >= self.next);
-        if worth {
-            self.next = unread.len().saturating_mul(2);
-        }
-        worth
     }
 }
 
@@ -170,14 +173,41 @@ async fn expires(deadline: Option<tokio::time::Instant>) {
     }
 }
 
-async fn refuse_head<A: Io>(link: &Link, agent: &mut Wire<A>, secure: bool, error: HeadError) {
-    record::malformed(link, secure, &error).await;
-    let answer = answer::failed(error.status(), error.reason(), &error.to_string(), "GET");
+async fn refuse_head<A: Io>(link: &Link, agent: &mut Wire<A>, protocol: &str, why: NoHead) {
+    let (status, reason, message) = match why {
+        NoHead::Malformed(error) => {
+            record::malformed(link, protocol, &error).await;
+            (error.status(), error.reason(), error.to_string())
+        }
+        NoHead::Slow => {
+            let message = format!("the request head took longer than {HEAD_TIMEOUT:?}");
+            link.record_failure(protocol, "head-timeout", message.clone())
+                .await;
+            (408, "head-timeout", message)
+        }
+        NoHead::Cut | NoHead::Ended => {
+            let message = "the agent ended the connection in a request head".to_owned();
+            return link.record_failure(protocol, "agent-gone", message).await;
+        }
+    };
+    let answer = answer::failed(status, reason, &message, "GET");
     let _ = agent.send(&answer).await;
-    close(agent).await;
+    close_early(agent).await;
 }
 
 /// Ends a connection in good order: what was sent arrives, and TLS says goodbye.
 async fn close<A: Io>(agent: &mut Wire<A>) {
-    let _ = tokio::time::timeout(Duration::from_secs(1), agent.stream.shutdown()).await;
+    let _ = tokio::time::timeout(GOODBYE, agent.stream.shutdown()).await;
+}
+
+/// Ends a connection whose agent may still be sending. What it sends is read away for a while: a socket that is closed with bytes unread is reset, and a reset can overtake
+/// the answer.
+async fn close_early<A: Io>(agent: &mut Wire<A>) {
+    close(agent).await;
+    let gone = async {
+        while agent.fill().await.is_ok_and(|read| read > 0) {
+            agent.unread.clear();
+        }
+    };
+    let _ = tokio::time::timeout(LINGER, gone).await;
 }

@@ -11,11 +11,12 @@ use std::{
 };
 
 use chaperone_crds::pod::{CAPTURE_PORT, DNS_PORT, HEALTH_PORT};
+use prometheus::IntGauge;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::{
     capture::{OriginalDstError, original_dst},
-    connection,
+    connection::{self, DRAIN},
     dns::DnsListeners,
     shared::Shared,
 };
@@ -119,13 +120,29 @@ pub fn serve_captured(
         })
 }
 
-/// How long connections may finish once the sidecar stops. Below Kubernetes' usual grace of 30 s.
-const DRAIN: Duration = Duration::from_secs(15);
+/// How long what was broken off after [`DRAIN`] may take to be recorded.
+const RECORDS: Duration = Duration::from_secs(1);
 
 async fn drain(shared: &Shared) {
-    let deadline = tokio::time::Instant::now() + DRAIN;
+    let deadline = tokio::time::Instant::now() + DRAIN + RECORDS;
     while shared.metrics.open_connections.get() > 0 && tokio::time::Instant::now() < deadline {
         tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Counts a connection as open until it is dropped, however it ends.
+struct Open(IntGauge);
+
+impl Open {
+    fn count(gauge: &IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }
 
@@ -166,7 +183,12 @@ fn admit(shared: &Arc<Shared>, stream: tokio::net::TcpStream) {
     let _ = stream.set_nodelay(true);
     match original_dst(&stream) {
         Ok(destination) => {
-            tokio::spawn(connection::serve(shared.clone(), stream, destination));
+            let open = Open::count(&shared.metrics.open_connections);
+            let shared = shared.clone();
+            tokio::spawn(async move {
+                connection::serve(shared, stream, destination).await;
+                drop(open);
+            });
         }
         Err(OriginalDstError::NotRedirected { .. }) => {
             shared

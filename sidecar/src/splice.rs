@@ -16,21 +16,23 @@ pub struct Spliced {
     pub received: u64,
 }
 
-/// Passes bytes both ways until both sides have ended, or one breaks. A half-closed side is half-closed on the other (RFC 9293 §3.6). The counts are right
-/// even when it ends in an error.
-pub async fn splice<A, U>(agent: &mut A, upstream: &mut U) -> (Spliced, io::Result<()>)
+/// Passes bytes both ways until both sides have ended, or one breaks. A half-closed side is half-closed on the other (RFC 9293 §3.6). `counts` grows as it goes, so
+/// that it is right however this ends, cancelled too.
+///
+/// # Errors
+/// When one side breaks: then break off both, for neither has heard all.
+pub async fn splice<A, U>(agent: &mut A, upstream: &mut U, counts: &mut Spliced) -> io::Result<()>
 where
     A: AsyncRead + AsyncWrite + Unpin,
     U: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut counts = Spliced::default();
     let (mut agent_read, mut agent_write) = tokio::io::split(agent);
     let (mut upstream_read, mut upstream_write) = tokio::io::split(upstream);
-    let result = tokio::try_join!(
+    tokio::try_join!(
         pass(&mut agent_read, &mut upstream_write, &mut counts.sent),
         pass(&mut upstream_read, &mut agent_write, &mut counts.received),
-    );
-    (counts, result.map(|_| ()))
+    )?;
+    Ok(())
 }
 
 async fn pass<R, W>(from: &mut R, to: &mut W, count: &mut u64) -> io::Result<()>
@@ -58,7 +60,13 @@ mod tests {
     async fn a_half_close_reaches_the_other_side_and_the_answer_still_returns() {
         let (mut client, mut agent) = tokio::io::duplex(64);
         let (mut upstream, mut server) = tokio::io::duplex(64);
-        let story = tokio::spawn(async move { splice(&mut agent, &mut upstream).await.0 });
+        let story = tokio::spawn(async move {
+            let mut counts = Spliced::default();
+            splice(&mut agent, &mut upstream, &mut counts)
+                .await
+                .unwrap();
+            counts
+        });
         client.write_all(b"question").await.unwrap();
         client.shutdown().await.unwrap();
         let mut asked = Vec::new();

@@ -6,10 +6,10 @@
 mod hello;
 mod upstream;
 
-use std::time::Duration;
+use std::{io, time::Duration};
 
 use chaperone_crds::{
-    record::{EventKind, Outcome},
+    record::{DecisionInfo, Outcome},
     resources::{Mode, Protocol},
 };
 use rustls::AlertDescription;
@@ -22,9 +22,10 @@ use self::{
 };
 use crate::{
     agree,
+    authority::AuthorityError,
     connection::{First, Link, builtin, first_bytes},
     detect::Detected,
-    gap::{self, Reason},
+    gap::{self, Gap, Reason},
     http,
     prefixed::Prefixed,
     wire::{Io, Wire},
@@ -45,6 +46,7 @@ pub async fn serve(link: &Link, mut agent: Wire<TcpStream>) {
                 .denials
                 .with_label_values(&["malformed"])
                 .inc();
+            agent.stream.break_off();
             return link
                 .record_failure("tls", "malformed", error.to_string())
                 .await;
@@ -61,9 +63,10 @@ pub async fn serve(link: &Link, mut agent: Wire<TcpStream>) {
         .sni
         .clone()
         .unwrap_or_else(|| link.destination.ip().to_string());
-    match upstream::connect(&link, &name).await {
+    match upstream::connect(&link, &name, &hello).await {
         Ok(upstream) => intercept(&link, agent, &name, upstream).await,
         Err(UpstreamError::Unreachable(error)) => {
+            agent.stream.break_off();
             link.record_failure("tls", "upstream-unreachable", error.to_string())
                 .await;
         }
@@ -80,7 +83,7 @@ async fn unread_reason(link: &Link, hello: &Hello) -> Option<(Reason, Option<Str
     if let Some(name) = &link.sni
         && active.snapshot.is_passthrough(name)
         // A name that is not at this address would be a way around: any server would do.
-        && agree::host_has_address(name, link.destination.ip(), &link.shared.names, &link.shared.egress).await
+        && sni_is_here(link).await
     {
         return Some((Reason::Passthrough, None));
     }
@@ -102,114 +105,146 @@ async fn unread_reason(link: &Link, hello: &Hello) -> Option<(Reason, Option<Str
     None
 }
 
+/// Whether the address is one of the server name's. Nothing else vouches for a name on a connection whose certificate nobody verifies.
+async fn sni_is_here(link: &Link) -> bool {
+    let Some(name) = &link.sni else { return true };
+    let shared = &link.shared;
+    agree::host_has_address(name, link.destination.ip(), &shared.names, &shared.egress).await
+}
+
 /// A connection that will not be read: passed as a gap, or refused.
 async fn pass_or_refuse(
     link: &Link,
-    agent: Wire<TcpStream>,
+    mut agent: Wire<TcpStream>,
     reason: Reason,
     detail: Option<String>,
 ) {
-    let mut decision = link.unread_decision(Protocol::Tls);
-    let active = link.now();
-    let needs_audit = matches!(
+    let decision = unread_decision(link, reason).await;
+    let refused = decision.action == Outcome::Deny;
+    let gap = Gap {
+        protocol: "tls",
         reason,
-        Reason::Alpn | Reason::Handshake | Reason::Unverifiable
+        detail,
+        decision,
+    };
+    if refused {
+        gap::refuse(link, &mut agent, gap).await;
+    } else {
+        gap::dial_and_pass(link, &mut agent, gap).await;
+    }
+}
+
+/// What becomes of a connection that will not be read. In Enforce one that policy did not ask to leave unread needs a rule, and that rule a name that is true.
+async fn unread_decision(link: &Link, reason: Reason) -> DecisionInfo {
+    let here = sni_is_here(link).await;
+    let active = link.now();
+    let decision = link.unread_decision(&active, Protocol::Tls);
+    let asked = matches!(
+        reason,
+        Reason::Passthrough | Reason::ApiServer | Reason::Pinned
     );
-    if needs_audit && active.mode() == Mode::Enforce && decision.reason != "rule" {
+    if asked || active.mode() == Mode::Audit || decision.action == Outcome::Deny {
+        return decision;
+    }
+    if decision.reason != "rule" {
         let message = "Chaperone cannot read this connection; allow the destination under protocol tls, or list it in tls.passthrough.";
-        decision = builtin(&active, Outcome::Deny, reason.as_str(), message);
+        return builtin(&active, Outcome::Deny, reason.as_str(), message);
     }
-    match decision.action {
-        Outcome::Deny => gap::refuse(link, "tls", reason, detail, decision).await,
-        Outcome::Allow => gap::dial_and_pass(link, agent, "tls", reason, detail, decision).await,
+    if !here {
+        let message = "The server name of this connection is not at this address.";
+        return builtin(&active, Outcome::Deny, "host-mismatch", message);
     }
+    decision
 }
 
 /// An upstream that cannot be verified: the agent's own roots judge it in Audit; in Enforce it is refused, in words.
 async fn unverified(link: &Link, agent: Wire<TcpStream>, name: &str, error: UpstreamError) {
     let (reason, detail) = error.gap();
-    if link.now().mode() == Mode::Audit {
+    let active = link.now();
+    if active.mode() == Mode::Audit {
         return pass_or_refuse(link, agent, reason, Some(detail)).await;
     }
-    if let Some(mut agent) = handshake(link, agent, name).await {
+    let gap = Gap {
+        protocol: "tls",
+        reason,
+        detail: Some(detail.clone()),
+        decision: builtin(&active, Outcome::Deny, reason.as_str(), ""),
+    };
+    gap::record_refusal(link, &gap).await;
+    // The connection is recorded, and refused whatever comes of the handshake: it only serves to say why.
+    if let Ok(mut agent) = handshake(link, agent, name).await {
         http::refuse_connection(&mut agent, 502, reason.as_str(), &detail).await;
     }
-    let decision = builtin(&link.now(), Outcome::Deny, reason.as_str(), "");
-    gap::refuse(link, "tls", reason, Some(detail), decision).await;
 }
 
 /// Both sides are TLS with the sidecar: what is inside is told by its first bytes.
 async fn intercept(link: &Link, agent: Wire<TcpStream>, name: &str, upstream: UpstreamTls) {
-    let Some(mut agent) = handshake(link, agent, name).await else {
-        return;
+    let mut agent = match handshake(link, agent, name).await {
+        Ok(agent) => agent,
+        Err(error) => return unfinished(link, error).await,
     };
     let mut upstream: Wire<Box<dyn Io>> = Wire::new(Box::new(upstream), bytes::BytesMut::new());
     match first_bytes(link, &mut agent, Some(&mut upstream)).await {
-        First::Speaks(Detected::Http) => http::serve(link, agent, Some(upstream)).await,
-        First::Speaks(_) | First::ServerFirst => gap::opaque(link, agent, Some(upstream)).await,
-        First::Silent => {}
+        First::Speaks(Detected::Http) => http::serve(link, &mut agent, Some(upstream), true).await,
+        First::Speaks(_) | First::ServerFirst => {
+            gap::opaque(link, &mut agent, Some(&mut upstream)).await;
+        }
+        First::Silent => link.record_unused("tls").await,
     }
 }
 
-/// Finishes the agent's handshake with a leaf for `name`. `None` when the agent did not want it; that is recorded.
-async fn handshake(link: &Link, agent: Wire<TcpStream>, name: &str) -> Option<Wire<AgentTls>> {
-    let config = match link.shared.authority.load().server_config(name) {
-        Ok(config) => config,
-        Err(error) => {
-            link.record_failure("tls", "no-certificate", error.to_string())
-                .await;
-            return None;
-        }
-    };
+/// Why the agent's handshake did not come to its end.
+#[derive(Debug, thiserror::Error)]
+enum HandshakeError {
+    #[error(transparent)]
+    Certificate(#[from] AuthorityError),
+    #[error("the agent's handshake took longer than {AGENT_HANDSHAKE_TIMEOUT:?}")]
+    Slow,
+    #[error("the client rejected the certificate ({0})")]
+    Rejected(io::Error),
+    #[error("the agent's handshake failed: {0}")]
+    Agent(io::Error),
+}
+
+/// Finishes the agent's handshake with a leaf for `name`.
+async fn handshake(
+    link: &Link,
+    agent: Wire<TcpStream>,
+    name: &str,
+) -> Result<Wire<AgentTls>, HandshakeError> {
+    let config = link.shared.authority.load().server_config(name)?;
     let accept = TlsAcceptor::from(config).accept(Prefixed::new(agent.unread, agent.stream));
     match tokio::time::timeout(AGENT_HANDSHAKE_TIMEOUT, accept).await {
-        Ok(Ok(stream)) => Some(Wire::new(stream, bytes::BytesMut::new())),
-        Ok(Err(error)) if rejects_certificate(&error) => {
-            link.shared.pinned.remember(&pin_key(link));
-            rejected(link, &error).await;
-            None
-        }
-        Ok(Err(error)) => {
-            link.record_failure("tls", "agent-handshake", error.to_string())
-                .await;
-            None
-        }
-        Err(_) => {
-            link.record_failure(
-                "tls",
-                "agent-handshake",
-                "the agent's handshake took too long".to_owned(),
-            )
-            .await;
-            None
-        }
+        Ok(Ok(stream)) => Ok(Wire::new(stream, bytes::BytesMut::new())),
+        Ok(Err(error)) if rejects_certificate(&error) => Err(HandshakeError::Rejected(error)),
+        Ok(Err(error)) => Err(HandshakeError::Agent(error)),
+        Err(_) => Err(HandshakeError::Slow),
     }
 }
 
-/// Records a client that rejected our certificate: refused as far as this connection goes.
-async fn rejected(link: &Link, error: &std::io::Error) {
-    let active = link.now();
-    let mut event = link.event(EventKind::Connection, "tls");
-    event.decision = Some(builtin(&active, Outcome::Deny, Reason::Pinned.as_str(), ""));
-    let next = match active.mode() {
-        Mode::Audit => "its next connections pass unread",
-        Mode::Enforce => {
-            "it stays refused; list the host under tls.passthrough to let it pass unread"
+/// Records a handshake that did not come to its end. A client that rejected our certificate is remembered.
+async fn unfinished(link: &Link, error: HandshakeError) {
+    let reason = match &error {
+        HandshakeError::Certificate(_) => "no-certificate",
+        HandshakeError::Slow | HandshakeError::Agent(_) => "agent-handshake",
+        HandshakeError::Rejected(_) => {
+            link.shared.pinned.remember(&pin_key(link));
+            let next = match link.now().mode() {
+                Mode::Audit => "its next connections pass unread",
+                Mode::Enforce => {
+                    "it stays refused; list the host under tls.passthrough to let it pass unread"
+                }
+            };
+            return link
+                .record_failure("tls", Reason::Pinned.as_str(), format!("{error}; {next}"))
+                .await;
         }
     };
-    event.error = Some(format!(
-        "the client rejected the certificate ({error}); {next}"
-    ));
-    link.shared
-        .metrics
-        .connections
-        .with_label_values(&["failed"])
-        .inc();
-    link.shared.recorder.record(event).await;
+    link.record_failure("tls", reason, error.to_string()).await;
 }
 
 /// Alerts by which a client says that it does not accept our certificate (RFC 8446 §6.2).
-fn rejects_certificate(error: &std::io::Error) -> bool {
+fn rejects_certificate(error: &io::Error) -> bool {
     let alert = error
         .get_ref()
         .and_then(|inner| inner.downcast_ref::<rustls::Error>());

@@ -31,6 +31,18 @@ fn masks(mode: &str) -> String {
     )
 }
 
+/// A rule that reads the body of every request.
+fn reads_bodies(mode: &str) -> String {
+    policy(
+        mode,
+        "  rules:\n    - name: no-drop\n      on: {protocols: [http]}\n      when: has(http.body) && http.body.action == \"drop\"\n      action: Deny\n",
+    )
+}
+
+fn error(record: &Record) -> &str {
+    record.event.error.as_deref().unwrap_or_default()
+}
+
 fn exchanges(records: &[Record]) -> Vec<&Record> {
     records
         .iter()
@@ -315,8 +327,7 @@ async fn an_upstream_that_breaks_off_in_its_body_is_not_made_to_look_whole() {
         .answer("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\npart")
         .await;
     story.heard("part").await;
-    let (upstream, _) = tokio::io::duplex(1);
-    drop(std::mem::replace(&mut story.upstream, upstream));
+    story.upstream_leaves();
     assert_eq!(story.heard_to_end().await, "");
     let records = story.records().await;
     let event = &exchanges(&records)[0].event;
@@ -387,5 +398,357 @@ async fn credentials_and_secrets_never_stand_in_a_record() {
     let text = serde_json::to_string(&records).unwrap();
     for secret in ["s3cr3t-value", "AKIAIOSFODNN7EXAMPLE", "ghp_0123456789"] {
         assert!(!text.contains(secret), "{secret} in {text}");
+    }
+}
+
+#[tokio::test]
+async fn a_kept_connection_that_the_upstream_ended_ends_without_an_answer_so_that_clients_try_again()
+ {
+    let mut story = Story::begin("").await;
+    story.send(GET).await;
+    story.asked("\r\n\r\n").await;
+    story.answer(OK).await;
+    story.heard("hi").await;
+    story.send(GET).await;
+    story.asked("\r\n\r\n").await;
+    story.upstream_leaves();
+    assert_eq!(story.heard_to_end().await, "");
+    let records = story.records().await;
+    let second = exchanges(&records)[1];
+    assert_eq!(second.event.http.as_ref().unwrap().status, None);
+    assert!(error(second).contains("without an answer"));
+}
+
+#[tokio::test]
+async fn an_upstream_that_ends_a_fresh_connection_is_told_as_502() {
+    let mut story = Story::begin("").await;
+    story.send(GET).await;
+    story.asked("\r\n\r\n").await;
+    story.upstream_leaves();
+    assert!(story.heard_to_end().await.starts_with("HTTP/1.1 502"));
+}
+
+#[tokio::test]
+async fn an_agent_that_leaves_while_it_waits_is_told_to_the_upstream_and_recorded() {
+    let mut story = Story::begin("").await;
+    story.send(GET).await;
+    story.asked("\r\n\r\n").await;
+    story.half_close().await;
+    assert_eq!(story.asked_to_end().await, "");
+    story.answer(OK).await;
+    assert_eq!(story.heard("hi").await, OK, "half closed is not gone");
+    let records = story.records().await;
+    assert_eq!(exchanges(&records).len(), 1);
+}
+
+#[tokio::test]
+async fn pipelined_requests_are_served_after_the_agent_ended_its_side() {
+    let mut story = Story::begin("").await;
+    story.send(&format!("{GET}{GET}")).await;
+    story.half_close().await;
+    for _ in 0..2 {
+        assert_eq!(story.asked("\r\n\r\n").await, GET);
+        story.answer(OK).await;
+        assert_eq!(story.heard("hi").await, OK);
+    }
+    assert_eq!(exchanges(&story.records().await).len(), 2);
+}
+
+#[tokio::test]
+async fn an_early_answer_arrives_although_the_agent_is_still_sending() {
+    let mut story = Story::begin("").await;
+    story
+        .send("POST / HTTP/1.1\r\nHost: files.example.com\r\nContent-Length: 1000000\r\n\r\npart")
+        .await;
+    story.asked("part").await;
+    let early = "HTTP/1.1 413 Content Too Large\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+    story.answer(early).await;
+    story.send(&"x".repeat(100_000)).await;
+    assert_eq!(story.heard_to_end().await, early);
+    assert_eq!(exchanges(&story.records().await).len(), 1);
+}
+
+#[tokio::test]
+async fn a_denied_upload_hears_its_answer_although_it_goes_on() {
+    let mut story = Story::begin(&no_delete("Enforce")).await;
+    story
+        .send("DELETE / HTTP/1.1\r\nHost: files.example.com\r\nContent-Length: 99000000\r\n\r\n")
+        .await;
+    story.send(&"x".repeat(2_000_000)).await;
+    let answer = story.heard_to_end().await;
+    assert!(answer.starts_with("HTTP/1.1 403") && answer.contains("Connection: close"));
+    story.send(&"x".repeat(100_000)).await;
+    assert_eq!(exchanges(&story.records().await).len(), 1);
+}
+
+#[tokio::test]
+async fn a_body_that_a_rule_reads_is_bounded_as_written_too() {
+    let mut story = Story::begin(&reads_bodies("Enforce")).await;
+    story.send("POST / HTTP/1.1\r\nHost: files.example.com\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n").await;
+    let chunk = format!("1;{}\r\n1\r\n", "x".repeat(4000));
+    for _ in 0..600 {
+        story.send(&chunk).await;
+    }
+    story.send("0\r\n\r\n").await;
+    assert!(story.heard("}}").await.starts_with("HTTP/1.1 403"));
+    let records = story.records().await;
+    let decision = exchanges(&records)[0].event.decision.as_ref().unwrap();
+    assert_eq!(decision.reason, "evaluation-error");
+}
+
+#[tokio::test]
+async fn bytes_that_answer_no_request_end_the_connection() {
+    let mut story = Story::begin("").await;
+    story.send(&format!("{GET}{GET}")).await;
+    story.asked("\r\n\r\n").await;
+    story
+        .answer(&format!(
+            "{OK}HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"
+        ))
+        .await;
+    assert_eq!(story.heard_to_end().await, OK);
+    assert_eq!(exchanges(&story.records().await).len(), 1);
+}
+
+#[tokio::test]
+async fn an_offer_of_h2c_is_withheld_and_other_connection_options_stay() {
+    let mut story = Story::begin("").await;
+    story.send("GET / HTTP/1.1\r\nHost: files.example.com\r\nConnection: Upgrade, HTTP2-Settings, X-Hop\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMA\r\nX-Hop: 1\r\n\r\n").await;
+    assert_eq!(
+        story.asked("\r\n\r\n").await,
+        "GET / HTTP/1.1\r\nHost: files.example.com\r\nConnection: X-Hop\r\nX-Hop: 1\r\n\r\n"
+    );
+    story.answer(OK).await;
+    story.heard("hi").await;
+}
+
+const WEBSOCKET: &str = "GET /ws HTTP/1.1\r\nHost: files.example.com\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+const SWITCH: &str =
+    "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+
+#[tokio::test]
+async fn a_switch_of_protocols_is_a_gap_that_is_recorded_before_and_after() {
+    let mut story = Story::begin(&policy("Audit", "  defaultAction: Allow\n")).await;
+    story.send(WEBSOCKET).await;
+    story.asked("\r\n\r\n").await;
+    story.answer(&format!("{SWITCH}early")).await;
+    assert_eq!(story.heard("early").await, format!("{SWITCH}early"));
+    story.send("frames").await;
+    story.asked("frames").await;
+    let records = story.records().await;
+    let gaps: Vec<_> = records
+        .iter()
+        .filter_map(|r| r.event.gap.as_ref())
+        .collect();
+    assert_eq!(gaps.len(), 2);
+    assert_eq!(
+        (
+            gaps[0].sent_bytes,
+            gaps[1].sent_bytes,
+            gaps[1].received_bytes
+        ),
+        (None, Some(6), Some(5))
+    );
+    let gap = records.iter().find(|r| r.event.gap.is_some()).unwrap();
+    assert!(
+        gap.event.decision.as_ref().unwrap().would_deny,
+        "Enforce would refuse it"
+    );
+}
+
+#[tokio::test]
+async fn a_switch_of_protocols_needs_leave_in_enforce_and_an_offer_in_every_mode() {
+    let mut story = Story::begin(&policy("Enforce", "  defaultAction: Allow\n")).await;
+    story.send(WEBSOCKET).await;
+    assert!(story.heard("}}").await.starts_with("HTTP/1.1 403"));
+
+    let mut story = Story::begin("").await;
+    story.send(GET).await;
+    story.asked("\r\n\r\n").await;
+    story.answer(SWITCH).await;
+    assert!(story.heard_to_end().await.starts_with("HTTP/1.1 502"));
+    let records = story.records().await;
+    let decision = exchanges(&records)[0].event.decision.as_ref().unwrap();
+    assert_eq!(decision.reason, "unasked-switch");
+}
+
+#[tokio::test]
+async fn interim_responses_without_end_are_refused() {
+    let mut story = Story::begin("").await;
+    story.send(GET).await;
+    story.asked("\r\n\r\n").await;
+    story
+        .answer(&"HTTP/1.1 103 Early Hints\r\n\r\n".repeat(20))
+        .await;
+    assert!(story.heard_to_end().await.contains("HTTP/1.1 502"));
+}
+
+#[tokio::test]
+async fn masks_leave_responses_without_a_body_alone() {
+    for (method, answer) in [
+        (
+            "HEAD",
+            "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 9\r\n\r\n",
+        ),
+        (
+            "GET",
+            "HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n",
+        ),
+        ("GET", "HTTP/1.1 204 No Content\r\n\r\n"),
+    ] {
+        let mut story = Story::begin(&masks("Enforce")).await;
+        story
+            .send(&format!(
+                "{method} / HTTP/1.1\r\nHost: files.example.com\r\n\r\n"
+            ))
+            .await;
+        story.asked("\r\n\r\n").await;
+        story.answer(answer).await;
+        assert_eq!(story.heard("\r\n\r\n").await, answer);
+        story.send(GET).await;
+        story.asked("\r\n\r\n").await;
+        story.records().await;
+    }
+}
+
+#[tokio::test]
+async fn a_client_of_http_1_0_gets_a_masked_body_that_ends_with_the_connection() {
+    let mut story = Story::begin(&masks("Enforce")).await;
+    story
+        .send("GET / HTTP/1.0\r\nHost: files.example.com\r\nConnection: keep-alive\r\n\r\n")
+        .await;
+    story.asked("\r\n\r\n").await;
+    story.answer("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 15\r\n\r\njane@example.com").await;
+    let heard = story.heard_to_end().await;
+    assert!(
+        heard.contains("Connection: close")
+            && !heard.contains("Length")
+            && !heard.contains("chunked"),
+        "{heard}"
+    );
+    assert!(heard.ends_with("[masked:email]"), "{heard}");
+}
+
+#[tokio::test]
+async fn a_denial_needs_no_100_continue_and_a_rule_that_reads_the_body_asks_for_it() {
+    let mut story = Story::begin(&no_delete("Enforce")).await;
+    let expecting = |method: &str| {
+        format!(
+            "{method} / HTTP/1.1\r\nHost: files.example.com\r\nContent-Type: application/json\r\nContent-Length: 17\r\nExpect: 100-continue\r\n\r\n"
+        )
+    };
+    story.send(&expecting("DELETE")).await;
+    assert!(story.heard_to_end().await.starts_with("HTTP/1.1 403"));
+
+    let mut story = Story::begin(&reads_bodies("Enforce")).await;
+    story.send(&expecting("POST")).await;
+    assert_eq!(
+        story.heard("\r\n\r\n").await,
+        "HTTP/1.1 100 Continue\r\n\r\n"
+    );
+    story.send("{\"action\":\"read\"}").await;
+    let asked = story.asked("\"}").await;
+    assert!(!asked.contains("Expect"), "{asked}");
+    story.answer("HTTP/1.1 100 Continue\r\n\r\n").await;
+    story.answer(OK).await;
+    assert_eq!(story.heard("hi").await, OK, "one 100 is enough");
+}
+
+#[tokio::test]
+async fn every_form_of_target_is_judged_by_its_host() {
+    for (request, status) in [
+        (
+            "GET https://files.example.com/a HTTP/1.1\r\nHost: files.example.com\r\n\r\n",
+            None,
+        ),
+        (
+            "GET / HTTP/1.1\r\nHost: Files.Example.Com.:443\r\n\r\n",
+            None,
+        ),
+        (
+            "OPTIONS * HTTP/1.1\r\nHost: files.example.com\r\n\r\n",
+            None,
+        ),
+        (
+            "GET https://other.example/a HTTP/1.1\r\nHost: files.example.com\r\n\r\n",
+            Some("400"),
+        ),
+        (
+            "GET https://other.example/a HTTP/1.1\r\nHost: other.example\r\n\r\n",
+            Some("421"),
+        ),
+        (
+            "GET https://u:p@files.example.com/ HTTP/1.1\r\nHost: files.example.com\r\n\r\n",
+            Some("400"),
+        ),
+        (
+            "CONNECT other.example:443 HTTP/1.1\r\nHost: other.example:443\r\n\r\n",
+            Some("421"),
+        ),
+        (
+            "GET / HTTP/1.1\r\nHost: files.example.com..\r\n\r\n",
+            Some("421"),
+        ),
+        ("GET / HTTP/1.0\r\n\r\n", Some("421")),
+    ] {
+        let mut story = Story::begin("").await;
+        story.send(request).await;
+        match status {
+            Some(status) => {
+                let heard = story.heard("}}").await;
+                assert!(
+                    heard.starts_with(&format!("HTTP/1.1 {status}")),
+                    "{request:?}: {heard}"
+                );
+            }
+            None => assert_eq!(story.asked("\r\n\r\n").await, request),
+        }
+        let recorded = story.records().await.len();
+        assert_eq!(
+            recorded, 3,
+            "{request:?} leaves one record between open and close"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_head_that_does_not_end_is_answered_408_and_recorded() {
+    let mut story = Story::begin("").await;
+    story.send("GET / HTTP/1.1\r\nHost: files.exa").await;
+    assert!(story.heard_to_end().await.starts_with("HTTP/1.1 408"));
+    tokio::time::resume();
+    let records = story.records().await;
+    assert_eq!(
+        records[1].event.decision.as_ref().unwrap().reason,
+        "head-timeout"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_still_runs_when_the_sidecar_stops_is_broken_off_and_recorded() {
+    let mut story = Story::begin("").await;
+    story.send(GET).await;
+    story.asked("\r\n\r\n").await;
+    story
+        .answer("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n\n")
+        .await;
+    story.heard("\n\n").await;
+    story.stop();
+    assert_eq!(story.heard_to_end().await, "");
+    tokio::time::resume();
+    let records = story.records().await;
+    let event = &exchanges(&records)[0].event;
+    assert_eq!(event.http.as_ref().unwrap().response_bytes, 9);
+    assert!(event.error.as_ref().unwrap().contains("sidecar stopped"));
+}
+
+#[tokio::test]
+async fn an_agent_that_ends_in_a_head_or_says_nothing_leaves_one_record() {
+    for (sent, reason) in [("GET / HT", "agent-gone"), ("", "unused")] {
+        let mut story = Story::begin("").await;
+        story.send(sent).await;
+        let records = story.records().await;
+        assert_eq!(records.len(), 3, "{sent:?}");
+        assert_eq!(records[1].event.decision.as_ref().unwrap().reason, reason);
     }
 }

@@ -6,7 +6,7 @@ use bytes::BytesMut;
 use chaperone_crds::{detect::CompiledMasks, record::MaskedInfo};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::sample::Sample;
+use super::{pace::Pace, sample::Sample};
 use crate::{
     http1::{
         BodyDecoder, BodyError, BodyFraming, HeadError, HeaderEditError, ResponseHead, Version,
@@ -52,6 +52,9 @@ pub(crate) enum DownloadError {
     /// The agent went away.
     #[error("the agent went away: {0}")]
     Agent(io::Error),
+    /// The sidecar stops.
+    #[error("the sidecar stopped before the response was whole")]
+    Stopping,
 }
 
 impl DownloadError {
@@ -65,6 +68,24 @@ impl DownloadError {
             Self::Partial => "partial-response",
             Self::Switch => "unasked-switch",
             Self::Agent(_) => "agent-gone",
+            Self::Stopping => "stopping",
+        }
+    }
+
+    /// Whether Chaperone refuses a response that came.
+    pub(crate) fn is_refusal(&self) -> bool {
+        match self {
+            Self::Head(_)
+            | Self::Body(_)
+            | Self::Interim
+            | Self::Compressed(_)
+            | Self::Partial
+            | Self::Switch => true,
+            Self::NoAnswer
+            | Self::Upstream(_)
+            | Self::Edit(_)
+            | Self::Agent(_)
+            | Self::Stopping => false,
         }
     }
 }
@@ -146,12 +167,10 @@ where
         written,
         masked: Vec::new(),
     };
-    let passed = body.pass(upstream, unread, agent, &mut out, progress).await;
-    if let Some(masker) = &body.masker {
-        progress.findings = masker.findings().to_vec();
-    }
-    progress.bytes = body.decoder.payload_bytes();
-    passed.map(|()| reusable)
+    body.pass(upstream, unread, agent, &mut out, progress)
+        .await?;
+    // Bytes after a response answer no request (RFC 9112 §9.2): nothing that follows can be told apart.
+    Ok(reusable && unread.is_empty())
 }
 
 /// Reads heads until one is final; interim ones are passed on.
@@ -190,8 +209,9 @@ async fn read_head<R>(
 where
     R: AsyncRead + Unpin,
 {
+    let mut pace = Pace::default();
     loop {
-        if !unread.is_empty()
+        if pace.is_worth_it(unread)
             && let Some((head, used)) = parse_response(unread, method)?
         {
             let _ = unread.split_to(used);
@@ -368,7 +388,9 @@ impl Body {
         W: AsyncWrite + Unpin,
     {
         loop {
-            self.take(unread, out, &mut progress.sample)?;
+            let taken = self.take(unread, out, &mut progress.sample);
+            self.report(progress);
+            taken?;
             if !out.is_empty() {
                 wire::send(agent, out).await.map_err(DownloadError::Agent)?;
                 out.clear();
@@ -383,8 +405,18 @@ impl Body {
             {
                 self.decoder.eof()?;
                 self.end(out, &mut progress.sample);
+                self.report(progress);
                 return wire::send(agent, out).await.map_err(DownloadError::Agent);
             }
+        }
+    }
+
+    /// Says how far it came: nobody may ask again.
+    fn report(&self, progress: &mut Progress) {
+        progress.bytes = self.decoder.payload_bytes();
+        if let Some(masker) = &self.masker {
+            progress.findings.clear();
+            progress.findings.extend_from_slice(masker.findings());
         }
     }
 

@@ -8,22 +8,24 @@ use std::{
 
 use bytes::BytesMut;
 use chaperone_crds::{
-    decide::MAX_JUDGED_BODY_BYTES,
     record::{DecisionInfo, Outcome},
-    resources::{Level, Protocol},
+    resources::{Level, Mode, Protocol},
 };
 
 use super::{
     Upstream, answer,
-    download::{self, DownloadError, Plan, download},
+    download::{DownloadError, Plan, Progress},
+    failure::Failure,
+    held::Held,
     judge::{Agreement, Case, Judged, Judgement, Subject, agreement},
     record::Evidence,
+    relay::{Outcomes, Sending, relay},
     sample::Sample,
-    upload::{UploadError, upload},
+    upload::UploadError,
 };
 use crate::{
     connection::{Link, builtin},
-    http1::{BodyDecoder, BodyFraming, RequestHead},
+    http1::{BodyDecoder, BodyFraming, HeaderEditError, RequestHead, ResponseHead},
     shared::Active,
     wire::{Io, Wire},
 };
@@ -32,8 +34,6 @@ use crate::{
 const MAX_DRAINED_BYTES: u64 = 1024 * 1024;
 /// Longest wait for the body of a refused request.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
-/// Longest wait for a body that a rule wants to read.
-const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 /// Tells a client that waits for it to send the body (RFC 9110 §15.2.1).
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
@@ -43,6 +43,8 @@ pub(crate) enum Next {
     Request,
     /// The connection ends in good order.
     Close,
+    /// It ends, and the agent may still be sending what nobody wants.
+    CloseEarly,
     /// The connection breaks off: the agent must not take what it has for complete.
     Abort,
     /// What follows is another protocol, which policy lets pass unread.
@@ -57,22 +59,29 @@ struct Exchange<'a, A> {
     upstream: &'a mut Upstream,
     head: RequestHead,
     body: BodyDecoder,
-    /// Bytes of the body that were read for the decision, as written.
-    read: BytesMut,
+    /// What was read of the body for the decision.
+    held: Held,
+    /// What policy says of the bytes that a switch of protocols would bring.
+    tunnel: Option<DecisionInfo>,
+    /// Whether the upstream connection carried a request before.
+    reused: bool,
     /// Whether the agent was told 100 Continue.
     continued: bool,
     sample: Sample,
     evidence: Evidence,
 }
 
-/// Tells the story of one exchange.
+/// Tells the story of one exchange. `reused`: the upstream connection carried a request before.
 pub(crate) async fn run<A: Io>(
     link: &Link,
     agent: &mut Wire<A>,
     upstream: &mut Upstream,
     secure: bool,
+    reused: bool,
     head: RequestHead,
 ) -> Next {
+    // While the records of others wait for room, nothing new begins that would need one.
+    link.shared.recorder.ready().await;
     let active = link.now();
     let subject = Subject::of(link, &head, secure);
     let evidence = Evidence::begin(link, &active, &subject, &head);
@@ -85,19 +94,21 @@ pub(crate) async fn run<A: Io>(
         upstream,
         head,
         body,
-        read: BytesMut::new(),
+        held: Held::default(),
+        tunnel: None,
+        reused,
         continued: false,
         sample,
         evidence,
     };
     let judgement = match exchange.judge(&subject, secure).await {
         Ok(judgement) => judgement,
-        Err(error) => return exchange.broken_request(&error).await,
+        Err(error) => return exchange.unanswered(Failure::Upload(error)).await,
     };
     exchange.evidence.judged(&judgement);
     match judgement.decision.action {
         Outcome::Deny => exchange.deny(&judgement).await,
-        Outcome::Allow => exchange.forward(judgement.decision).await,
+        Outcome::Allow => exchange.forward().await,
     }
 }
 
@@ -136,17 +147,20 @@ impl<A: Io> Exchange<'_, A> {
     }
 
     /// A request that may switch the connection to bytes that are not read needs leave for those too.
-    fn judge_switch(&self, judgement: Judgement) -> Judgement {
+    fn judge_switch(&mut self, judgement: Judgement) -> Judgement {
         if judgement.decision.action == Outcome::Deny || !self.may_switch() {
             return judgement;
         }
-        let unread = self.link.unread_decision(Protocol::Tcp);
+        let unread = self.link.unread_decision(&self.active, Protocol::Tcp);
         match unread.action {
             Outcome::Deny => Judgement {
                 decision: unread,
                 ..judgement
             },
-            Outcome::Allow => judgement,
+            Outcome::Allow => {
+                self.tunnel = Some(unread);
+                judgement
+            }
         }
     }
 
@@ -167,33 +181,14 @@ impl<A: Io> Exchange<'_, A> {
                 .map_err(UploadError::Agent)?;
             self.continued = true;
         }
-        let whole = self.read_whole_body();
-        match tokio::time::timeout(BODY_TIMEOUT, whole).await {
-            Ok(result) => result,
-            Err(_) => Err(UploadError::Agent(io::ErrorKind::TimedOut.into())),
-        }
-    }
-
-    async fn read_whole_body(&mut self) -> Result<Option<Vec<u8>>, UploadError> {
-        let mut payload = Vec::new();
-        loop {
-            let sample = &mut self.sample;
-            let progress = self.body.pump(&self.agent.unread, |part| {
-                payload.extend_from_slice(part);
-                sample.push(part);
-            })?;
-            self.read
-                .extend_from_slice(&self.agent.unread.split_to(progress.consumed));
-            if payload.len() > MAX_JUDGED_BODY_BYTES {
-                return Ok(None);
-            }
-            if self.body.is_done() {
-                return Ok(Some(payload));
-            }
-            if self.agent.fill().await.map_err(UploadError::Agent)? == 0 {
-                self.body.eof()?;
-            }
-        }
+        self.held
+            .read(
+                self.agent,
+                self.head.framing(),
+                &mut self.body,
+                &mut self.sample,
+            )
+            .await
     }
 
     /// Answers 403 (or 421). The connection stays usable if the rest of the request can be read away.
@@ -213,13 +208,11 @@ impl<A: Io> Exchange<'_, A> {
             .with_label_values(&[&judgement.decision.reason])
             .inc();
         self.evidence.answered(judgement.status, sent.is_ok());
-        self.evidence
-            .request_body(self.body.payload_bytes(), self.sample);
-        self.evidence.end(self.link).await;
+        self.end().await;
         if keep && sent.is_ok() {
             Next::Request
         } else {
-            Next::Close
+            Next::CloseEarly
         }
     }
 
@@ -247,29 +240,29 @@ impl<A: Io> Exchange<'_, A> {
     }
 
     /// Passes the request on and its response back.
-    async fn forward(mut self, decision: DecisionInfo) -> Next {
+    async fn forward(mut self) -> Next {
         if let Err(error) = self.dial().await {
+            let message = format!("cannot reach the upstream: {error}");
             return self
-                .upstream_failed(
-                    "upstream-unreachable",
-                    &format!("cannot reach the upstream: {error}"),
-                )
+                .unanswered(Failure::Upstream("upstream-unreachable", message))
                 .await;
         }
         let masks = self.evidence.response_masks();
         if let Err(error) = self.edit_head(masks.is_some()) {
-            return self.upstream_failed("edit", &error.to_string()).await;
+            return self
+                .unanswered(Failure::Upstream("edit", error.to_string()))
+                .await;
         }
         let method = self.head.method().to_owned();
         let plan = Plan {
             method: &method,
             version: self.head.version(),
             masks,
-            strict: self.active.mode() == chaperone_crds::resources::Mode::Enforce,
-            may_switch: self.may_switch(),
+            strict: self.active.mode() == Mode::Enforce,
+            may_switch: self.tunnel.is_some(),
             continued: self.continued,
         };
-        let mut progress = download::Progress {
+        let mut progress = Progress {
             head: None,
             bytes: 0,
             answered: None,
@@ -277,9 +270,9 @@ impl<A: Io> Exchange<'_, A> {
             sample: self.evidence.sample(&self.active, Level::RequestResponse),
             unmasked: None,
         };
-        let sent = Instant::now();
-        let outcome = self.pass_both(&plan, &mut progress).await;
-        self.conclude(outcome, progress, sent, decision).await
+        let since = Instant::now();
+        let outcomes = self.pass_both(&plan, &mut progress).await;
+        self.conclude(outcomes, progress, since).await
     }
 
     async fn dial(&mut self) -> io::Result<()> {
@@ -291,248 +284,112 @@ impl<A: Io> Exchange<'_, A> {
     }
 
     /// What the upstream sees differs from what the agent wrote only where it must.
-    fn edit_head(&mut self, masked: bool) -> Result<(), crate::http1::HeaderEditError> {
+    fn edit_head(&mut self, masked: bool) -> Result<(), HeaderEditError> {
+        let h2c = self.head.upgrade().is_some_and(is_h2c);
+        let headers = self.head.headers_mut();
         if masked {
-            self.head.headers_mut().narrow_accept_encoding()?;
+            headers.narrow_accept_encoding()?;
             // A part of a resource cannot be masked right: a match may begin before it. The whole may.
-            self.head.headers_mut().remove("range");
-            self.head.headers_mut().remove("if-range");
+            headers.remove("range");
+            headers.remove("if-range");
         }
-        if self.head.upgrade().is_some_and(is_h2c) {
+        if h2c {
             // HTTP/2 in clear text is not read; RFC 9113 lets a server ignore the offer, so withholding it breaks nothing.
-            self.head.headers_mut().remove("upgrade");
-            self.head.headers_mut().remove("http2-settings");
-            self.head.headers_mut().remove("connection");
+            headers.remove("upgrade");
+            headers.remove("http2-settings");
+            headers.remove_connection_options(&["upgrade", "http2-settings"])?;
         }
         if self.continued {
-            self.head.headers_mut().remove("expect");
+            headers.remove("expect");
         }
         Ok(())
     }
 
-    /// Sends the request and passes the response, both at once: a response may begin before the request ends.
-    async fn pass_both(&mut self, plan: &Plan<'_>, progress: &mut download::Progress) -> Outcomes {
+    async fn pass_both(&mut self, plan: &Plan<'_>, progress: &mut Progress) -> Outcomes {
         let Some(upstream) = self.upstream.as_mut() else {
             return Outcomes {
                 upload: None,
                 download: Err(DownloadError::NoAnswer),
             };
         };
-        let mut first = BytesMut::new();
-        self.head.write_to(&mut first);
-        first.unsplit(self.read.split());
-        if let Err(error) = upstream.send(&first).await {
-            return Outcomes {
-                upload: Some(UploadError::Upstream(error)),
-                download: Err(DownloadError::NoAnswer),
-            };
+        let mut head = BytesMut::new();
+        self.head.write_to(&mut head);
+        let sending = Sending {
+            head,
+            held: std::mem::take(&mut self.held),
+            body: &mut self.body,
+            sample: &mut self.sample,
+        };
+        tokio::select! {
+            outcomes = relay(self.agent, upstream, sending, plan, progress) => outcomes,
+            () = self.link.cut_off() => Outcomes { upload: None, download: Err(DownloadError::Stopping) },
         }
-        if self.body.is_done() {
-            let Wire { stream, unread } = upstream;
-            let download = download(stream, unread, &mut self.agent.stream, plan, progress).await;
-            return Outcomes {
-                upload: None,
-                download,
-            };
-        }
-        let Wire {
-            stream: upstream_stream,
-            unread: from_upstream,
-        } = upstream;
-        let Wire {
-            stream: agent_stream,
-            unread: from_agent,
-        } = &mut *self.agent;
-        let (mut upstream_read, mut upstream_write) = tokio::io::split(upstream_stream);
-        let (mut agent_read, mut agent_write) = tokio::io::split(agent_stream);
-        let upload = upload(
-            &mut agent_read,
-            from_agent,
-            &mut upstream_write,
-            &mut self.body,
-            &mut self.sample,
-        );
-        let download = download(
-            &mut upstream_read,
-            from_upstream,
-            &mut agent_write,
-            plan,
-            progress,
-        );
-        race(upload, download).await
     }
 
     /// Records what came of it and says what follows.
-    async fn conclude(
-        mut self,
-        outcomes: Outcomes,
-        progress: download::Progress,
-        sent: Instant,
-        decision: DecisionInfo,
-    ) -> Next {
+    async fn conclude(mut self, outcomes: Outcomes, progress: Progress, since: Instant) -> Next {
         let answered = progress.head.is_some();
-        let switched = progress
-            .head
-            .as_ref()
-            .is_some_and(crate::http1::ResponseHead::switches);
-        self.evidence
-            .request_body(self.body.payload_bytes(), self.sample);
-        self.evidence.response(progress, sent);
+        let switched = progress.head.as_ref().is_some_and(ResponseHead::switches);
+        self.evidence.response(progress, since);
         let next = match outcomes.download {
-            Ok(_) if switched => Next::Tunnel(Box::new(decision)),
+            Ok(_) if switched => match self.tunnel.take() {
+                Some(decision) => Next::Tunnel(Box::new(decision)),
+                None => Next::Abort,
+            },
             Ok(reusable) => {
                 self.evidence.complete();
                 let whole = self.body.is_done() && outcomes.upload.is_none();
-                if reusable && whole && self.head.keep_alive() {
-                    Next::Request
-                } else {
-                    Next::Close
+                match (whole, reusable && self.head.keep_alive()) {
+                    (true, true) => Next::Request,
+                    (true, false) => Next::Close,
+                    (false, _) => Next::CloseEarly,
                 }
             }
             Err(error) if answered => {
-                self.evidence.failed(&error.to_string());
+                let message = outcomes
+                    .upload
+                    .map_or_else(|| error.to_string(), |error| error.to_string());
+                self.evidence.failed(&message);
                 Next::Abort
             }
-            Err(error) => {
-                let error = outcomes
-                    .upload
-                    .map_or(Failure::Download(error), Failure::Upload);
-                return Self::answer_failure(
-                    self.link,
-                    self.agent,
-                    self.active,
-                    self.evidence,
-                    self.head,
-                    error,
-                )
-                .await;
-            }
+            Err(error) => return self.unanswered(Failure::of(outcomes.upload, error)).await,
         };
-        self.evidence.end(self.link).await;
+        self.end().await;
         next
     }
 
-    /// Nothing was sent to the agent yet: it gets the reason in words.
-    async fn answer_failure(
-        link: &Link,
-        agent: &mut Wire<A>,
-        active: Arc<Active>,
-        mut evidence: Evidence,
-        head: RequestHead,
-        failure: Failure,
-    ) -> Next {
-        let (status, reason, message, denial) = failure.told();
-        if denial {
-            evidence.decided(builtin(&active, Outcome::Deny, reason, &message));
-            link.shared
+    /// Nothing was sent to the agent yet: it gets the reason in words, unless the end alone tells it more.
+    async fn unanswered(mut self, failure: Failure) -> Next {
+        let stale = self.reused && failure.is_stale();
+        let told = failure.told();
+        if told.refused {
+            let decision = builtin(&self.active, Outcome::Deny, told.reason, &told.message);
+            self.evidence.decided(decision);
+            self.link
+                .shared
                 .metrics
                 .denials
-                .with_label_values(&[reason])
+                .with_label_values(&[told.reason])
                 .inc();
         }
-        evidence.failed(&message);
-        let answer = answer::failed(status, reason, &message, head.method());
-        let sent = agent.send(&answer).await;
-        evidence.answered(status, sent.is_ok());
-        evidence.end(link).await;
-        Next::Close
-    }
-
-    async fn upstream_failed(self, reason: &'static str, message: &str) -> Next {
-        let failure = Failure::Upstream(reason, message.to_owned());
-        Self::answer_failure(
-            self.link,
-            self.agent,
-            self.active,
-            self.evidence,
-            self.head,
-            failure,
-        )
-        .await
-    }
-
-    async fn broken_request(self, error: &UploadError) -> Next {
-        let failure = Failure::Request(error.to_string());
-        Self::answer_failure(
-            self.link,
-            self.agent,
-            self.active,
-            self.evidence,
-            self.head,
-            failure,
-        )
-        .await
-    }
-}
-
-/// What came of the two directions.
-struct Outcomes {
-    /// Why the request did not go out whole, if so.
-    upload: Option<UploadError>,
-    /// Whether the upstream connection is good for more.
-    download: Result<bool, DownloadError>,
-}
-
-/// Runs both directions until the response is whole, and the request too where the connection goes on.
-async fn race(
-    upload: impl Future<Output = Result<(), UploadError>>,
-    download: impl Future<Output = Result<bool, DownloadError>>,
-) -> Outcomes {
-    tokio::pin!(upload, download);
-    let mut uploaded = None;
-    loop {
-        tokio::select! {
-            result = &mut upload, if uploaded.is_none() => match result {
-                // The upstream may have answered before it stopped reading.
-                Ok(()) | Err(UploadError::Upstream(_)) => uploaded = Some(result),
-                Err(error) => return Outcomes { upload: Some(error), download: Err(DownloadError::NoAnswer) },
-            },
-            result = &mut download => {
-                let result = match (result, &uploaded) {
-                    // The response came first and keeps the connection: the rest of the request belongs to it.
-                    (Ok(true), None) => {
-                        uploaded = Some(upload.await);
-                        Ok(true)
-                    }
-                    (other, _) => other,
-                };
-                return Outcomes { upload: uploaded.and_then(Result::err), download: result };
+        self.evidence.failed(&told.message);
+        let next = match told.status.filter(|_| !stale) {
+            Some(status) => {
+                let answer = answer::failed(status, told.reason, &told.message, self.head.method());
+                let sent = self.agent.send(&answer).await;
+                self.evidence.answered(status, sent.is_ok());
+                Next::CloseEarly
             }
-        }
+            None => Next::Abort,
+        };
+        self.end().await;
+        next
     }
-}
 
-/// Why an exchange failed before the agent saw anything of a response.
-enum Failure {
-    Request(String),
-    Upstream(&'static str, String),
-    Upload(UploadError),
-    Download(DownloadError),
-}
-
-impl Failure {
-    /// Status, reason, words, and whether it is Chaperone that refuses.
-    fn told(self) -> (u16, &'static str, String, bool) {
-        match self {
-            Self::Request(message) => (400, "malformed-body", message, true),
-            Self::Upstream(reason, message) => (502, reason, message, false),
-            Self::Upload(error @ UploadError::Malformed(_)) => {
-                (400, "malformed-body", error.to_string(), true)
-            }
-            Self::Upload(error) => (502, "upstream-reset", error.to_string(), false),
-            Self::Download(error) => {
-                let refused = matches!(
-                    error,
-                    DownloadError::Compressed(_)
-                        | DownloadError::Partial
-                        | DownloadError::Switch
-                        | DownloadError::Head(_)
-                        | DownloadError::Body(_)
-                        | DownloadError::Interim
-                );
-                (502, error.reason(), error.to_string(), refused)
-            }
-        }
+    async fn end(mut self) {
+        self.evidence
+            .request_body(self.body.payload_bytes(), self.sample);
+        self.evidence.end(self.link).await;
     }
 }
 

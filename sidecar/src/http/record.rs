@@ -184,9 +184,9 @@ impl Evidence {
 }
 
 /// Records a head that was refused.
-pub(crate) async fn malformed(link: &Link, secure: bool, error: &HeadError) {
+pub(crate) async fn malformed(link: &Link, protocol: &str, error: &HeadError) {
     let active = link.now();
-    let mut event = link.event(EventKind::Connection, if secure { "https" } else { "http" });
+    let mut event = link.event(EventKind::Connection, protocol);
     event.decision = Some(builtin(
         &active,
         Outcome::Deny,

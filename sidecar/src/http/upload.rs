@@ -5,7 +5,7 @@ use std::io;
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::sample::Sample;
+use super::{held::BODY_TIMEOUT, sample::Sample};
 use crate::{
     http1::{BodyDecoder, BodyError},
     wire,
@@ -20,6 +20,9 @@ pub(crate) enum UploadError {
     /// The agent went away.
     #[error("the agent ended the connection in its request body: {0}")]
     Agent(io::Error),
+    /// A rule waits for the body, and it takes too long.
+    #[error("the request body, which a rule reads, took longer than {} s", BODY_TIMEOUT.as_secs())]
+    TooSlow,
     /// The upstream takes no more. It may have answered all the same.
     #[error("the upstream stopped reading the request body: {0}")]
     Upstream(io::Error),

@@ -56,9 +56,15 @@ pub(crate) async fn read(agent: &mut Wire<TcpStream>) -> Result<Hello, HelloErro
 }
 
 async fn read_whole(agent: &mut Wire<TcpStream>) -> Result<Hello, HelloError> {
+    let mut parsed = 0;
     loop {
-        if let Some(hello) = parse(&agent.unread)? {
-            return Ok(hello);
+        // A hello is whole at the end of a record only. An agent that sends byte by byte must not make the sidecar read all of them at each byte.
+        let records = whole_records(&agent.unread);
+        if records > parsed {
+            parsed = records;
+            if let Some(hello) = parse(&agent.unread)? {
+                return Ok(hello);
+            }
         }
         if agent.unread.len() >= MAX_HELLO_BYTES {
             return Err(HelloError::TooLong);
@@ -67,6 +73,18 @@ async fn read_whole(agent: &mut Wire<TcpStream>) -> Result<Hello, HelloError> {
             return Err(HelloError::Ended);
         }
     }
+}
+
+/// How many TLS records at the beginning of `bytes` are whole (RFC 8446 §5.1: five bytes of header, the last two of them the length).
+fn whole_records(mut bytes: &[u8]) -> usize {
+    let mut count: usize = 0;
+    while let Some([_, _, _, high, low, rest @ ..]) = Some(bytes)
+        && let Some(next) = rest.get(usize::from(u16::from_be_bytes([*high, *low]))..)
+    {
+        count = count.saturating_add(1);
+        bytes = next;
+    }
+    count
 }
 
 /// The ClientHello at the beginning of `bytes`, if it is whole.
@@ -136,6 +154,15 @@ mod tests {
         let hello = parse(&hello_bytes("192.0.2.1", &["h2"])).unwrap().unwrap();
         assert_eq!(hello.server_name, None);
         assert!(hello.unread_alpn());
+    }
+
+    #[test]
+    fn whole_records_are_counted() {
+        let record = [0x16, 3, 1, 0, 2, 1, 2];
+        let two = [record, record].concat();
+        for (end, count) in [(0, 0), (4, 0), (6, 0), (7, 1), (13, 1), (14, 2)] {
+            assert_eq!(whole_records(&two[..end]), count, "{end} bytes");
+        }
     }
 
     proptest! {

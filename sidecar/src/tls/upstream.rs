@@ -1,11 +1,12 @@
 //! The handshake with the upstream, verified against Mozilla's roots and the chart's extra ones.
 
-use std::{io, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
+use super::hello::Hello;
 use crate::{connection::Link, gap::Reason};
 
 /// Longest handshake with an upstream.
@@ -46,8 +47,12 @@ impl UpstreamError {
     }
 }
 
-/// Dials the destination and verifies it for `name`.
-pub(crate) async fn connect(link: &Link, name: &str) -> Result<UpstreamTls, UpstreamError> {
+/// Dials the destination and verifies it for `name`. Offers ALPN only if the agent did: a server of another protocol would refuse `http/1.1`.
+pub(crate) async fn connect(
+    link: &Link,
+    name: &str,
+    hello: &Hello,
+) -> Result<UpstreamTls, UpstreamError> {
     let stream = link
         .shared
         .egress
@@ -56,7 +61,11 @@ pub(crate) async fn connect(link: &Link, name: &str) -> Result<UpstreamTls, Upst
         .map_err(UpstreamError::Unreachable)?;
     let server_name = ServerName::try_from(name.to_owned())
         .map_err(|e| UpstreamError::Handshake(io::Error::new(io::ErrorKind::InvalidInput, e)))?;
-    let connect = TlsConnector::from(link.now().upstream_tls.clone()).connect(server_name, stream);
+    let mut config = link.now().upstream_tls.clone();
+    if hello.alpn.is_empty() {
+        Arc::make_mut(&mut config).alpn_protocols.clear();
+    }
+    let connect = TlsConnector::from(config).connect(server_name, stream);
     match tokio::time::timeout(UPSTREAM_HANDSHAKE_TIMEOUT, connect).await {
         Ok(Ok(stream)) => Ok(stream),
         Ok(Err(error)) => Err(classify(error)),

@@ -41,7 +41,7 @@ pub(crate) struct Story {
     served: JoinHandle<()>,
     audit: AuditHandle,
     spool: PathBuf,
-    _stop: watch::Sender<bool>,
+    stop: watch::Sender<bool>,
 }
 
 impl Story {
@@ -100,12 +100,8 @@ impl Story {
         let served = tokio::spawn(async move {
             let upstream: Wire<Box<dyn chaperone_sidecar::wire::Io>> =
                 Wire::new(Box::new(upstream_side), BytesMut::new());
-            http::serve(
-                &link,
-                Wire::new(agent_side, BytesMut::new()),
-                Some(upstream),
-            )
-            .await;
+            let mut agent = Wire::new(agent_side, BytesMut::new());
+            http::serve(&link, &mut agent, Some(upstream), true).await;
         });
         Self {
             agent,
@@ -113,7 +109,7 @@ impl Story {
             served,
             audit,
             spool,
-            _stop: stop,
+            stop,
         }
     }
 
@@ -135,6 +131,28 @@ impl Story {
     /// What reaches the agent, up to and including `end`.
     pub(crate) async fn heard(&mut self, end: &str) -> String {
         until(&mut self.agent, end).await
+    }
+
+    /// The agent has no more to say.
+    pub(crate) async fn half_close(&mut self) {
+        self.agent.shutdown().await.unwrap();
+    }
+
+    /// The upstream goes away.
+    pub(crate) fn upstream_leaves(&mut self) {
+        self.upstream = tokio::io::duplex(1).0;
+    }
+
+    /// The sidecar is told to stop.
+    pub(crate) fn stop(&self) {
+        self.stop.send_replace(true);
+    }
+
+    /// Everything else that reaches the upstream, to the end of the connection.
+    pub(crate) async fn asked_to_end(&mut self) -> String {
+        let mut rest = Vec::new();
+        self.upstream.read_to_end(&mut rest).await.unwrap();
+        String::from_utf8_lossy(&rest).into_owned()
     }
 
     /// Everything else that reaches the agent, to the end of the connection.

@@ -1,0 +1,79 @@
+//! Why an exchange failed before the agent saw anything of a response, and what it is told.
+
+use super::{download::DownloadError, upload::UploadError};
+
+/// Why there is no response to pass on.
+pub(crate) enum Failure {
+    /// The upstream cannot be reached, or the request not be made ready for it.
+    Upstream(&'static str, String),
+    /// The request did not go out whole.
+    Upload(UploadError),
+    /// No response came, or one that is refused.
+    Download(DownloadError),
+}
+
+/// What is told of a failure.
+pub(crate) struct Told {
+    /// Status of the answer. `None`: nobody is there to hear it.
+    pub(crate) status: Option<u16>,
+    /// Label for metrics and records.
+    pub(crate) reason: &'static str,
+    /// In words.
+    pub(crate) message: String,
+    /// Whether it is Chaperone that refuses.
+    pub(crate) refused: bool,
+}
+
+impl Failure {
+    /// The cause, where neither direction brought a response.
+    pub(crate) fn of(upload: Option<UploadError>, download: DownloadError) -> Self {
+        match upload {
+            Some(error) => Self::Upload(error),
+            None => Self::Download(download),
+        }
+    }
+
+    /// Whether the upstream ended the connection without a byte of an answer. On a connection that carried a request before, that is how an idle one ends: clients then
+    /// repeat the request by themselves (RFC 9112 §9.3.1), if they see the end and no answer.
+    pub(crate) fn is_stale(&self) -> bool {
+        matches!(
+            self,
+            Self::Upload(UploadError::Upstream(_)) | Self::Download(DownloadError::NoAnswer)
+        )
+    }
+
+    /// What is told of it.
+    pub(crate) fn told(self) -> Told {
+        let (status, reason, message, refused) = match self {
+            Self::Upstream(reason, message) => (Some(502), reason, message, false),
+            Self::Upload(error) => {
+                let (status, reason, refused) = match &error {
+                    UploadError::Malformed(_) => (Some(400), "malformed-body", true),
+                    UploadError::TooSlow => (Some(408), "body-timeout", true),
+                    UploadError::Agent(_) => (None, "agent-gone", false),
+                    UploadError::Upstream(_) => (Some(502), "upstream-reset", false),
+                };
+                (status, reason, error.to_string(), refused)
+            }
+            Self::Download(error) => {
+                let status = match &error {
+                    DownloadError::Agent(_) => None,
+                    DownloadError::Stopping => Some(503),
+                    _ => Some(502),
+                };
+                (
+                    status,
+                    error.reason(),
+                    error.to_string(),
+                    error.is_refusal(),
+                )
+            }
+        };
+        Told {
+            status,
+            reason,
+            message,
+            refused,
+        }
+    }
+}
