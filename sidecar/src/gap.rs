@@ -1,7 +1,7 @@
 //! Traffic that passes unread, or is refused because it could not be read. Never silent: each is a record.
 
 use crate::{
-    connection::Link,
+    link::Link,
     splice::{Spliced, splice},
     wire::{Io, Wire},
 };

@@ -21,9 +21,9 @@ use chaperone_crds::record::DecisionInfo;
 use tokio::io::AsyncWriteExt;
 
 use crate::{
-    connection::Link,
     gap::{self, Gap, Reason},
     http1::{HeadError, RequestHead, parse_request},
+    link::Link,
     wire::{Io, Wire},
 };
 

@@ -16,8 +16,9 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::{
     capture::{OriginalDstError, original_dst},
-    connection::{self, DRAIN},
+    connection,
     dns::DnsListeners,
+    link::DRAIN,
     shared::Shared,
 };
 

@@ -23,10 +23,11 @@ use self::{
 use crate::{
     agree,
     authority::AuthorityError,
-    connection::{First, Link, builtin, first_bytes},
     detect::Detected,
+    first::{First, first_bytes},
     gap::{self, Gap, Reason},
     http,
+    link::{Link, builtin},
     prefixed::Prefixed,
     wire::{Io, Wire},
 };

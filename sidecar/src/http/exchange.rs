@@ -24,8 +24,8 @@ use super::{
     upload::UploadError,
 };
 use crate::{
-    connection::{Link, builtin},
     http1::{BodyDecoder, BodyFraming, HeaderEditError, RequestHead, ResponseHead},
+    link::{Link, builtin},
     shared::Active,
     wire::{Io, Wire},
 };

@@ -10,8 +10,8 @@ use chaperone_crds::{
 
 use crate::{
     agree,
-    connection::{Link, builtin, decision_info},
     http1::{Headers, RequestHead, Target},
+    link::{Link, builtin, decision_info},
     shared::Active,
 };
 
@@ -191,7 +191,7 @@ impl Case<'_> {
             decision: decision_info(self.active, decision),
             error,
             status: 403,
-            decide_us: crate::connection::micros(elapsed),
+            decide_us: crate::link::micros(elapsed),
         };
         self.apply_agreement(agreement, &mut judgement);
         judgement

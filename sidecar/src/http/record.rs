@@ -16,8 +16,8 @@ use super::{
     sample::Sample,
 };
 use crate::{
-    connection::{Link, builtin, micros},
     http1::{HeadError, RequestHead},
+    link::{Link, builtin, micros},
     shared::Active,
 };
 

@@ -7,7 +7,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::hello::Hello;
-use crate::{connection::Link, gap::Reason};
+use crate::{gap::Reason, link::Link};
 
 /// Longest handshake with an upstream.
 const UPSTREAM_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(15);

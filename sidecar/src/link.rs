@@ -1,0 +1,210 @@
+//! One captured connection as every stage sees it: where it goes, which policies hold, and how it is recorded.
+//!
+//! Owns what records and policy are told about a connection as a whole. Invariant: what policy calls the destination's host was agreed (see [`crate::agree`]) or comes from the
+//! sidecar's own resolver.
+
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use chaperone_crds::{
+    decide::{Decision, Destination, Operation, Reason},
+    record::{DecisionInfo, DestinationInfo, Event, EventKind, OperationInfo, Outcome, Timing},
+    resources::Protocol,
+};
+
+use crate::shared::{Active, Shared};
+
+/// How long connections may finish once the sidecar stops. With the time that records and sinks get after it, below Kubernetes' usual grace of 30 s.
+pub const DRAIN: Duration = Duration::from_secs(14);
+
+/// One captured connection and the policies that hold for it now.
+#[derive(Clone)]
+pub struct Link {
+    /// What all connections share.
+    pub shared: Arc<Shared>,
+    /// Policies when the connection came. Operations ask anew.
+    pub active: Arc<Active>,
+    /// Where the agent meant to go.
+    pub destination: SocketAddr,
+    /// Server name of the ClientHello, canonical.
+    pub sni: Option<String>,
+    /// When the connection came.
+    pub since: Instant,
+}
+
+impl Link {
+    /// Whether policy would let a protocol pass that is not read. If not, there is no use in asking the server whether it speaks first: the agent's first bytes may yet be HTTP.
+    pub(crate) fn may_pass_unread(&self) -> bool {
+        self.unread_decision(&self.now(), Protocol::Tcp).action == Outcome::Allow
+    }
+
+    /// The policies in force now.
+    pub fn now(&self) -> Arc<Active> {
+        self.shared
+            .active
+            .load_full()
+            .unwrap_or_else(|| self.active.clone())
+    }
+
+    /// Name of the destination: SNI, or a name that the resolver gave the address for.
+    pub fn host(&self) -> Option<String> {
+        self.sni.clone().or_else(|| {
+            self.shared
+                .names
+                .names_for(self.destination.ip())
+                .into_iter()
+                .next()
+                .map(|name| name.to_string())
+        })
+    }
+
+    /// The destination, as records show it.
+    pub fn destination_info(&self) -> DestinationInfo {
+        DestinationInfo {
+            host: self.host(),
+            ip: self.destination.ip().to_string(),
+            port: self.destination.port(),
+            sni: self.sni.clone(),
+        }
+    }
+
+    /// What `active` says of this connection as a whole, for traffic that passes unread. In Enforce, TCP of unknown protocols needs a rule that allows it; a default is not
+    /// enough. Where no SNI names the destination, each name that led to its address counts: a Deny for one holds, else an Allow for one suffices.
+    pub fn unread_decision(&self, active: &Active, protocol: Protocol) -> DecisionInfo {
+        let known = match &self.sni {
+            Some(_) => Vec::new(),
+            None => self.shared.names.names_for(self.destination.ip()),
+        };
+        let decide = |host| self.decide_unread(active, protocol, host);
+        let mut decision = decide(self.sni.as_deref().or(known.first().map(|name| &**name)));
+        for name in known.iter().skip(1) {
+            let other = decide(Some(name));
+            let denies = other.outcome == Outcome::Deny && other.reason != Reason::Opaque;
+            let lifts = other.outcome == Outcome::Allow && decision.reason == Reason::Opaque;
+            if denies || lifts {
+                decision = other;
+            }
+            if denies {
+                break;
+            }
+        }
+        decision_info(active, decision)
+    }
+
+    fn decide_unread(&self, active: &Active, protocol: Protocol, host: Option<&str>) -> Decision {
+        let resource = self.destination.to_string();
+        let operation = Operation {
+            protocol,
+            verb: "connect",
+            resource: &resource,
+            destination: Destination {
+                host,
+                ip: self.destination.ip(),
+                port: self.destination.port(),
+                sni: self.sni.as_deref(),
+            },
+            http: None,
+        };
+        active
+            .snapshot
+            .candidates(&operation)
+            .decide(&active.config.identity, &operation)
+    }
+
+    /// An event about this connection.
+    pub fn event(&self, kind: EventKind, protocol: &str) -> Event {
+        let mut event = self.now().event(kind);
+        event.destination = Some(self.destination_info());
+        event.operation = Some(OperationInfo {
+            protocol: protocol.to_owned(),
+            verb: "connect".to_owned(),
+            resource: self.destination.to_string(),
+        });
+        event.timing = self.timing();
+        event
+    }
+
+    /// How long the connection has lasted.
+    pub fn timing(&self) -> Option<Timing> {
+        Some(Timing {
+            total_us: micros(self.since.elapsed()),
+            upstream_us: None,
+            decide_us: None,
+        })
+    }
+
+    /// Counts what became of the connection.
+    pub fn count_connection(&self, result: &str) {
+        self.shared
+            .metrics
+            .connections
+            .with_label_values(&[result])
+            .inc();
+    }
+
+    /// Records that the connection failed before any operation.
+    pub async fn record_failure(&self, protocol: &str, reason: &'static str, error: String) {
+        let mut event = self.event(EventKind::Connection, protocol);
+        event.decision = Some(builtin(&self.now(), Outcome::Deny, reason, ""));
+        event.error = Some(error);
+        self.count_connection("failed");
+        self.shared.recorder.record(event).await;
+    }
+
+    /// Records a connection that reached its upstream and ended without an operation. A ClientHello alone can carry a name out.
+    pub async fn record_unused(&self, protocol: &str) {
+        let mut event = self.event(EventKind::Connection, protocol);
+        event.decision = Some(builtin(&self.now(), Outcome::Allow, "unused", ""));
+        self.shared.recorder.record(event).await;
+    }
+
+    /// Ready once the sidecar has been stopping for [`DRAIN`]: what still runs is broken off, and recorded while there is time.
+    pub async fn cut_off(&self) {
+        let mut stopping = self.shared.stopping.clone();
+        if stopping.wait_for(|stop| *stop).await.is_err() {
+            return std::future::pending().await;
+        }
+        tokio::time::sleep(DRAIN).await;
+    }
+}
+
+/// A decision of policy, as records show it.
+pub fn decision_info(active: &Active, decision: Decision) -> DecisionInfo {
+    DecisionInfo {
+        action: decision.outcome,
+        would_deny: decision.would_deny,
+        mode: active.mode(),
+        policy: decision.policy.map(|policy| policy.to_string()),
+        rule: decision.rule.map(|rule| rule.to_string()),
+        revision: active.config.revision.clone(),
+        reason: decision.reason.as_str().to_owned(),
+        message: decision.message.map(|message| message.to_string()),
+    }
+}
+
+/// A decision that no policy made.
+pub fn builtin(
+    active: &Active,
+    action: Outcome,
+    reason: &'static str,
+    message: &str,
+) -> DecisionInfo {
+    DecisionInfo {
+        action,
+        would_deny: false,
+        mode: active.mode(),
+        policy: None,
+        rule: None,
+        revision: active.config.revision.clone(),
+        reason: reason.to_owned(),
+        message: (!message.is_empty()).then(|| message.to_owned()),
+    }
+}
+
+/// Whole microseconds.
+pub fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
