@@ -51,6 +51,8 @@ pub async fn first_bytes<A: Io, U: Io>(
         let silent = agent.unread.is_empty();
         let dialled = upstream.is_some();
         let read = tokio::select! {
+            biased;
+            // Bytes that are there count before an end that came after them.
             read = agent.fill() => read,
             spoke = server_speaks(upstream.as_deref_mut()), if silent => match spoke {
                 true => return First::ServerFirst,

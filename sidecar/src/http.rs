@@ -143,6 +143,8 @@ async fn read_head<A: Io>(
             deadline.get_or_insert_with(|| tokio::time::Instant::now() + HEAD_TIMEOUT);
         }
         let read = tokio::select! {
+            biased;
+            // A request that is there counts before an end that came after it.
             read = agent.fill() => read,
             // Between requests an upstream has nothing to say: bytes or an end both mean that the connection is over.
             () = upstream_ends(upstream.as_deref_mut()), if idle => return Err(NoHead::Ended),
