@@ -1,32 +1,19 @@
 //! One connection in memory: an agent on one side, an upstream on the other, the sidecar's story between them, and the records that it leaves.
 
-use std::{path::PathBuf, sync::Arc, time::Instant};
+#[path = "setup.rs"]
+mod setup;
+
+use std::time::Instant;
 
 use bytes::BytesMut;
-use chaperone_crds::{
-    control::PodConfig,
-    pod::PodIdentity,
-    record::Record,
-    resources::AgentPolicy,
-    snapshot::{Policy, Snapshot},
-};
-use chaperone_sidecar::{
-    audit::{self, AuditConfig, AuditHandle},
-    authority::Authority,
-    connection::Link,
-    dns::{Hosts, Names, Resolver},
-    egress::Egress,
-    http,
-    metrics::Metrics,
-    policy,
-    shared::{Pinned, Shared},
-    wire::Wire,
-};
+use chaperone_crds::record::Record;
+use chaperone_sidecar::{connection::Link, http, wire::Wire};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
-    sync::watch,
     task::JoinHandle,
 };
+
+use setup::Setup;
 
 /// Name of the upstream.
 pub(crate) const HOST: &str = "files.example.com";
@@ -39,58 +26,16 @@ pub(crate) struct Story {
     pub(crate) agent: DuplexStream,
     pub(crate) upstream: DuplexStream,
     served: JoinHandle<()>,
-    audit: AuditHandle,
-    spool: PathBuf,
-    stop: watch::Sender<bool>,
+    setup: Setup,
 }
 
 impl Story {
     /// Begins with this policy (YAML; empty for none).
     pub(crate) async fn begin(policies: &str) -> Self {
-        let spool = std::env::temp_dir().join(format!("chaperone-story-{}", uuid()));
-        std::fs::create_dir_all(&spool).unwrap();
-        let registry = prometheus::Registry::new();
-        let resolver = Arc::new(Resolver::with_servers(
-            Vec::new(),
-            None,
-            Arc::new(Names::new(Hosts::parse(b""))),
-        ));
-        let egress = Arc::new(Egress::new(None, resolver.clone(), &[]));
-        let identity = PodIdentity {
-            namespace: "agents".into(),
-            pod: "claude-0".into(),
-            ..PodIdentity::default()
-        };
-        let (recorder, audit) = audit::start(
-            AuditConfig::new(&spool, identity.clone()),
-            egress.clone(),
-            &registry,
-        )
-        .unwrap();
-        let snapshot = snapshot(policies);
-        let config = PodConfig {
-            revision: snapshot.revision(),
-            identity,
-            snapshot,
-            sinks: Vec::new(),
-            extra_roots: String::new(),
-        };
-        let active = Arc::new(policy::compile(config).unwrap());
-        let (stop, stopping) = watch::channel(false);
-        let shared = Arc::new(Shared {
-            active: arc_swap::ArcSwapOption::from(Some(active.clone())),
-            authority: arc_swap::ArcSwap::from_pointee(Authority::self_made("test").unwrap().0),
-            names: resolver.names().clone(),
-            recorder,
-            egress,
-            metrics: Metrics::new(&registry).unwrap(),
-            api_server: None,
-            stopping,
-            pinned: Pinned::default(),
-        });
+        let (setup, _) = Setup::new(policies, "", "");
         let link = Link {
-            shared,
-            active,
+            active: setup.shared.active.load_full().unwrap(),
+            shared: setup.shared.clone(),
             destination: "198.51.100.7:443".parse().unwrap(),
             sni: Some(HOST.to_owned()),
             since: Instant::now(),
@@ -107,9 +52,7 @@ impl Story {
             agent,
             upstream,
             served,
-            audit,
-            spool,
-            stop,
+            setup,
         }
     }
 
@@ -145,7 +88,7 @@ impl Story {
 
     /// The sidecar is told to stop.
     pub(crate) fn stop(&self) {
-        self.stop.send_replace(true);
+        self.setup.stop.send_replace(true);
     }
 
     /// Everything else that reaches the upstream, to the end of the connection.
@@ -167,33 +110,8 @@ impl Story {
         drop(self.agent);
         drop(self.upstream);
         self.served.await.unwrap();
-        self.audit
-            .close("terminated", std::time::Duration::from_secs(5))
-            .await;
-        let mut records = Vec::new();
-        let mut segments: Vec<_> = std::fs::read_dir(&self.spool)
-            .unwrap()
-            .map(|entry| entry.unwrap().path())
-            .filter(|path| path.extension().is_some_and(|e| e == "jsonl"))
-            .collect();
-        segments.sort();
-        for segment in segments {
-            for line in std::fs::read_to_string(segment).unwrap().lines() {
-                records.push(serde_json::from_str(line).unwrap());
-            }
-        }
-        std::fs::remove_dir_all(&self.spool).unwrap();
-        records
+        self.setup.records().await
     }
-}
-
-fn snapshot(policies: &str) -> Snapshot {
-    if policies.is_empty() {
-        return Snapshot::default();
-    }
-    let policy: AgentPolicy = serde_saphyr::from_str(policies).unwrap();
-    let name = policy.metadata.name.unwrap_or_default();
-    Snapshot::new(vec![Policy::namespaced("agents", &name, 1, &policy.spec)])
 }
 
 async fn until(stream: &mut DuplexStream, end: &str) -> String {
@@ -209,14 +127,4 @@ async fn until(stream: &mut DuplexStream, end: &str) -> String {
         }
     }
     String::from_utf8(seen).unwrap()
-}
-
-fn uuid() -> String {
-    use std::sync::atomic::{AtomicU32, Ordering};
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    format!(
-        "{}-{}",
-        std::process::id(),
-        NEXT.fetch_add(1, Ordering::Relaxed)
-    )
 }

@@ -1,0 +1,121 @@
+//! What every story needs besides its connection: policies in force, a resolver that knows some hosts, and records that can be read at the end.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use chaperone_crds::{
+    control::PodConfig,
+    pod::PodIdentity,
+    record::Record,
+    resources::AgentPolicy,
+    snapshot::{Policy, Snapshot},
+};
+use chaperone_sidecar::{
+    audit::{self, AuditConfig, AuditHandle},
+    authority::Authority,
+    dns::{Hosts, Names, Resolver},
+    egress::Egress,
+    metrics::Metrics,
+    policy,
+    shared::{Pinned, Shared},
+};
+use tokio::sync::watch;
+
+/// A sidecar without its listeners.
+pub(crate) struct Setup {
+    pub(crate) shared: Arc<Shared>,
+    /// Tells the sidecar to stop.
+    pub(crate) stop: watch::Sender<bool>,
+    audit: AuditHandle,
+    spool: PathBuf,
+}
+
+impl Setup {
+    /// With this policy (YAML; empty for none), trusting `extra_roots` (PEM) upstream. The resolver knows `hosts` (as in /etc/hosts) and nothing else. Also returns the PEM
+    /// of the root under which the sidecar mints.
+    pub(crate) fn new(policies: &str, extra_roots: &str, hosts: &str) -> (Self, String) {
+        let spool = std::env::temp_dir().join(format!("chaperone-story-{}", unique()));
+        std::fs::create_dir_all(&spool).unwrap();
+        let registry = prometheus::Registry::new();
+        let names = Arc::new(Names::new(Hosts::parse(hosts.as_bytes())));
+        let resolver = Arc::new(Resolver::with_servers(Vec::new(), None, names.clone()));
+        let egress = Arc::new(Egress::new(None, resolver, &[]));
+        let identity = PodIdentity {
+            namespace: "agents".into(),
+            pod: "claude-0".into(),
+            ..PodIdentity::default()
+        };
+        let (recorder, audit) = audit::start(
+            AuditConfig::new(&spool, identity.clone()),
+            egress.clone(),
+            &registry,
+        )
+        .unwrap();
+        let snapshot = snapshot(policies);
+        let config = PodConfig {
+            revision: snapshot.revision(),
+            identity,
+            snapshot,
+            sinks: Vec::new(),
+            extra_roots: extra_roots.to_owned(),
+        };
+        let active = Arc::new(policy::compile(config).unwrap());
+        let (stop, stopping) = watch::channel(false);
+        let (authority, root) = Authority::self_made("test").unwrap();
+        let shared = Arc::new(Shared {
+            active: arc_swap::ArcSwapOption::from(Some(active)),
+            authority: arc_swap::ArcSwap::from_pointee(authority),
+            names,
+            recorder,
+            egress,
+            metrics: Metrics::new(&registry).unwrap(),
+            api_server: None,
+            stopping,
+            pinned: Pinned::default(),
+        });
+        let setup = Self {
+            shared,
+            stop,
+            audit,
+            spool,
+        };
+        (setup, root)
+    }
+
+    /// Closes the stream and returns its records. End all connections first.
+    pub(crate) async fn records(self) -> Vec<Record> {
+        self.audit.close("terminated", Duration::from_secs(5)).await;
+        let mut segments: Vec<_> = std::fs::read_dir(&self.spool)
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .filter(|path| path.extension().is_some_and(|e| e == "jsonl"))
+            .collect();
+        segments.sort();
+        let mut records = Vec::new();
+        for segment in segments {
+            for line in std::fs::read_to_string(segment).unwrap().lines() {
+                records.push(serde_json::from_str(line).unwrap());
+            }
+        }
+        std::fs::remove_dir_all(&self.spool).unwrap();
+        records
+    }
+}
+
+fn snapshot(policies: &str) -> Snapshot {
+    if policies.is_empty() {
+        return Snapshot::default();
+    }
+    let policy: AgentPolicy = serde_saphyr::from_str(policies).unwrap();
+    let name = policy.metadata.name.unwrap_or_default();
+    Snapshot::new(vec![Policy::namespaced("agents", &name, 1, &policy.spec)])
+}
+
+fn unique() -> String {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    format!(
+        "{}-{}",
+        std::process::id(),
+        NEXT.fetch_add(1, Ordering::Relaxed)
+    )
+}

@@ -1,0 +1,503 @@
+//! Captured connections over real sockets: TLS clients and servers of rustls on both sides of the sidecar, and the records that they leave.
+
+#![allow(clippy::unwrap_used, reason = "tests may")]
+
+#[path = "support/setup.rs"]
+mod setup;
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use chaperone_crds::record::{EventKind, Outcome, Record};
+use chaperone_sidecar::{authority::Authority, capture::OriginalDst, connection, first};
+use rustls::{
+    ClientConfig, ClientConnection, RootCertStore,
+    pki_types::{CertificateDer, ServerName, pem::PemObject},
+};
+use setup::Setup;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    task::JoinHandle,
+};
+use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+const HOST: &str = "files.example.com";
+const HOSTS: &str = "127.0.0.1 files.example.com";
+const ANSWER: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nhi";
+
+fn get(host: &str) -> String {
+    format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n")
+}
+
+fn policy(mode: &str, rest: &str) -> String {
+    format!(
+        "apiVersion: chaperone.dev/v1alpha1\nkind: AgentPolicy\nmetadata: {{name: p, namespace: agents}}\nspec:\n  mode: {mode}\n{rest}"
+    )
+}
+
+/// A server on loopback, under a root of its own.
+struct Upstream {
+    address: SocketAddr,
+    root: String,
+    _serving: JoinHandle<()>,
+}
+
+impl Upstream {
+    /// Answers one HTTP request a connection, over TLS as `name`.
+    async fn tls(name: &str) -> Self {
+        let (authority, root) = Authority::self_made("upstream").unwrap();
+        let acceptor = TlsAcceptor::from(authority.server_config(name).unwrap());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let serving = tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                if let Ok(stream) = acceptor.accept(stream).await {
+                    let _ = answer(stream).await;
+                }
+            }
+        });
+        Self {
+            address,
+            root,
+            _serving: serving,
+        }
+    }
+
+    /// Says `greeting`, then answers one HTTP request a connection, in clear text.
+    async fn clear(greeting: &'static str) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let serving = tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                tokio::spawn(async move {
+                    let _ = stream.write_all(greeting.as_bytes()).await;
+                    let _ = answer(stream).await;
+                });
+            }
+        });
+        Self {
+            address,
+            root: String::new(),
+            _serving: serving,
+        }
+    }
+}
+
+async fn answer<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) -> io::Result<()> {
+    let mut asked = Vec::new();
+    while !asked.ends_with(b"\r\n\r\n") {
+        asked.push(stream.read_u8().await?);
+    }
+    stream.write_all(ANSWER.as_bytes()).await?;
+    stream.shutdown().await
+}
+
+/// Captured connections to one destination.
+struct World {
+    setup: Setup,
+    /// PEM of the root under which the sidecar mints.
+    root: String,
+    destination: SocketAddr,
+    served: Vec<JoinHandle<()>>,
+}
+
+impl World {
+    fn new(policies: &str, extra_roots: &str, destination: SocketAddr) -> Self {
+        let (setup, root) = Setup::new(policies, extra_roots, HOSTS);
+        Self {
+            setup,
+            root,
+            destination,
+            served: Vec::new(),
+        }
+    }
+
+    /// The agent connects.
+    async fn connect(&mut self) -> TcpStream {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let agent = TcpStream::connect(listener.local_addr().unwrap())
+            .await
+            .unwrap();
+        let (captured, _) = listener.accept().await.unwrap();
+        self.served.push(tokio::spawn(connection::serve(
+            self.setup.shared.clone(),
+            captured,
+            OriginalDst::new(self.destination),
+        )));
+        agent
+    }
+
+    /// The agent, trusting `root`, asks `name` over TLS and hears everything to the end.
+    async fn ask(
+        &mut self,
+        root: &str,
+        name: &str,
+        alpn: &[&str],
+        request: &str,
+    ) -> io::Result<String> {
+        let stream = self.connect().await;
+        let name = ServerName::try_from(name.to_owned()).unwrap();
+        let mut stream = TlsConnector::from(client(root, alpn))
+            .connect(name, stream)
+            .await?;
+        stream.write_all(request.as_bytes()).await?;
+        let mut heard = Vec::new();
+        stream.read_to_end(&mut heard).await?;
+        Ok(String::from_utf8_lossy(&heard).into_owned())
+    }
+
+    /// Waits for the connections to end; returns the records between open and close.
+    async fn records(self) -> Vec<Record> {
+        for served in self.served {
+            tokio::time::timeout(Duration::from_secs(20), served)
+                .await
+                .unwrap()
+                .unwrap();
+        }
+        let mut records = self.setup.records().await;
+        assert_eq!(records.remove(0).event.kind, EventKind::StreamOpen);
+        assert_eq!(records.pop().unwrap().event.kind, EventKind::StreamClose);
+        records
+    }
+}
+
+fn client(root: &str, alpn: &[&str]) -> Arc<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    roots
+        .add(CertificateDer::from_pem_slice(root.as_bytes()).unwrap())
+        .unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = alpn.iter().map(|p| p.as_bytes().to_vec()).collect();
+    Arc::new(config)
+}
+
+/// A ClientHello as it leaves a client.
+fn hello() -> Vec<u8> {
+    let (_, root) = Authority::self_made("nobody").unwrap();
+    let mut client = ClientConnection::new(client(&root, &[]), HOST.try_into().unwrap()).unwrap();
+    let mut bytes = Vec::new();
+    client.write_tls(&mut bytes).unwrap();
+    bytes
+}
+
+fn reason(record: &Record) -> &str {
+    &record.event.decision.as_ref().unwrap().reason
+}
+
+fn action(record: &Record) -> Outcome {
+    record.event.decision.as_ref().unwrap().action
+}
+
+/// Reason of each gap; a gap that passed is recorded twice.
+fn gaps(records: &[Record]) -> Vec<&str> {
+    records
+        .iter()
+        .map(|record| record.event.gap.as_ref().unwrap().reason.as_str())
+        .collect()
+}
+
+#[tokio::test]
+async fn a_verified_upstream_is_read_under_a_leaf_for_its_name() {
+    let upstream = Upstream::tls(HOST).await;
+    let mut world = World::new("", &upstream.root, upstream.address);
+    let root = world.root.clone();
+    let heard = world
+        .ask(
+            &root,
+            HOST,
+            &["h2", "http/1.1"],
+            &get(&format!("{HOST}:{}", upstream.address.port())),
+        )
+        .await;
+    assert_eq!(heard.unwrap(), ANSWER);
+    let records = world.records().await;
+    let event = &records[0].event;
+    assert_eq!(
+        event.operation.as_ref().unwrap().resource,
+        format!("https://{HOST}:{}/", upstream.address.port())
+    );
+    let status = event.http.as_ref().unwrap().status;
+    assert_eq!((records.len(), status), (1, Some(200)));
+}
+
+#[tokio::test]
+async fn an_upstream_without_a_known_root_is_the_agents_to_judge_in_audit() {
+    let upstream = Upstream::tls(HOST).await;
+    let mut world = World::new("", "", upstream.address);
+    let heard = world.ask(&upstream.root, HOST, &[], &get(HOST)).await;
+    assert_eq!(heard.unwrap(), ANSWER);
+    let records = world.records().await;
+    assert_eq!(gaps(&records), ["unverifiable-upstream"; 2]);
+    let gap = records[1].event.gap.as_ref().unwrap();
+    assert!(gap.detail.as_ref().unwrap().contains("extraRoots"));
+    assert!(gap.sent_bytes.unwrap() > 0 && gap.received_bytes.unwrap() > 0);
+}
+
+#[tokio::test]
+async fn an_upstream_without_a_known_root_is_refused_in_words_in_enforce() {
+    let upstream = Upstream::tls(HOST).await;
+    for trusts_us in [true, false] {
+        let mut world = World::new(
+            &policy("Enforce", "  defaultAction: Allow\n"),
+            "",
+            upstream.address,
+        );
+        let root = if trusts_us {
+            world.root.clone()
+        } else {
+            upstream.root.clone()
+        };
+        let heard = world.ask(&root, HOST, &[], &get(HOST)).await;
+        assert_eq!(
+            trusts_us,
+            heard.is_ok_and(|heard| heard.starts_with("HTTP/1.1 502"))
+        );
+        let records = world.records().await;
+        assert_eq!(gaps(&records), ["unverifiable-upstream"]);
+        assert_eq!(action(&records[0]), Outcome::Deny);
+    }
+}
+
+#[tokio::test]
+async fn a_pinned_client_passes_unread_the_second_time_in_audit_and_never_in_enforce() {
+    for mode in ["Audit", "Enforce"] {
+        let upstream = Upstream::tls(HOST).await;
+        let mut world = World::new(
+            &policy(mode, "  defaultAction: Allow\n"),
+            &upstream.root,
+            upstream.address,
+        );
+        assert!(
+            world
+                .ask(&upstream.root, HOST, &[], &get(HOST))
+                .await
+                .is_err()
+        );
+        world.served.pop().unwrap().await.unwrap();
+        let second = world.ask(&upstream.root, HOST, &[], &get(HOST)).await;
+        assert_eq!(second.is_ok(), mode == "Audit");
+        let records = world.records().await;
+        assert_eq!(reason(&records[0]), "pinned-client");
+        match mode {
+            "Audit" => assert_eq!(gaps(&records[1..]), ["pinned-client"; 2]),
+            _ => assert_eq!((records.len(), reason(&records[1])), (2, "pinned-client")),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_client_of_http_2_alone_needs_a_rule_and_a_true_name_in_enforce() {
+    let allowing = |host: &str| {
+        policy(
+            "Enforce",
+            &format!(
+                "  rules:\n    - name: r\n      on: {{protocols: [tls], hosts: [\"{host}\"]}}\n      action: Allow\n"
+            ),
+        )
+    };
+    for (policies, name, passes, why) in [
+        (policy("Audit", ""), HOST, true, "default"),
+        (policy("Enforce", ""), HOST, false, "unread-alpn"),
+        (allowing(HOST), HOST, true, "rule"),
+        (
+            allowing("elsewhere.example.com"),
+            "elsewhere.example.com",
+            false,
+            "host-mismatch",
+        ),
+    ] {
+        let upstream = Upstream::tls(name).await;
+        let mut world = World::new(&policies, &upstream.root, upstream.address);
+        // The upstream speaks no HTTP/2 either: what passes fails in the agent's own handshake.
+        let heard = world.ask(&upstream.root, name, &["h2"], &get(name)).await;
+        assert!(heard.is_err());
+        let records = world.records().await;
+        assert_eq!(
+            gaps(&records).len(),
+            if passes { 2 } else { 1 },
+            "{policies}"
+        );
+        assert_eq!(
+            (reason(&records[0]), action(&records[0]) == Outcome::Allow),
+            (why, passes),
+            "{policies}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn without_a_server_name_the_address_is_what_is_verified() {
+    let upstream = Upstream::tls("127.0.0.1").await;
+    let mut world = World::new("", &upstream.root, upstream.address);
+    let root = world.root.clone();
+    let heard = world.ask(&root, "127.0.0.1", &[], &get("127.0.0.1")).await;
+    assert_eq!(heard.unwrap(), ANSWER);
+    let close = format!("GET / HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n");
+    let fronted = world.ask(&root, "127.0.0.1", &[], &close).await;
+    assert!(fronted.unwrap().starts_with("HTTP/1.1 421"));
+    let records = world.records().await;
+    assert_eq!(records[0].event.destination.as_ref().unwrap().sni, None);
+    assert_eq!(reason(&records[1]), "host-mismatch");
+}
+
+#[tokio::test]
+async fn passthrough_needs_a_name_that_is_at_the_address() {
+    let listed = |name: &str| {
+        policy(
+            "Enforce",
+            &format!("  tls: {{passthrough: [\"{name}\"]}}\n"),
+        )
+    };
+    let upstream = Upstream::tls(HOST).await;
+    let mut world = World::new(&listed(HOST), "", upstream.address);
+    let heard = world.ask(&upstream.root, HOST, &[], &get(HOST)).await;
+    assert_eq!(heard.unwrap(), ANSWER);
+    assert_eq!(gaps(&world.records().await), ["passthrough"; 2]);
+
+    let upstream = Upstream::tls("elsewhere.example.com").await;
+    let mut world = World::new(&listed("elsewhere.example.com"), "", upstream.address);
+    let lied = world
+        .ask(&upstream.root, "elsewhere.example.com", &[], &get(HOST))
+        .await;
+    assert!(lied.is_err());
+    let records = world.records().await;
+    assert_eq!(gaps(&records), ["unverifiable-upstream"]);
+}
+
+#[tokio::test]
+async fn an_upstream_that_cannot_be_reached_is_a_reset_and_one_record() {
+    let closed = TcpListener::bind("127.0.0.1:0")
+        .await
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let mut world = World::new("", "", closed);
+    let root = world.root.clone();
+    assert!(world.ask(&root, HOST, &[], &get(HOST)).await.is_err());
+    let records = world.records().await;
+    assert_eq!(
+        (records.len(), reason(&records[0])),
+        (1, "upstream-unreachable")
+    );
+}
+
+#[tokio::test]
+async fn a_hello_that_is_none_is_refused_and_recorded() {
+    let upstream = Upstream::tls(HOST).await;
+    let mut world = World::new("", &upstream.root, upstream.address);
+    let mut agent = world.connect().await;
+    agent
+        .write_all(b"\x16\x03\x01\x00\x04\x02\x00\x00\x00")
+        .await
+        .unwrap();
+    assert!(agent.read_u8().await.is_err());
+    let mut agent = world.connect().await;
+    agent.write_all(&hello()[..40]).await.unwrap();
+    drop(agent);
+    let records = world.records().await;
+    assert_eq!(records.len(), 2);
+    assert!(records.iter().all(|record| reason(record) == "malformed"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hello_that_does_not_end_is_given_up() {
+    let mut world = World::new("", "", "127.0.0.1:1".parse().unwrap());
+    let mut agent = world.connect().await;
+    agent.write_all(&hello()[..40]).await.unwrap();
+    assert!(agent.read_u8().await.is_err());
+    tokio::time::resume();
+    let records = world.records().await;
+    assert!(
+        records[0]
+            .event
+            .error
+            .as_ref()
+            .unwrap()
+            .contains("longer than")
+    );
+}
+
+#[tokio::test]
+async fn an_agent_that_leaves_in_its_handshake_or_right_after_it_leaves_one_record() {
+    let upstream = Upstream::tls(HOST).await;
+    let mut world = World::new("", &upstream.root, upstream.address);
+    let mut agent = world.connect().await;
+    agent.write_all(&hello()).await.unwrap();
+    agent.read_u8().await.unwrap();
+    drop(agent);
+    world.served.pop().unwrap().await.unwrap();
+    let agent = world.connect().await;
+    let name = ServerName::try_from(HOST).unwrap();
+    let connector = TlsConnector::from(client(&world.root.clone(), &[]));
+    drop(connector.connect(name, agent).await.unwrap());
+    let records = world.records().await;
+    let reasons: Vec<_> = records.iter().map(reason).collect();
+    assert_eq!(reasons, ["agent-handshake", "unused"]);
+}
+
+#[tokio::test]
+async fn an_agent_that_dallies_before_its_request_is_read_all_the_same() {
+    let upstream = Upstream::clear("").await;
+    let mut world = World::new("", "", upstream.address);
+    let mut agent = world.connect().await;
+    tokio::time::sleep(first::SERVER_FIRST_WAIT * 2).await;
+    agent.write_all(get(HOST).as_bytes()).await.unwrap();
+    let mut heard = String::new();
+    agent.read_to_string(&mut heard).await.unwrap();
+    assert_eq!(heard, ANSWER);
+    let records = world.records().await;
+    assert_eq!((records.len(), records[0].event.kind), (1, EventKind::Http));
+}
+
+#[tokio::test]
+async fn a_server_that_speaks_first_is_a_gap_in_audit() {
+    let upstream = Upstream::clear("220 mail.example.com\r\n").await;
+    let mut world = World::new("", "", upstream.address);
+    let mut agent = world.connect().await;
+    let mut greeting = [0; 22];
+    agent.read_exact(&mut greeting).await.unwrap();
+    agent.write_all(b"QUIT\r\n\r\n").await.unwrap();
+    let mut rest = String::new();
+    agent.read_to_string(&mut rest).await.unwrap();
+    assert_eq!(rest, ANSWER);
+    drop(agent);
+    let records = world.records().await;
+    assert_eq!(gaps(&records), ["opaque"; 2]);
+    assert_eq!(records[1].event.gap.as_ref().unwrap().sent_bytes, Some(8));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_waits_for_its_server_is_refused_in_enforce() {
+    let mut world = World::new(&policy("Enforce", ""), "", "127.0.0.1:1".parse().unwrap());
+    let mut agent = world.connect().await;
+    assert!(agent.read_u8().await.is_err());
+    tokio::time::resume();
+    let records = world.records().await;
+    assert_eq!(gaps(&records), ["opaque"]);
+    assert_eq!(action(&records[0]), Outcome::Deny);
+}
+
+#[tokio::test]
+async fn what_passes_unread_when_the_sidecar_stops_is_broken_off_and_counted() {
+    let upstream = Upstream::clear("220 mail.example.com\r\n").await;
+    let mut world = World::new("", "", upstream.address);
+    let mut agent = world.connect().await;
+    agent.read_exact(&mut [0; 22]).await.unwrap();
+    tokio::time::pause();
+    world.setup.stop.send_replace(true);
+    let end = agent.read_u8().await.unwrap_err();
+    tokio::time::resume();
+    assert_eq!(end.kind(), io::ErrorKind::ConnectionReset);
+    let records = world.records().await;
+    assert_eq!(
+        records[1].event.gap.as_ref().unwrap().received_bytes,
+        Some(22)
+    );
+}
