@@ -11,12 +11,13 @@ use std::{
 
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose, SanType,
+    Issuer, KeyPair, KeyUsagePurpose, SanType, SerialNumber,
 };
 use rustls::{
     ServerConfig,
     crypto::CryptoProvider,
     pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject},
+    server::{ServerSessionMemoryCache, StoresServerSessions},
     sign::CertifiedKey,
 };
 use time::{Duration, OffsetDateTime};
@@ -28,6 +29,11 @@ const BACKDATE_MINUTES: i64 = 10;
 /// Most leaves that are kept. An agent that walks through names evicts all and starts over; it cannot exhaust memory (about 3 KiB a leaf).
 const MAX_LEAVES: usize = 1024;
 
+/// TLS sessions that can be resumed, over all leaves. A session holds for its server name only.
+const MAX_SESSIONS: usize = 1024;
+/// Random bytes of a leaf's serial number (RFC 5280 §4.1.2.2 allows 20).
+const SERIAL_BYTES: usize = 16;
+
 /// Why a certificate could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum AuthorityError {
@@ -37,6 +43,9 @@ pub enum AuthorityError {
     /// rustls refused key or chain.
     #[error("cannot use a certificate: {0}")]
     Tls(#[from] rustls::Error),
+    /// The system has no randomness to give.
+    #[error("no randomness for a certificate's serial number")]
+    Random,
     /// The chain from the operator is not PEM, or empty.
     #[error("the certificate chain from the operator is unusable: {0}")]
     Chain(String),
@@ -88,6 +97,7 @@ pub struct Authority {
     leaf_key: KeyPair,
     leaf_key_der: PrivatePkcs8KeyDer<'static>,
     provider: Arc<CryptoProvider>,
+    sessions: Arc<dyn StoresServerSessions>,
     leaves: Mutex<HashMap<String, CachedLeaf>>,
 }
 
@@ -117,6 +127,7 @@ impl Authority {
             leaf_key,
             leaf_key_der,
             provider: Arc::new(rustls::crypto::aws_lc_rs::default_provider()),
+            sessions: ServerSessionMemoryCache::new(MAX_SESSIONS),
             leaves: Mutex::new(HashMap::new()),
         })
     }
@@ -181,6 +192,7 @@ impl Authority {
         let mut params = CertificateParams::default();
         params.not_before = now - Duration::minutes(BACKDATE_MINUTES);
         params.not_after = not_after;
+        params.serial_number = Some(self.serial()?);
         params.distinguished_name = DistinguishedName::new();
         // RFC 5280 bounds CN at 64 characters; clients read the SAN.
         params.distinguished_name.push(
@@ -205,7 +217,23 @@ impl Authority {
             .with_no_client_auth()
             .with_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(certified)));
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        // One store for all leaves: the default is one of 30 KiB for each.
+        config.session_storage = self.sessions.clone();
         Ok(config)
+    }
+
+    /// A serial number that no other leaf has. All leaves share one key, from which rcgen would derive one number for all; clients refuse two certificates of one issuer and number.
+    fn serial(&self) -> Result<SerialNumber, AuthorityError> {
+        let mut serial = [0; SERIAL_BYTES];
+        self.provider
+            .secure_random
+            .fill(&mut serial)
+            .map_err(|_| AuthorityError::Random)?;
+        // Positive (RFC 5280 §4.1.2.2).
+        if let Some(first) = serial.first_mut() {
+            *first &= 0x7f;
+        }
+        Ok(SerialNumber::from_slice(&serial))
     }
 
     fn leaves(&self) -> std::sync::MutexGuard<'_, HashMap<String, CachedLeaf>> {
@@ -285,6 +313,16 @@ mod tests {
             chain.extend(self.chain.iter().cloned());
             chain
         }
+    }
+
+    #[test]
+    fn no_two_leaves_have_one_serial_number() {
+        let (authority, _) = Authority::self_made("test root").unwrap();
+        let serials: std::collections::HashSet<_> = (0..100)
+            .map(|_| authority.serial().unwrap().to_bytes())
+            .collect();
+        assert_eq!(serials.len(), 100);
+        assert!(serials.iter().all(|serial| serial[0] < 0x80));
     }
 
     #[test]
