@@ -11,6 +11,7 @@ use std::{
 };
 
 use chaperone_crds::pod::{CAPTURE_PORT, DNS_PORT, HEALTH_PORT};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use prometheus::IntGauge;
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -24,8 +25,10 @@ use crate::{
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 1024;
-/// Most connections at once. Beyond, new ones are reset: an agent must not exhaust the sidecar's descriptors (two a connection).
-const MAX_CONNECTIONS: i64 = 8192;
+/// Most connections at once, descriptors permitting. Beyond, new ones are closed.
+const MAX_CONNECTIONS: u64 = 8192;
+/// Descriptors that connections leave to the spool, the sinks, the resolver and the control stream: an agent must not exhaust them.
+const RESERVED_DESCRIPTORS: u64 = 256;
 
 /// Sockets that exist before any connection: bound in the captured network namespace.
 #[derive(Debug)]
@@ -109,9 +112,10 @@ pub fn serve_captured(
         .name("data".to_owned())
         .spawn(move || {
             runtime.block_on(async {
+                let most = most_connections(raise_descriptors());
                 let mut tasks = Vec::new();
                 for listener in listeners {
-                    tasks.push(tokio::spawn(accept(shared.clone(), listener)));
+                    tasks.push(tokio::spawn(accept(shared.clone(), listener, most)));
                 }
                 for task in tasks {
                     let _ = task.await;
@@ -119,6 +123,25 @@ pub fn serve_captured(
                 drain(&shared).await;
             });
         })
+}
+
+/// Raises the limit of open descriptors to what the system allows, and says what it is. Container runtimes start processes with 1024.
+fn raise_descriptors() -> u64 {
+    let wanted = MAX_CONNECTIONS * 2 + RESERVED_DESCRIPTORS;
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
+        return 1024;
+    };
+    let raised = wanted.min(hard);
+    if soft >= raised || setrlimit(Resource::RLIMIT_NOFILE, raised, hard).is_err() {
+        return soft;
+    }
+    raised
+}
+
+/// Connections that this many descriptors allow, two for each.
+fn most_connections(descriptors: u64) -> i64 {
+    let most = descriptors.saturating_sub(RESERVED_DESCRIPTORS) / 2;
+    i64::try_from(most.min(MAX_CONNECTIONS)).unwrap_or(i64::MAX)
 }
 
 /// How long what was broken off after [`DRAIN`] may take to be recorded.
@@ -147,7 +170,7 @@ impl Drop for Open {
     }
 }
 
-async fn accept(shared: Arc<Shared>, listener: TcpListener) {
+async fn accept(shared: Arc<Shared>, listener: TcpListener, most: i64) {
     let listener = match tokio::net::TcpListener::from_std(listener) {
         Ok(listener) => listener,
         Err(error) => {
@@ -162,7 +185,7 @@ async fn accept(shared: Arc<Shared>, listener: TcpListener) {
             _ = stopping.wait_for(|stop| *stop) => return,
         };
         match accepted {
-            Ok((stream, _)) => admit(&shared, stream),
+            Ok((stream, _)) => admit(&shared, stream, most),
             Err(error) => {
                 // Out of descriptors, most likely: give connections time to end.
                 tracing::warn!(%error, "cannot accept a captured connection");
@@ -172,8 +195,8 @@ async fn accept(shared: Arc<Shared>, listener: TcpListener) {
     }
 }
 
-fn admit(shared: &Arc<Shared>, stream: tokio::net::TcpStream) {
-    if shared.metrics.open_connections.get() >= MAX_CONNECTIONS {
+fn admit(shared: &Arc<Shared>, stream: tokio::net::TcpStream, most: i64) {
+    if shared.metrics.open_connections.get() >= most {
         shared
             .metrics
             .connections
@@ -199,5 +222,17 @@ fn admit(shared: &Arc<Shared>, stream: tokio::net::TcpStream) {
                 .inc();
         }
         Err(error) => tracing::debug!(%error, "a captured connection has no destination"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_leave_descriptors_to_the_rest() {
+        for (descriptors, most) in [(100, 0), (1024, 384), (20_000, 8192), (u64::MAX, 8192)] {
+            assert_eq!(most_connections(descriptors), most);
+        }
     }
 }
