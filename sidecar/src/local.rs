@@ -119,7 +119,7 @@ async fn story(
         trust_dir: scratch.trust(),
         root,
     };
-    enforcement.apply(&shared, &audit, config).await?;
+    enforcement.apply(&shared, &audit, config)?;
     let listeners = namespace.listeners()?;
     sidecar::serve_names(&shared, listeners.dns, resolver);
     sidecar::watch_datagrams(&shared, namespace.gaps()?);

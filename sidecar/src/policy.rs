@@ -13,7 +13,7 @@ use chaperone_crds::{
 use rustls::ClientConfig;
 
 use crate::{
-    audit::{AuditHandle, BadSinkName},
+    audit::{AuditHandle, BadSinkName, TryRecordError},
     capture::{self, CaptureConfig, CaptureMode, DatagramKind, Datagrams},
     shared::{Active, Shared},
     trust,
@@ -91,8 +91,8 @@ impl Enforcement {
     /// Puts a configuration in force. Repeating the one in force changes nothing.
     ///
     /// # Errors
-    /// As [`PolicyError`]; then nothing has changed.
-    pub async fn apply(
+    /// As [`PolicyError`]; then the policies before rule on.
+    pub fn apply(
         &self,
         shared: &Shared,
         audit: &AuditHandle,
@@ -106,7 +106,6 @@ impl Enforcement {
             return Ok(());
         }
         let active = Arc::new(compile(config)?);
-        self.install_rules(before.as_deref(), &active)?;
         if before
             .as_ref()
             .is_none_or(|before| before.config.extra_roots != active.config.extra_roots)
@@ -114,12 +113,14 @@ impl Enforcement {
             trust::write_bundle(&self.trust_dir, &active.config.extra_roots, &self.root)?;
         }
         audit.set_sinks(active.config.sinks.clone())?;
+        // Last of what can fail: the packet filter must not follow policies that are not in force.
+        self.install_rules(before.as_deref(), &active)?;
         let changed = before
             .as_ref()
             .is_none_or(|before| before.config.revision != active.config.revision);
         shared.active.store(Some(active.clone()));
         if changed {
-            announce(shared, &active).await;
+            announce(shared, &active);
         }
         Ok(())
     }
@@ -180,8 +181,8 @@ fn datagrams(rule: &DatagramRule) -> Vec<Datagrams> {
         .collect()
 }
 
-/// Records and counts which policies hold from now on.
-async fn announce(shared: &Shared, active: &Active) {
+/// Records and counts which policies hold from now on. Waits for nothing: policies must come into force while the audit queue is full.
+fn announce(shared: &Shared, active: &Active) {
     for (mode, name) in [(Mode::Audit, "audit"), (Mode::Enforce, "enforce")] {
         shared
             .metrics
@@ -201,6 +202,9 @@ async fn announce(shared: &Shared, active: &Active) {
             .map(|policy| format!("{}@{}", policy.reference, policy.generation))
             .collect(),
     });
-    shared.recorder.record(event).await;
+    if let Err(TryRecordError::Full(event)) = shared.recorder.try_record(event) {
+        let recorder = shared.recorder.clone();
+        tokio::spawn(async move { recorder.record(*event).await });
+    }
     tracing::info!(revision = %active.config.revision, mode = ?active.mode(), "policies in force");
 }

@@ -17,7 +17,7 @@ use chaperone_crds::{
 };
 use prometheus::Registry;
 use tokio::{
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::{mpsc, watch},
 };
 
@@ -55,6 +55,8 @@ const HOSTS: &str = "/etc/hosts";
 /// # Errors
 /// When something that no retry mends is wrong: settings, ports, capabilities.
 pub async fn run(settings: Settings) -> anyhow::Result<()> {
+    // As the first process of its container it has no default for signals: one that comes before anyone listens is lost.
+    let mut told = Signals::listen()?;
     capture::install(&CaptureConfig::pod(CaptureMode::Enforce))
         .context("cannot capture the pod's traffic")?;
     let listeners = Listeners::bind().context("cannot bind the capture ports")?;
@@ -88,10 +90,12 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         egress.clone(),
     )?;
 
-    let authority = retry("certificate", || certify(&operator)).await;
     let (configs, mut received) = watch::channel(None);
     tokio::spawn(follow(operator.clone(), configs, metrics.clone()));
-    let config = first(&mut received).await?;
+    let (authority, config) = tokio::select! {
+        enlisted = enlist(&operator, &mut received) => enlisted?,
+        () = told.wait() => return Ok(()),
+    };
 
     let audit_config = AuditConfig {
         max_spool_bytes: settings.spool_bytes,
@@ -115,26 +119,56 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         trust_dir: settings.trust_dir.clone(),
         root: settings.operator_ca.clone(),
     };
-    enforce(&enforcement, &shared, &audit, &operator, config).await;
+    let (acks, latest) = watch::channel(None);
+    tokio::spawn(acknowledge(operator.clone(), latest));
+    let enforcer = Enforcer {
+        enforcement,
+        shared: shared.clone(),
+        audit,
+        acks,
+    };
+    let in_force = tokio::select! {
+        in_force = enforcer.first(config, &mut received) => in_force,
+        () = told.wait() => {
+            enforcer.audit.close("terminated", CLOSE_PATIENCE).await;
+            return Ok(());
+        }
+    };
+    in_force?;
     serve_names(&shared, listeners.dns, resolver);
     let gaps = GapReader::bind(NFLOG_GROUP).context("cannot read the packet filter's log")?;
     watch_datagrams(&shared, gaps);
     let data = listen::serve_captured(shared.clone(), listeners.capture)?;
+    let mut data = tokio::task::spawn_blocking(move || data.join());
     health.set_started();
     tracing::info!("capture, trust and policy are in place");
 
-    tokio::spawn(renew(shared.clone(), operator.clone()));
-    tokio::select! {
-        () = keep_enforcing(&enforcement, &shared, &audit, &operator, received) => {}
-        signalled = terminated() => signalled?,
-    }
+    tokio::spawn(renew(shared.clone(), operator));
+    let ended = tokio::select! {
+        () = enforcer.keep(received) => Ok(()),
+        () = told.wait() => Ok(()),
+        _ = &mut data => Err(anyhow::anyhow!("the data path ended by itself")),
+    };
     health.set_stopping();
     let _ = stop.send(true);
-    let _ = tokio::task::spawn_blocking(move || data.join()).await;
+    if ended.is_ok() {
+        let _ = data.await;
+    }
     tokio::time::sleep(LOG_DELAY).await;
-    let closing = audit.close("terminated", CLOSE_PATIENCE).await;
+    let closing = enforcer.audit.close("terminated", CLOSE_PATIENCE).await;
     tracing::info!(?closing, "the stream is closed");
-    Ok(())
+    ended
+}
+
+/// What the operator has to give before anything can run: keys and policies.
+async fn enlist(
+    operator: &OperatorClient,
+    received: &mut watch::Receiver<Option<PodConfig>>,
+) -> anyhow::Result<(Authority, PodConfig)> {
+    let authority = retry("certificate", || certify(operator)).await;
+    let config = received.wait_for(Option::is_some).await?.clone();
+    let config = config.context("the operator sent no configuration")?;
+    Ok((authority, config))
 }
 
 /// Asks until it succeeds.
@@ -188,9 +222,9 @@ async fn follow(
 ) {
     let mut wait = FIRST_RETRY;
     loop {
+        let since = tokio::time::Instant::now();
         let ended = operator
             .follow(|message| {
-                wait = FIRST_RETRY;
                 metrics.control_connected.set(1);
                 if let ControlMessage::Config { config } = message {
                     configs.send_replace(Some(*config));
@@ -201,71 +235,87 @@ async fn follow(
         if let Err(error) = ended {
             tracing::info!(%error, "the control stream ended; the policies in force rule on");
         }
+        // A stream that ends at once, time and again, must not be asked for five times a second.
+        if since.elapsed() > LAST_RETRY {
+            wait = FIRST_RETRY;
+        }
         tokio::time::sleep(jittered(wait)).await;
         wait = (wait * 2).min(LAST_RETRY);
     }
 }
 
-async fn first(received: &mut watch::Receiver<Option<PodConfig>>) -> anyhow::Result<PodConfig> {
-    let config = received.wait_for(Option::is_some).await?;
-    config.clone().context("the operator sent no configuration")
-}
-
-async fn keep_enforcing(
-    enforcement: &Enforcement,
-    shared: &Shared,
-    audit: &AuditHandle,
-    operator: &OperatorClient,
-    mut received: watch::Receiver<Option<PodConfig>>,
-) {
-    // The first configuration is in force already, unless a newer one came since.
-    received.mark_changed();
-    while received.changed().await.is_ok() {
-        let Some(config) = received.borrow_and_update().clone() else {
+/// Tells the operator what became of the newest revision, until it has heard it.
+async fn acknowledge(operator: OperatorClient, mut latest: watch::Receiver<Option<Ack>>) {
+    let mut wait = FIRST_RETRY;
+    while latest.changed().await.is_ok() {
+        let Some(ack) = latest.borrow_and_update().clone() else {
             continue;
         };
-        enforce(enforcement, shared, audit, operator, config).await;
+        match operator.acknowledge(&ack).await {
+            Ok(()) => wait = FIRST_RETRY,
+            Err(error) => {
+                tracing::info!(%error, "cannot acknowledge a revision");
+                latest.mark_changed();
+                tokio::time::sleep(jittered(wait)).await;
+                wait = (wait * 2).min(LAST_RETRY);
+            }
+        }
     }
 }
 
-/// Puts a configuration in force and tells the operator what came of it.
-async fn enforce(
-    enforcement: &Enforcement,
-    shared: &Shared,
-    audit: &AuditHandle,
-    operator: &OperatorClient,
-    config: PodConfig,
-) {
-    let revision = config.revision.clone();
-    let result = enforcement.apply(shared, audit, config).await;
-    let label = if result.is_ok() {
-        "applied"
-    } else {
-        "rejected"
-    };
-    shared
-        .metrics
-        .policy_swaps
-        .with_label_values(&[label])
-        .inc();
-    if let Err(error) = &result {
-        tracing::error!(%error, %revision, "a configuration is unusable; the one before rules on");
-    }
-    let ack = Ack {
-        revision,
-        accepted: result.is_ok(),
-        error: result.err().map(|e| e.to_string()),
-    };
-    let operator = operator.clone();
-    tokio::spawn(async move {
-        for _ in 0..5 {
-            match operator.acknowledge(&ack).await {
-                Ok(()) => return,
-                Err(error) => tracing::info!(%error, "cannot acknowledge a revision"),
-            }
-            tokio::time::sleep(jittered(Duration::from_secs(1))).await;
+/// Puts configurations in force as they come.
+struct Enforcer {
+    enforcement: Enforcement,
+    shared: Arc<Shared>,
+    audit: AuditHandle,
+    acks: watch::Sender<Option<Ack>>,
+}
+
+impl Enforcer {
+    /// Waits until a configuration is in force.
+    async fn first(
+        &self,
+        mut config: PodConfig,
+        received: &mut watch::Receiver<Option<PodConfig>>,
+    ) -> anyhow::Result<()> {
+        while !self.enforce(config) {
+            received.changed().await?;
+            let next = received.borrow_and_update().clone();
+            config = next.context("the operator sent no configuration")?;
         }
-    });
+        Ok(())
+    }
+
+    async fn keep(&self, mut received: watch::Receiver<Option<PodConfig>>) {
+        while received.changed().await.is_ok() {
+            let config = received.borrow_and_update().clone();
+            if let Some(config) = config {
+                self.enforce(config);
+            }
+        }
+    }
+
+    /// Puts a configuration in force and tells the operator what came of it.
+    fn enforce(&self, config: PodConfig) -> bool {
+        let revision = config.revision.clone();
+        let result = self.enforcement.apply(&self.shared, &self.audit, config);
+        let accepted = result.is_ok();
+        let label = if accepted { "applied" } else { "rejected" };
+        self.shared
+            .metrics
+            .policy_swaps
+            .with_label_values(&[label])
+            .inc();
+        if let Err(error) = &result {
+            tracing::error!(%error, %revision, "a configuration is unusable; the one before rules on");
+        }
+        self.acks.send_replace(Some(Ack {
+            revision,
+            accepted,
+            error: result.err().map(|e| e.to_string()),
+        }));
+        accepted
+    }
 }
 
 /// Serves the pod's DNS and records its queries.
@@ -365,15 +415,26 @@ fn host_of(shared: &Shared, ip: IpAddr) -> Option<String> {
         .map(|name| name.to_string())
 }
 
-async fn terminated() -> anyhow::Result<()> {
-    let (mut terminate, mut interrupt) = (
-        signal(SignalKind::terminate())?,
-        signal(SignalKind::interrupt())?,
-    );
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+/// The signals that end the sidecar.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    /// From now on none is lost.
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
     }
-    tracing::info!("stopping");
-    Ok(())
+
+    async fn wait(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+        tracing::info!("stopping");
+    }
 }
