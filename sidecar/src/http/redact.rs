@@ -14,17 +14,25 @@ const MAX_VALUE_BYTES: usize = 1024;
 const MAX_HINT_BYTES: usize = 128;
 /// What stands in a record for a header that carries a credential.
 const HIDDEN: &str = "[masked:credential]";
-/// Parts of header names that carry credentials.
-const CREDENTIAL_PARTS: [&str; 8] = [
+/// Parts of the names of headers and query parameters that carry credentials.
+const CREDENTIAL_PARTS: [&str; 14] = [
     "authorization",
     "cookie",
     "token",
     "secret",
     "api-key",
     "apikey",
-    "password",
+    "api_key",
+    "auth-key",
+    "x-auth",
+    "credential",
+    "assertion",
+    "passw",
+    "passphrase",
     "signature",
 ];
+/// Query parameters that carry credentials under names that are too short to be looked for within others: API keys of Google, signatures of Azure.
+const CREDENTIAL_PARAMETERS: [&str; 4] = ["key", "sig", "pwd", "jwt"];
 
 /// The headers, as a record may show them. Repeated fields are joined as RFC 9110 §5.3 says.
 pub(crate) fn headers(headers: &Headers, masks: &Arc<CompiledMasks>) -> BTreeMap<String, String> {
@@ -49,7 +57,23 @@ pub(crate) fn headers(headers: &Headers, masks: &Arc<CompiledMasks>) -> BTreeMap
 
 /// The URL, as a record may show it.
 pub(crate) fn url(url: &str, masks: &Arc<CompiledMasks>) -> String {
+    let Some((before, query)) = url.split_once('?') else {
+        return text(url.as_bytes(), MAX_URL_BYTES, masks);
+    };
+    let shown: Vec<String> = query.split('&').map(parameter).collect();
+    let url = format!("{before}?{}", shown.join("&"));
     text(url.as_bytes(), MAX_URL_BYTES, masks)
+}
+
+fn parameter(written: &str) -> String {
+    let hidden = written.split_once('=').filter(|(name, _)| {
+        let name = name.to_ascii_lowercase();
+        is_credential(&name) || CREDENTIAL_PARAMETERS.contains(&name.as_str())
+    });
+    match hidden {
+        Some((name, _)) => format!("{name}={HIDDEN}"),
+        None => written.to_owned(),
+    }
 }
 
 /// The hints for correlation that a Claude client sends.
@@ -83,4 +107,31 @@ fn text(bytes: &[u8], limit: usize, masks: &Arc<CompiledMasks>) -> String {
         text.push('\u{2026}');
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn query_parameters_that_carry_credentials_are_hidden_by_their_name() {
+        let masks = Arc::new(CompiledMasks::default());
+        for (written, shown) in [
+            ("https://a/b?c=d&e", "https://a/b?c=d&e"),
+            (
+                "https://a/?access_token=x&b=1",
+                "https://a/?access_token=[masked:credential]&b=1",
+            ),
+            (
+                "https://a/?X-Amz-Signature=0f&X-Amz-Credential=k/d",
+                "https://a/?X-Amz-Signature=[masked:credential]&X-Amz-Credential=[masked:credential]",
+            ),
+            (
+                "https://a/?KEY=x&monkey=y&sig=z",
+                "https://a/?KEY=[masked:credential]&monkey=y&sig=[masked:credential]",
+            ),
+        ] {
+            assert_eq!(url(written, &masks), shown);
+        }
+    }
 }
