@@ -15,7 +15,7 @@ pub const SERVER_FIRST_WAIT: Duration = Duration::from_millis(300);
 /// How long a silent client is waited for where policy lets no unread protocol pass: its first bytes may yet be a request. Clients that connect ahead of need and are reset connect
 /// again.
 const REFUSED_SILENCE: Duration = Duration::from_secs(10);
-/// How long the first bytes may take once they have begun, and how long a connected upstream is waited for.
+/// How long the first bytes may take once they have begun.
 const FIRST_BYTES_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Who spoke first, and what.
@@ -41,7 +41,7 @@ pub async fn first_bytes<A: Io, U: Io>(
         REFUSED_SILENCE
     };
     let silence_ends = tokio::time::Instant::now() + patience;
-    let bytes_end = tokio::time::Instant::now() + FIRST_BYTES_TIMEOUT;
+    let mut bytes_end = None;
     let mut stopping = link.shared.stopping.clone();
     loop {
         match detect(&agent.unread) {
@@ -50,6 +50,9 @@ pub async fn first_bytes<A: Io, U: Io>(
         }
         let silent = agent.unread.is_empty();
         let dialled = upstream.is_some();
+        if !silent {
+            bytes_end.get_or_insert_with(|| tokio::time::Instant::now() + FIRST_BYTES_TIMEOUT);
+        }
         let read = tokio::select! {
             biased;
             // Bytes that are there count before an end that came after them.
@@ -59,8 +62,7 @@ pub async fn first_bytes<A: Io, U: Io>(
                 false => return First::Silent,
             },
             () = tokio::time::sleep_until(silence_ends), if silent && !dialled => return First::ServerFirst,
-            // Neither TLS nor a request line takes so long.
-            () = tokio::time::sleep_until(bytes_end), if !silent => return First::Speaks(Detected::Unknown),
+            () = expires(bytes_end) => return First::Speaks(slow(&agent.unread)),
             Ok(_) = stopping.wait_for(|stop| *stop), if silent => return First::Silent,
         };
         match read {
@@ -69,6 +71,22 @@ pub async fn first_bytes<A: Io, U: Io>(
             Ok(_) => {}
             Err(_) => return First::Silent,
         }
+    }
+}
+
+/// What bytes are that came too slowly to tell: a request as far as they look like one, so that no agent gets past by being slow.
+fn slow(unread: &[u8]) -> Detected {
+    if unread.contains(&b' ') {
+        Detected::Http
+    } else {
+        Detected::Unknown
+    }
+}
+
+async fn expires(deadline: Option<tokio::time::Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
     }
 }
 

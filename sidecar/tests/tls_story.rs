@@ -501,3 +501,17 @@ async fn what_passes_unread_when_the_sidecar_stops_is_broken_off_and_counted() {
         Some(22)
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_request_line_that_does_not_end_is_refused_and_not_passed_unread() {
+    let mut world = World::new("", "", "127.0.0.1:1".parse().unwrap());
+    let mut agent = world.connect().await;
+    agent.write_all(b"GET /slow").await.unwrap();
+    let mut heard = String::new();
+    agent.read_to_string(&mut heard).await.unwrap();
+    assert!(heard.starts_with("HTTP/1.1 408"), "{heard}");
+    drop(agent);
+    tokio::time::resume();
+    let records = world.records().await;
+    assert_eq!((records.len(), reason(&records[0])), (1, "head-timeout"));
+}
