@@ -132,6 +132,7 @@ impl Trouble {
         message: impl Into<String>,
     ) -> Self {
         let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX).saturating_add(1);
+        let (line, column) = with_text(text, line, column);
         Self {
             line: number(line),
             column: number(column),
@@ -139,6 +140,29 @@ impl Trouble {
             source_line: text.lines().nth(line).unwrap_or_default().to_owned(),
         }
     }
+}
+
+/// The same place, or, on an empty line, the end of the text before it (else the beginning of the text after it): an expression that breaks off is wrong where it ends, and a caret
+/// needs a line to stand under.
+fn with_text(text: &str, line: usize, column: usize) -> (usize, usize) {
+    let lines: Vec<&str> = text.lines().collect();
+    let has_text = |line: &&str| !line.trim().is_empty();
+    if lines.get(line).is_some_and(has_text) {
+        return (line, column);
+    }
+    let before = lines.get(..line.min(lines.len())).unwrap_or_default();
+    if let Some(last) = before.iter().rposition(has_text) {
+        return (
+            last,
+            lines
+                .get(last)
+                .map_or(0, |line| line.trim_end().chars().count()),
+        );
+    }
+    lines
+        .iter()
+        .position(has_text)
+        .map_or((line, column), |first| (first, 0))
 }
 
 /// The name among `known` that is nearest to `name`, if one is near enough to have been meant.
@@ -201,6 +225,13 @@ mod tests {
         ] {
             assert_eq!(distance(a, b), edits, "{a} {b}");
         }
+    }
+
+    #[test]
+    fn an_expression_that_breaks_off_is_wrong_where_it_ends() {
+        let trouble = Trouble::at("method ==\n\n", 11, "it ends here");
+        assert_eq!((trouble.line, trouble.column), (1, 10));
+        assert_eq!(trouble.source_line, "method ==");
     }
 
     #[test]
