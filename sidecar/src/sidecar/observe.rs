@@ -1,0 +1,118 @@
+//! Records of what is not a connection: DNS queries, and datagrams that the packet filter saw.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+use chaperone_crds::record::{
+    DestinationInfo, DnsInfo, EventKind, GapInfo, OperationInfo, Outcome,
+};
+use tokio::sync::mpsc;
+
+use crate::{
+    capture::{DatagramGap, GapReader, Transport},
+    dns::{self, DnsListeners, DnsQuery, Resolver},
+    link::builtin,
+    shared::Shared,
+};
+
+/// Events of the resolver and of the packet filter that may wait to be recorded.
+const EVENT_QUEUE: usize = 1024;
+
+/// Serves the pod's DNS and records its queries.
+pub fn serve_names(shared: &Arc<Shared>, listeners: DnsListeners, resolver: Arc<Resolver>) {
+    let (events, mut queries) = mpsc::channel(EVENT_QUEUE);
+    tokio::spawn(async move {
+        if let Err(error) = dns::serve(listeners, resolver, events).await {
+            tracing::error!(%error, "the resolver stopped");
+        }
+    });
+    let shared = shared.clone();
+    tokio::spawn(async move {
+        while let Some(query) = queries.recv().await {
+            record_query(&shared, query).await;
+        }
+    });
+}
+
+async fn record_query(shared: &Shared, query: DnsQuery) {
+    let Some(active) = shared.active.load_full() else {
+        return;
+    };
+    shared
+        .metrics
+        .dns_queries
+        .with_label_values(&[query.rcode])
+        .inc();
+    let mut event = active.event(EventKind::Dns);
+    event.operation = Some(OperationInfo {
+        protocol: "dns".to_owned(),
+        verb: query.query_type,
+        resource: query.name,
+    });
+    event.dns = Some(DnsInfo {
+        rcode: query.rcode.to_owned(),
+        answers: query.answers.iter().map(ToString::to_string).collect(),
+    });
+    shared.recorder.record(event).await;
+}
+
+/// Records datagrams that passed unread or were refused, as the packet filter reports them.
+pub fn watch_datagrams(shared: &Arc<Shared>, reader: GapReader) {
+    let (events, mut gaps) = mpsc::channel(EVENT_QUEUE);
+    tokio::spawn(async move {
+        if let Err(error) = reader.run(events).await {
+            tracing::error!(%error, "the packet filter's log cannot be read any more");
+        }
+    });
+    let shared = shared.clone();
+    tokio::spawn(async move {
+        while let Some(gap) = gaps.recv().await {
+            record_datagram(&shared, &gap).await;
+        }
+    });
+}
+
+async fn record_datagram(shared: &Shared, gap: &DatagramGap) {
+    let Some(active) = shared.active.load_full() else {
+        return;
+    };
+    let quic = gap.transport == Transport::Udp && gap.destination_port == Some(443);
+    let reason = if quic { "quic" } else { "datagram" };
+    let protocol = gap.transport.name();
+    let destination = SocketAddr::new(gap.destination, gap.destination_port.unwrap_or(0));
+    let mut event = active.event(EventKind::Gap);
+    event.destination = Some(DestinationInfo {
+        host: host_of(shared, gap.destination),
+        ip: gap.destination.to_string(),
+        port: destination.port(),
+        sni: None,
+    });
+    event.operation = Some(OperationInfo {
+        protocol: protocol.to_owned(),
+        verb: "send".to_owned(),
+        resource: destination.to_string(),
+    });
+    let action = if gap.refused {
+        Outcome::Deny
+    } else {
+        Outcome::Allow
+    };
+    event.decision = Some(builtin(&active, action, reason, ""));
+    event.gap = Some(GapInfo {
+        reason: reason.to_owned(),
+        ..GapInfo::default()
+    });
+    shared.metrics.gaps.with_label_values(&[reason]).inc();
+    shared.recorder.record(event).await;
+}
+
+fn host_of(shared: &Shared, ip: IpAddr) -> Option<String> {
+    shared
+        .names
+        .names_for(ip)
+        .into_iter()
+        .next()
+        .map(|name| name.to_string())
+}
