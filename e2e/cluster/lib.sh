@@ -72,11 +72,12 @@ ticking() {
   if [ -t 2 ]; then
     while :; do
       printf '\r%s ... %d s' "$1" "$((SECONDS - began))" >&2
-      sleep 1
+      sleep 1 >/dev/null 2>&1
     done
   fi
   say "$1 ..."
-  while sleep 30; do
+  # A sleep that outlives the ticker must not hold the pipe that this script writes to.
+  while sleep 30 >/dev/null 2>&1; do
     say "$1 ... $((SECONDS - began)) s"
   done
 }
