@@ -199,6 +199,7 @@ def make_files():
     run("gzip", "-k", files / "zipped/customers.json")
     # Bytes that do not compress and are the same in every run.
     (files / "big.bin").write_bytes(random.Random(1).randbytes(BIG_BYTES))
+    (files / "middle.bin").write_bytes(random.Random(2).randbytes(2_000_000))
 
 
 def make_repository(name):
