@@ -1,11 +1,12 @@
 """Group 4: policies are edited with kubectl and enforced in running pods; bad ones are refused or reported."""
 
 import json
+import re
 import subprocess
 import threading
 
 from . import cluster
-from .cluster import E2E, NODE_IP, STATE, apply, get, in_node, kubectl, must_apply
+from .cluster import E2E, ROOT, NODE_IP, STATE, apply, get, in_node, kubectl, must_apply
 from .harness import check, holds, nonce, note, same, test, wait_for
 from .install import apply_policy, delete_policy, enforced, policy
 from .records import wait_record
@@ -77,6 +78,17 @@ def measure(edits, changes):
         same("403" if index % 2 == 0 else "200", status, f"status after edit {index}")
         delays.append(max(0.0, float(at) - edit["accepted"]))
     return delays
+
+
+@test("the samples are accepted by kubectl apply as they are")
+def _():
+    for sample in sorted([*(ROOT / "config/samples").glob("*.yaml"), E2E / "world/demo/policy.yaml"]):
+        kubectl("apply", "--dry-run=server", "-n", "enforced", "-f", "-", stdin=without_namespace(sample)).succeeded(f"applying {sample.name}")
+
+
+def without_namespace(sample):
+    """The namespaces that samples name need not exist here."""
+    return re.sub(r", namespace: \w+|^  namespace: \w+\n", "", sample.read_text(), flags=re.MULTILINE)
 
 
 @test("status counts the selected pods and those that run the policy, with the revision and the generation it is about")
