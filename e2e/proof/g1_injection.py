@@ -116,7 +116,7 @@ def _():
 def _():
     start_agent("late", labels={})
     kubectl("label", "namespace", "late", "chaperone.dev/audit=enabled").succeeded()
-    wait_for("an Event about the old pod", lambda: "restart" in kubectl("get", "events", "-n", "late", "-o", "jsonpath={.items[*].message}").out.lower(), 30)
+    wait_for("an Event about the old pod", lambda: "restart" in kubectl("get", "events", "-n", "late", "-o", "jsonpath={.items[*].message}").out.lower(), 75)
     kubectl("delete", "namespace", "late", "--wait=false")
 
 

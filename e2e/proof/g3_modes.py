@@ -123,9 +123,10 @@ def _():
 
 @test("Authorization, cookies and API keys are never in a record, at any level")
 def _():
-    secrets = [nonce() for _ in range(3)]
-    url = f"{FILES}/hello.txt?secret={nonce()}"
+    secrets = [nonce() for _ in range(4)]
+    url = f"{FILES}/hello.txt?t={nonce()}"
     audited().curl("-H", f"Authorization: Bearer {secrets[0]}", "-H", f"Cookie: session={secrets[1]}", "-H", f"X-Api-Key: {secrets[2]}", url).succeeded()
+    audited().curl("-o", "/dev/null", f"{FILES}/hello.txt?access_token={secrets[3]}").succeeded()
     headers = {k.lower() for k in wait_record(kind="http", operation__resource=url)["http"]["requestHeaders"]}
     holds("user-agent", headers, "recorded headers")
     for secret in secrets:

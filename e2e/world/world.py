@@ -132,14 +132,15 @@ def is_running(name):
 def stop(name, how=signal.SIGTERM):
     pid = pid_of(name)
     if pid:
-        os.kill(pid, how)
+        # With its children: fcgiwrap's outlive it.
+        os.killpg(pid, how)
         for _ in range(100):
             reap(pid)
             if pid_of(name) is None:
                 break
             time.sleep(0.05)
         else:
-            os.kill(pid, signal.SIGKILL)
+            os.killpg(pid, signal.SIGKILL)
     (WORLD / "pid" / name).unlink(missing_ok=True)
 
 
