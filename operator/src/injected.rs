@@ -72,7 +72,8 @@ pub fn container(shape: &Shape) -> Container {
         }),
         security_context: Some(security_context()),
         termination_message_path: Some("/dev/termination-log".to_owned()),
-        termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
+        // Standard output carries audit records: what falls back to it would show them to whoever may read pods.
+        termination_message_policy: Some("File".to_owned()),
         volume_mounts: Some(vec![
             mount(pod::TRUST_VOLUME, pod::TRUST_DIR, false),
             mount(pod::SPOOL_VOLUME, pod::SPOOL_DIR, false),
