@@ -27,7 +27,7 @@ pub(crate) use snapshot::{Defaults, PolicyHead};
 
 use self::{
     error::{Part, Trouble},
-    rules::on_host,
+    rules::match_host,
 };
 use crate::{
     detect::check_pattern,
@@ -163,10 +163,10 @@ fn compile_mask(mask: &Mask, report: &mut Report<'_>) -> masks::CompiledMask {
         let message = "a mask needs at least one entry in detectors or patterns";
         report.add(name, "detectors", Trouble::at("", 0, message));
     }
-    let on = mask.on.clone().unwrap_or_default();
+    let matches = mask.matches.clone().unwrap_or_default();
     masks::CompiledMask {
-        hosts: on_host(name, &on.hosts, report),
-        ports: on.ports,
+        hosts: match_host(name, &matches.hosts, report),
+        ports: matches.ports,
         mask: mask.clone(),
     }
 }

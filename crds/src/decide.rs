@@ -5,7 +5,7 @@
 //!
 //! The data path asks in two steps, because a body is read only when a rule needs it:
 //!
-//! 1. [`CompiledSnapshot::candidates`](crate::compile::CompiledSnapshot::candidates) looks up the rules whose `on` fits;
+//! 1. [`CompiledSnapshot::candidates`](crate::compile::CompiledSnapshot::candidates) looks up the rules whose `match` fits;
 //! 2. if [`Candidates::needs_body`], the data path buffers the body up to [`MAX_JUDGED_BODY_BYTES`];
 //! 3. [`Candidates::decide`] evaluates `when` and merges.
 

@@ -206,7 +206,7 @@ fn parse_name(name: &str, offset: usize) -> Result<String, HostPatternError> {
 fn wrong_character(c: char) -> String {
     match c {
         '*' => "* may stand alone or as the first part only: * or *.example.com".to_owned(),
-        ':' => "a pattern has no port; write ports in on.ports".to_owned(),
+        ':' => "a pattern has no port; write ports in match.ports".to_owned(),
         '/' => "this is neither a name nor a CIDR; a path belongs in when, as in http.path.startsWith(\"/v1/\")".to_owned(),
         c if !c.is_ascii() => format!("{c:?} is not ASCII; write the name in its xn-- form"),
         c => format!("{c:?} cannot stand in a host name"),
@@ -274,7 +274,7 @@ mod tests {
                 "https://api.example.com/v1",
                 "write the host alone: api.example.com",
             ),
-            ("api.example.com:443", "on.ports"),
+            ("api.example.com:443", "match.ports"),
             ("a.*.example.com", "* or *.example.com"),
             ("*example.com", "* or *.example.com"),
             ("10.0.0.1/8", "10.0.0.0/8 for the network or 10.0.0.1"),

@@ -258,7 +258,7 @@ def _():
     lacks("220", enforced().sh(say).out, "the banner in Enforce")
     gap = wait_record(kind="gap", gap__reason="opaque", agent__pod=enforced().name, destination__port=2525)
     same("Deny", gap["decision"]["action"], "action in Enforce")
-    rule = {"name": "mail", "on": {"protocols": ["tcp"], "hosts": ["db.example.com"], "ports": [2525]}, "action": "Allow"}
+    rule = {"name": "mail", "match": {"protocols": ["tcp"], "hosts": ["db.example.com"], "ports": [2525]}, "action": "Allow"}
     apply_policy(policy("enforced", "mail", "Enforce", [rule]))
     try:
         holds("220 db.example.com", enforced().sh(say).out, "the banner in Enforce with a rule")
@@ -268,7 +268,7 @@ def _():
 
 @test("a cluster policy's Deny is final, and an expression over the body decides")
 def _():
-    rule = {"name": "no-secret-plan", "on": {"hosts": ["files.example.com"], "methods": ["POST"]}, "when": 'has(http.body.plan) && http.body.plan == "secret"',
+    rule = {"name": "no-secret-plan", "match": {"hosts": ["files.example.com"], "methods": ["POST"]}, "when": 'has(http.body.plan) && http.body.plan == "secret"',
             "action": "Deny", "message": "That plan is not for sharing."}
     must_apply(cluster_policy("company", "Enforce", [rule], namespaceSelector={"matchLabels": {"kubernetes.io/metadata.name": "enforced"}}))
     apply_policy(policy("enforced", "lift", "Enforce", [{"name": "all", "action": "Allow"}]))

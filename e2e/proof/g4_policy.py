@@ -28,7 +28,7 @@ while time.time() < end:
 
 
 def toggle(action):
-    return {"name": "toggle", "on": {"protocols": ["http"], "hosts": ["files.example.com"]}, "when": "http.path == '/accept'", "action": action}
+    return {"name": "toggle", "match": {"protocols": ["http"], "hosts": ["files.example.com"]}, "when": "http.path == '/accept'", "action": action}
 
 
 def quantile(values, q):
@@ -135,7 +135,7 @@ def _():
     enforced()
     refused({"mod": "Enforce"}, "mod")
     refused({"mode": "enforce"}, "supported values")
-    refused({"rules": [{"name": "a", "action": "Deny", "on": {"protocols": ["udp"], "hosts": ["10.0.0.1"]}, "when": "true"}]}, "udp")
+    refused({"rules": [{"name": "a", "action": "Deny", "match": {"protocols": ["udp"], "hosts": ["10.0.0.1"]}, "when": "true"}]}, "udp")
     refused({"masks": [{"name": "empty"}]}, "detectors or patterns")
     done = apply({"apiVersion": "chaperone.dev/v1alpha1", "kind": "AuditSink", "metadata": {"name": "bad"}, "spec": {"http": {"url": "http://sink.example.com/"}}})
     holds("allowInsecure", done.failed("applying the sink").err, "the refusal of a sink in clear text")
@@ -172,7 +172,7 @@ def _():
     running = subprocess.Popen([cluster._program("kubectl"), "exec", "-n", "enforced", enforced().name, "-c", "agent", "--", "bash", "-c", script],
                                stdout=subprocess.PIPE, text=True)
     same("started\n", running.stdout.readline(), "the download")
-    apply_policy(policy("enforced", "closed", "Enforce", [{"name": "all", "on": {"hosts": ["files.example.com"]}, "action": "Deny"}]))
+    apply_policy(policy("enforced", "closed", "Enforce", [{"name": "all", "match": {"hosts": ["files.example.com"]}, "action": "Deny"}]))
     try:
         same("403", enforced().curl("-o", "/dev/null", "-w", "%{http_code}", f"{FILES}/hello.txt").out, "a new request")
         same("200 2000000", running.communicate(timeout=30)[0], "the download")

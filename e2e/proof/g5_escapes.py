@@ -50,7 +50,7 @@ def _():
 
 @test("UDP: Enforce passes it where a rule allows the address")
 def _():
-    rule = {"name": "echo", "on": {"protocols": ["udp"], "hosts": [INET_IP], "ports": [7007]}, "action": "Allow"}
+    rule = {"name": "echo", "match": {"protocols": ["udp"], "hosts": [INET_IP], "ports": [7007]}, "action": "Allow"}
     apply_policy(policy("enforced", "echo", "Enforce", [rule]))
     try:
         word, out = send_udp(enforced(), INET_IP)

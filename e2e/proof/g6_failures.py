@@ -24,7 +24,7 @@ def still_ruled(agent):
 
 def deny_all_works(agent, name):
     """A new policy reaches the pod."""
-    apply_policy(policy(agent.namespace, name, "Enforce", [{"name": "all", "on": {"hosts": ["files.example.com"]}, "action": "Deny"}]), timeout=60)
+    apply_policy(policy(agent.namespace, name, "Enforce", [{"name": "all", "match": {"hosts": ["files.example.com"]}, "action": "Deny"}]), timeout=60)
     same("403", agent.curl("-o", "/dev/null", "-w", "%{http_code}", f"{FILES}/hello.txt").out, "a GET under the new policy")
     delete_policy(agent.namespace, name)
     wait_for("the policy is gone from the pod", lambda: agent.curl("-o", "/dev/null", "-w", "%{http_code}", f"{FILES}/hello.txt").out == "200")

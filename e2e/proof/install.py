@@ -98,9 +98,9 @@ def http_sink(name, url="https://sink.example.com/records"):
 
 # --- policies ------------------------------------------------------------------------------------------------------
 
-NO_DELETE = {"name": "no-delete", "on": {"protocols": ["http"], "hosts": ["files.example.com"], "methods": ["DELETE"]}, "action": "Deny",
+NO_DELETE = {"name": "no-delete", "match": {"protocols": ["http"], "hosts": ["files.example.com"], "methods": ["DELETE"]}, "action": "Deny",
              "message": "Files are deleted by people only: ask the owner of the share."}
-PII = {"name": "pii", "on": {"hosts": ["files.example.com"]}, "detectors": ["email", "creditCard", "usSsn"], "with": "Redact"}
+PII = {"name": "pii", "match": {"hosts": ["files.example.com"]}, "detectors": ["email", "creditCard", "usSsn"], "with": "Redact"}
 
 
 def policy(namespace, name, mode="Audit", rules=(), **spec):

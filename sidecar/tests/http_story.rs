@@ -20,7 +20,7 @@ fn policy(mode: &str, rest: &str) -> String {
 fn no_delete(mode: &str) -> String {
     policy(
         mode,
-        "  rules:\n    - name: no-delete\n      on: {protocols: [http]}\n      when: http.method == \"DELETE\"\n      action: Deny\n      message: Deleting is for people.\n",
+        "  rules:\n    - name: no-delete\n      match: {protocols: [http]}\n      when: http.method == \"DELETE\"\n      action: Deny\n      message: Deleting is for people.\n",
     )
 }
 
@@ -35,7 +35,7 @@ fn masks(mode: &str) -> String {
 fn reads_bodies(mode: &str) -> String {
     policy(
         mode,
-        "  rules:\n    - name: no-drop\n      on: {protocols: [http]}\n      when: has(http.body) && http.body.action == \"drop\"\n      action: Deny\n",
+        "  rules:\n    - name: no-drop\n      match: {protocols: [http]}\n      when: has(http.body) && http.body.action == \"drop\"\n      action: Deny\n",
     )
 }
 
@@ -138,7 +138,7 @@ async fn a_denied_request_with_a_body_leaves_the_connection_usable() {
 
 #[tokio::test]
 async fn a_rule_reads_a_json_body_and_the_upstream_gets_it_as_written() {
-    let rules = "  rules:\n    - name: no-drop\n      on: {protocols: [http]}\n      when: has(http.body) && http.body.action == \"drop\"\n      action: Deny\n";
+    let rules = "  rules:\n    - name: no-drop\n      match: {protocols: [http]}\n      when: has(http.body) && http.body.action == \"drop\"\n      action: Deny\n";
     let post = |body: &str| {
         format!(
             "POST /q HTTP/1.1\r\nHost: files.example.com\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n{:x};ext=1\r\n{body}\r\n0\r\n\r\n",

@@ -298,7 +298,7 @@ async fn a_client_of_http_2_alone_needs_a_rule_and_a_true_name_in_enforce() {
         policy(
             "Enforce",
             &format!(
-                "  rules:\n    - name: r\n      on: {{protocols: [tls], hosts: [\"{host}\"]}}\n      action: Allow\n"
+                "  rules:\n    - name: r\n      match: {{protocols: [tls], hosts: [\"{host}\"]}}\n      action: Allow\n"
             ),
         )
     };

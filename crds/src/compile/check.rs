@@ -326,7 +326,7 @@ impl Checker<'_> {
         let before = self.elements;
         self.elements += count;
         if before <= MAX_LITERALS && self.elements > MAX_LITERALS {
-            self.trouble(id, format!("the literal lists of an expression may have {MAX_LITERALS} elements in all; use on.hosts for hosts, or split the rule"));
+            self.trouble(id, format!("the literal lists of an expression may have {MAX_LITERALS} elements in all; use match.hosts for hosts, or split the rule"));
         }
     }
 

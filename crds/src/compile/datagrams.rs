@@ -59,7 +59,7 @@ fn of_rule(rule: &CompiledRule) -> impl Iterator<Item = DatagramRule> {
     })
 }
 
-/// The addresses of `on.hosts`; names have none here. No hosts, or `*`: all addresses.
+/// The addresses of `match.hosts`; names have none here. No hosts, or `*`: all addresses.
 fn nets(hosts: &[HostPattern]) -> Vec<IpNet> {
     if hosts.is_empty() || hosts.contains(&HostPattern::Any) {
         return ["0.0.0.0/0", "::/0"]

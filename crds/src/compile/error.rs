@@ -16,7 +16,7 @@ pub struct PolicyError {
     pub rule: Option<String>,
     /// Name of the mask; `None` where the error is not about a mask.
     pub mask: Option<String>,
-    /// Field, as a path from the rule, mask or `spec`: `when`, `on.hosts[2]`, `tls.passthrough[0]`.
+    /// Field, as a path from the rule, mask or `spec`: `when`, `match.hosts[2]`, `tls.passthrough[0]`.
     pub field: String,
     /// Line in the field's text, from 1.
     pub line: u32,

@@ -1,4 +1,4 @@
-//! Rules: `on` and `when` of one policy.
+//! Rules: `match` and `when` of one policy.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use crate::{
     cel_env::Facts,
     decide::Operation,
     hosts::HostPattern,
-    resources::{Action, On, PolicyRule, Protocol},
+    resources::{Action, Match, PolicyRule, Protocol},
     snapshot::Policy,
 };
 
@@ -76,7 +76,7 @@ pub(super) fn compile(policy: &Policy, report: &mut Report<'_>) -> Vec<CompiledR
 
 fn compile_rule(rule: &PolicyRule, report: &mut Report<'_>) -> CompiledRule {
     let name = Part::Rule(&rule.name);
-    let on = rule.on.clone().unwrap_or_default();
+    let matches = rule.matches.clone().unwrap_or_default();
     let when = rule.when.as_ref().and_then(|source| {
         Expression::compile(source)
             .map_err(|troubles| {
@@ -86,28 +86,28 @@ fn compile_rule(rule: &PolicyRule, report: &mut Report<'_>) -> CompiledRule {
             })
             .ok()
     });
-    check_protocols(rule, &on, when.as_ref(), report);
+    check_protocols(rule, &matches, when.as_ref(), report);
     CompiledRule {
         policy: 0,
         name: Arc::from(rule.name.as_str()),
         action: rule.action,
         message: rule.message.as_deref().map(Arc::from),
-        protocols: protocols(rule, &on, when.as_ref()),
-        hosts: on_host(name, &on.hosts, report),
-        ports: on.ports,
-        methods: on.methods,
+        protocols: protocols(rule, &matches, when.as_ref()),
+        hosts: match_host(name, &matches.hosts, report),
+        ports: matches.ports,
+        methods: matches.methods,
         when,
     }
 }
 
-fn protocols(rule: &PolicyRule, on: &On, when: Option<&Expression>) -> Vec<Protocol> {
+fn protocols(rule: &PolicyRule, matches: &Match, when: Option<&Expression>) -> Vec<Protocol> {
     let reads_http = when.is_some_and(Expression::reads_http);
-    if !on.protocols.is_empty() {
-        let mut protocols = on.protocols.clone();
+    if !matches.protocols.is_empty() {
+        let mut protocols = matches.protocols.clone();
         protocols.sort_unstable();
         protocols.dedup();
         protocols
-    } else if reads_http || !on.methods.is_empty() {
+    } else if reads_http || !matches.methods.is_empty() {
         vec![Protocol::Http]
     } else if rule.action == Action::Deny && rule.when.is_none() {
         ALL_PROTOCOLS.to_vec()
@@ -117,50 +117,55 @@ fn protocols(rule: &PolicyRule, on: &On, when: Option<&Expression>) -> Vec<Proto
 }
 
 /// What the protocols of a rule do not go with.
-fn check_protocols(rule: &PolicyRule, on: &On, when: Option<&Expression>, report: &mut Report<'_>) {
+fn check_protocols(
+    rule: &PolicyRule,
+    matches: &Match,
+    when: Option<&Expression>,
+    report: &mut Report<'_>,
+) {
     let name = Part::Rule(&rule.name);
     let written = || {
-        let names: Vec<_> = on.protocols.iter().map(|p| p.as_str()).collect();
+        let names: Vec<_> = matches.protocols.iter().map(|p| p.as_str()).collect();
         names.join(", ")
     };
-    let others = on.protocols.iter().any(|p| *p != Protocol::Http);
-    if others && !on.methods.is_empty() {
+    let others = matches.protocols.iter().any(|p| *p != Protocol::Http);
+    if others && !matches.methods.is_empty() {
         let message = "methods are HTTP's; write protocols: [http], or make a second rule for the other protocols";
         report.add(
             name,
-            "on.methods",
-            Trouble::at(&on.methods.join(", "), 0, message),
+            "match.methods",
+            Trouble::at(&matches.methods.join(", "), 0, message),
         );
     }
     if others && when.is_some_and(Expression::reads_http) {
         let message = "when reads http, which only HTTP requests have; write protocols: [http], or make a second rule for the other protocols";
-        report.add(name, "on.protocols", Trouble::at(&written(), 0, message));
+        report.add(name, "match.protocols", Trouble::at(&written(), 0, message));
     }
-    let datagrams = on
+    let datagrams = matches
         .protocols
         .iter()
         .any(|p| matches!(p, Protocol::Udp | Protocol::Icmp));
     if datagrams {
-        check_datagrams(rule, on, &written(), report);
+        check_datagrams(rule, matches, &written(), report);
     }
-    if on.protocols.contains(&Protocol::Icmp) && !on.ports.is_empty() {
+    if matches.protocols.contains(&Protocol::Icmp) && !matches.ports.is_empty() {
         let message = "ICMP has no ports; leave ports out, or make a second rule for icmp";
-        report.add(name, "on.ports", Trouble::at(&written(), 0, message));
+        report.add(name, "match.ports", Trouble::at(&written(), 0, message));
     }
 }
 
 /// A rule on datagrams becomes rules of the packet filter, which knows addresses and ports only.
-fn check_datagrams(rule: &PolicyRule, on: &On, written: &str, report: &mut Report<'_>) {
+fn check_datagrams(rule: &PolicyRule, matches: &Match, written: &str, report: &mut Report<'_>) {
     let name = Part::Rule(&rule.name);
     if let Some(source) = &rule.when {
         let message = "a rule on udp or icmp is enforced by the packet filter and cannot have when; make a second rule for the other protocols";
         report.add(name, "when", Trouble::at(source, 0, message));
     }
-    if on.hosts.is_empty() {
-        let message = "a rule on udp or icmp needs on.hosts with addresses or CIDRs, such as 10.0.0.0/8, or * for all";
-        report.add(name, "on.protocols", Trouble::at(written, 0, message));
+    if matches.hosts.is_empty() {
+        let message = "a rule on udp or icmp needs match.hosts with addresses or CIDRs, such as 10.0.0.0/8, or * for all";
+        report.add(name, "match.protocols", Trouble::at(written, 0, message));
     }
-    for (number, host) in on.hosts.iter().enumerate() {
+    for (number, host) in matches.hosts.iter().enumerate() {
         if matches!(
             HostPattern::parse(host),
             Ok(HostPattern::Exact(_) | HostPattern::Below(_))
@@ -168,15 +173,15 @@ fn check_datagrams(rule: &PolicyRule, on: &On, written: &str, report: &mut Repor
             let message = "a rule on udp or icmp is enforced by the packet filter, which knows no names; write an address or a CIDR";
             report.add(
                 name,
-                format!("on.hosts[{number}]"),
+                format!("match.hosts[{number}]"),
                 Trouble::at(host, 0, message),
             );
         }
     }
 }
 
-/// Parses `on.hosts`.
-pub(super) fn on_host(
+/// Parses `match.hosts`.
+pub(super) fn match_host(
     part: Part<'_>,
     hosts: &[String],
     report: &mut Report<'_>,
@@ -187,7 +192,7 @@ pub(super) fn on_host(
             Ok(pattern) => parsed.push(pattern),
             Err(error) => report.add(
                 part,
-                format!("on.hosts[{number}]"),
+                format!("match.hosts[{number}]"),
                 Trouble::at(host, error.offset, error.message),
             ),
         }

@@ -52,12 +52,12 @@ fn an_error_names_policy_rule_line_and_column_and_shows_a_caret() {
     );
     let cluster = cluster(
         "floor",
-        "{rules: [{name: r, on: {hosts: [ok.example.com, 'a b']}, action: Deny}]}",
+        "{rules: [{name: r, match: {hosts: [ok.example.com, 'a b']}, action: Deny}]}",
     );
     assert_eq!(
         errors(&cluster).to_string(),
         concat!(
-            "policy floor, rule \"r\", on.hosts[1], line 1, column 2: ' ' cannot stand in a host name\n",
+            "policy floor, rule \"r\", match.hosts[1], line 1, column 2: ' ' cannot stand in a host name\n",
             "  a b\n",
             "   ^"
         )
@@ -81,7 +81,7 @@ fn all_errors_of_a_policy_are_said_at_once() {
         r#"
 rules:
   - {name: a, action: Deny, when: 'http.metod == "x" || agent.nam == "y"'}
-  - {name: a, action: Deny, on: {hosts: ["*.*.x", 10.0.0.1/8]}}
+  - {name: a, action: Deny, match: {hosts: ["*.*.x", 10.0.0.1/8]}}
 tls: {passthrough: ["*"]}
 "#,
     );
@@ -97,8 +97,8 @@ tls: {passthrough: ["*"]}
             ("rules[1].name", 1),
             ("when", 6),
             ("when", 28),
-            ("on.hosts[0]", 3),
-            ("on.hosts[1]", 1),
+            ("match.hosts[0]", 3),
+            ("match.hosts[1]", 1),
             ("tls.passthrough[0]", 1)
         ]
     );
@@ -305,24 +305,24 @@ fn expressions_that_would_cost_too_much_are_refused() {
 fn rules_whose_parts_do_not_go_together_are_refused() {
     let cases = [
         (
-            "on: {protocols: [http, tls]}, when: 'http.method == \"GET\"'",
+            "match: {protocols: [http, tls]}, when: 'http.method == \"GET\"'",
             "protocols: [http]",
         ),
         (
-            "on: {protocols: [tcp], methods: [GET]}",
+            "match: {protocols: [tcp], methods: [GET]}",
             "methods are HTTP's",
         ),
         (
-            "on: {protocols: [udp], hosts: ['*']}, when: 'destination.port == 1'",
+            "match: {protocols: [udp], hosts: ['*']}, when: 'destination.port == 1'",
             "cannot have when",
         ),
-        ("on: {protocols: [udp]}", "needs on.hosts"),
+        ("match: {protocols: [udp]}", "needs match.hosts"),
         (
-            "on: {protocols: [icmp], hosts: [a.example.com]}",
+            "match: {protocols: [icmp], hosts: [a.example.com]}",
             "knows no names",
         ),
         (
-            "on: {protocols: [icmp], hosts: ['*'], ports: [1]}",
+            "match: {protocols: [icmp], hosts: ['*'], ports: [1]}",
             "ICMP has no ports",
         ),
     ];

@@ -1,4 +1,4 @@
-//! Finding the rules whose `on` fits an operation, without looking at the others.
+//! Finding the rules whose `match` fits an operation, without looking at the others.
 //!
 //! Owns the index by protocol and host. Invariant: rule numbers are in the order in which the merge wants them (see [`crate::compile`]), and
 //! candidates keep that order.
@@ -15,7 +15,7 @@ use crate::{
     resources::Protocol,
 };
 
-/// The rules whose `on` fits one operation.
+/// The rules whose `match` fits one operation.
 pub struct Candidates<'s> {
     snapshot: &'s CompiledSnapshot,
     rules: Vec<u32>,
@@ -55,7 +55,7 @@ impl Candidates<'_> {
 }
 
 impl CompiledSnapshot {
-    /// The rules whose `on` fits: protocol, host, port and method.
+    /// The rules whose `match` fits: protocol, host, port and method.
     #[must_use]
     pub fn candidates(&self, operation: &Operation<'_>) -> Candidates<'_> {
         let mut rules = self.index.lookup(operation);

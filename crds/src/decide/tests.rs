@@ -196,7 +196,7 @@ fn an_error_names_policy_rule_and_reason_but_no_value() {
 
 #[test]
 fn unread_protocols_are_refused_in_enforce_unless_a_rule_allows_them() {
-    let allow = "{mode: MODE, rules: [{name: db, on: {protocols: [tcp], hosts: [10.0.0.0/8], ports: [5432]}, action: Allow}]}";
+    let allow = "{mode: MODE, rules: [{name: db, match: {protocols: [tcp], hosts: [10.0.0.0/8], ports: [5432]}, action: Allow}]}";
     let rows: &[(Policies<'_>, Protocol, &str, &str)] = &[
         (&[], Protocol::Tcp, "10.1.2.3", "Allow - - default"),
         (
@@ -276,7 +276,7 @@ fn unread_protocols_are_refused_in_enforce_unless_a_rule_allows_them() {
 #[test]
 fn on_selects_by_protocol_host_port_and_method() {
     let matches = |on: &str, operation: &Operation<'_>| {
-        let spec = format!("{{rules: [{{name: r, on: {on}, action: Deny}}]}}");
+        let spec = format!("{{rules: [{{name: r, match: {on}, action: Deny}}]}}");
         let decision = decide(&compile(vec![namespaced("p", &spec)]), operation);
         decision.rule.is_some()
     };
@@ -328,7 +328,7 @@ fn a_rule_that_reads_http_is_about_http_only() {
 
 #[test]
 fn a_body_is_needed_only_where_a_candidate_reads_it() {
-    let spec = "{rules: [{name: r, on: {hosts: [a.example.com]}, action: Deny, when: 'has(http.body) && http.body.drop == true'}]}";
+    let spec = "{rules: [{name: r, match: {hosts: [a.example.com]}, action: Deny, when: 'has(http.body) && http.body.drop == true'}]}";
     let snapshot = compile(vec![namespaced("p", spec)]);
     assert!(snapshot.candidates(&get("a.example.com")).needs_body());
     assert!(!snapshot.candidates(&get("b.example.com")).needs_body());
@@ -392,7 +392,7 @@ fn passthrough_lists_of_all_policies_count() {
 fn masks_apply_by_host_and_port_and_equal_sets_are_shared() {
     let snapshot = compile(vec![namespaced(
         "a",
-        "{masks: [{name: pii, on: {hosts: ['*.internal']}, detectors: [email]}, {name: ids, on: {ports: [8443]}, patterns: [{name: id, pattern: 'ID-[0-9]{6}'}]}]}",
+        "{masks: [{name: pii, match: {hosts: ['*.internal']}, detectors: [email]}, {name: ids, match: {ports: [8443]}, patterns: [{name: id, pattern: 'ID-[0-9]{6}'}]}]}",
     )]);
     let ip = "192.0.2.1".parse().unwrap();
     let names = |host, port| -> Vec<String> {
@@ -415,15 +415,15 @@ fn datagram_rules_are_the_enforced_ones_in_the_order_of_the_merge() {
     let snapshot = compile(vec![
         namespaced(
             "a",
-            "{mode: Enforce, rules: [{name: ntp, on: {protocols: [udp], hosts: [10.0.0.0/8], ports: [123]}, action: Allow}, {name: ping, on: {protocols: [icmp], hosts: ['*']}, action: Allow}]}",
+            "{mode: Enforce, rules: [{name: ntp, match: {protocols: [udp], hosts: [10.0.0.0/8], ports: [123]}, action: Allow}, {name: ping, match: {protocols: [icmp], hosts: ['*']}, action: Allow}]}",
         ),
         namespaced(
             "b",
-            "{mode: Audit, rules: [{name: x, on: {protocols: [udp], hosts: ['*']}, action: Allow}]}",
+            "{mode: Audit, rules: [{name: x, match: {protocols: [udp], hosts: ['*']}, action: Allow}]}",
         ),
         namespaced(
             "c",
-            "{mode: Enforce, rules: [{name: no, on: {hosts: [10.9.0.0/16, evil.example]}, action: Deny}]}",
+            "{mode: Enforce, rules: [{name: no, match: {hosts: [10.9.0.0/16, evil.example]}, action: Deny}]}",
         ),
     ]);
     let rules: Vec<String> = snapshot
@@ -453,7 +453,7 @@ fn datagram_rules_are_the_enforced_ones_in_the_order_of_the_merge() {
         cluster("g", "{mode: Enforce, defaultAction: Deny}"),
         namespaced(
             "a",
-            "{mode: Enforce, rules: [{name: all, on: {protocols: [udp], hosts: ['*']}, action: Allow}]}",
+            "{mode: Enforce, rules: [{name: all, match: {protocols: [udp], hosts: ['*']}, action: Allow}]}",
         ),
     ]);
     assert!(

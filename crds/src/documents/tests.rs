@@ -15,7 +15,7 @@ spec:
   mode: Enforce
   rules:
     - name: no-delete
-      on: {hosts: ["*.example.com"], methods: [DELETE]}
+      match: {hosts: ["*.example.com"], methods: [DELETE]}
       action: Deny
       message: Ask a person.
 ---
@@ -55,9 +55,9 @@ fn an_error_shows_its_line_and_a_caret() {
     assert_eq!(
         errors.to_string(),
         concat!(
-            "line 15, column 38: spec.rules[0].on.method: unknown field \"method\"; did you mean methods?\n",
-            "        on: {hosts: [\"*.example.com\"], method: [DELETE]}\n",
-            "                                       ^"
+            "line 15, column 41: spec.rules[0].match.method: unknown field \"method\"; did you mean methods?\n",
+            "        match: {hosts: [\"*.example.com\"], method: [DELETE]}\n",
+            "                                          ^"
         )
     );
 }
@@ -135,19 +135,19 @@ fn what_the_api_server_refuses_is_refused_with_advice() {
             "another entry of the list has this name",
         ),
         (
-            policy("rules: [{name: a, action: Deny, on: {ports: [0]}}]"),
+            policy("rules: [{name: a, action: Deny, match: {ports: [0]}}]"),
             "from 1 to 65535",
         ),
         (
-            policy("rules: [{name: a, action: Deny, on: {ports: ['80']}}]"),
+            policy("rules: [{name: a, action: Deny, match: {ports: ['80']}}]"),
             "a whole number is needed",
         ),
         (
-            policy("rules: [{name: a, action: Deny, on: {protocols: [quic]}}]"),
+            policy("rules: [{name: a, action: Deny, match: {protocols: [quic]}}]"),
             "write one of http",
         ),
         (
-            policy("rules: [{name: a, action: Deny, on: {protocols: [udp]}}]"),
+            policy("rules: [{name: a, action: Deny, match: {protocols: [udp]}}]"),
             "packet filter",
         ),
         (

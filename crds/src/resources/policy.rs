@@ -208,11 +208,11 @@ impl Protocol {
     }
 }
 
-/// One rule: if the operation is one of `on` and `when` is true, the action applies.
+/// One rule: if the operation is one of `match` and `when` is true, the action applies.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(
-    validation = Rule::new("!has(self.on) || !has(self.on.protocols) || !self.on.protocols.exists(p, p == 'udp' || p == 'icmp') || (!has(self.when) && has(self.on.hosts))").message("a rule on udp or icmp is enforced by the packet filter: it needs on.hosts (addresses or CIDRs) and cannot have when")
+    validation = Rule::new("!has(self.match) || !has(self.match.protocols) || !self.match.protocols.exists(p, p == 'udp' || p == 'icmp') || (!has(self.when) && has(self.match.hosts))").message("a rule on udp or icmp is enforced by the packet filter: it needs match.hosts (addresses or CIDRs) and cannot have when")
 )]
 pub struct PolicyRule {
     /// Name of the rule, unique in the policy: lower case letters, digits and dashes. Records and refusals cite it.
@@ -222,8 +222,8 @@ pub struct PolicyRule {
     )]
     pub name: String,
     /// Which operations the rule is about. Absent: all.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub on: Option<On>,
+    #[serde(rename = "match", default, skip_serializing_if = "Option::is_none")]
+    pub matches: Option<Match>,
     /// A CEL expression that must be true for the rule to apply, such as `http.method == "DELETE"`. Absent: true. Variables:
     /// agent, destination, operation, and http where the operation is an HTTP request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -240,7 +240,7 @@ pub struct PolicyRule {
 /// Which operations a rule is about. Every list that is given must contain the operation.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct On {
+pub struct Match {
     /// Protocols: http (requests), tls (connections that pass unread), tcp (connections of unknown protocols), udp, icmp. Absent: http where the rule
     /// has methods or reads http; else http, tls and tcp, and for a Deny without when also udp and icmp.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -277,8 +277,8 @@ pub struct Mask {
     )]
     pub name: String,
     /// Which responses are masked, by host and port. Absent: all.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub on: Option<MaskOn>,
+    #[serde(rename = "match", default, skip_serializing_if = "Option::is_none")]
+    pub matches: Option<MaskMatch>,
     /// Built-in detectors.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 6))]
@@ -295,7 +295,7 @@ pub struct Mask {
 /// Which responses a mask is about.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct MaskOn {
+pub struct MaskMatch {
     /// Destinations, written as in a rule.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100), inner(length(min = 1, max = 253)))]

@@ -21,7 +21,7 @@ const KEY_LINE: &str = "MIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcwggSjAgEAAoIBAQC7VJTU
 fn mask(detectors: &[Builtin], patterns: &[(&str, &str)], with: MaskWith) -> Mask {
     Mask {
         name: "pii".into(),
-        on: None,
+        matches: None,
         detectors: detectors.to_vec(),
         patterns: patterns
             .iter()
