@@ -14,6 +14,7 @@ mod redact;
 mod relay;
 mod sample;
 mod upload;
+mod view;
 
 use std::time::Duration;
 
@@ -178,7 +179,7 @@ async fn expires(deadline: Option<tokio::time::Instant>) {
 async fn refuse_head<A: Io>(link: &Link, agent: &mut Wire<A>, protocol: &str, why: NoHead) {
     let (status, reason, message) = match why {
         NoHead::Malformed(error) => {
-            record::malformed(link, protocol, &error).await;
+            record::malformed(link, protocol, error.reason(), &error.to_string()).await;
             (error.status(), error.reason(), error.to_string())
         }
         NoHead::Slow => {

@@ -25,56 +25,51 @@ struct Problem<'a> {
     reason: &'a str,
 }
 
-/// An answer for an operation that policy denies.
+/// An HTTP/1 answer for an operation that policy denies.
 pub(crate) fn denied(
     status: u16,
     decision: &DecisionInfo,
     keep_alive: bool,
     method: &str,
 ) -> Bytes {
-    let message = decision.message.as_deref().unwrap_or("Denied by policy.");
-    render(
-        status,
-        keep_alive,
-        method,
-        &Problem {
-            r#type: "chaperone_denied",
-            message,
-            policy: decision.policy.as_deref(),
-            rule: decision.rule.as_deref(),
-            revision: Some(decision.revision.as_str()),
-            reason: &decision.reason,
-        },
-    )
+    error_response(status, &denial(decision), keep_alive, method)
 }
 
-/// An answer for bytes that Chaperone refuses, or for an upstream that failed.
+/// An HTTP/1 answer for bytes that Chaperone refuses, or for an upstream that failed.
 pub(crate) fn failed(status: u16, reason: &str, message: &str, method: &str) -> Bytes {
+    error_response(status, &failure(status, reason, message), false, method)
+}
+
+/// What a denied operation is told, as JSON.
+pub(crate) fn denial(decision: &DecisionInfo) -> Vec<u8> {
+    json(Problem {
+        r#type: "chaperone_denied",
+        message: decision.message.as_deref().unwrap_or("Denied by policy."),
+        policy: decision.policy.as_deref(),
+        rule: decision.rule.as_deref(),
+        revision: Some(decision.revision.as_str()),
+        reason: &decision.reason,
+    })
+}
+
+/// What is told of bytes that Chaperone refuses, or of an upstream that failed, as JSON.
+pub(crate) fn failure(status: u16, reason: &str, message: &str) -> Vec<u8> {
     let kind = if status < 500 {
         "chaperone_refused"
     } else {
         "chaperone_upstream_error"
     };
-    render(
-        status,
-        false,
-        method,
-        &Problem {
-            r#type: kind,
-            message,
-            policy: None,
-            rule: None,
-            revision: None,
-            reason,
-        },
-    )
+    json(Problem {
+        r#type: kind,
+        message,
+        policy: None,
+        rule: None,
+        revision: None,
+        reason,
+    })
 }
 
-fn render(status: u16, keep_alive: bool, method: &str, problem: &Problem<'_>) -> Bytes {
-    let answer = Answer {
-        error: Problem { ..*problem },
-    };
-    let json =
-        serde_json::to_vec(&answer).expect("an answer has string keys only, so it serialises");
-    error_response(status, &json, keep_alive, method)
+fn json(problem: Problem<'_>) -> Vec<u8> {
+    serde_json::to_vec(&Answer { error: problem })
+        .expect("an answer has string keys only, so it serialises")
 }

@@ -18,14 +18,15 @@ use super::{
     failure::Failure,
     held::Held,
     judge::{Agreement, Case, Judged, Judgement, Subject, agreement},
-    record::Evidence,
+    record::{Evidence, Received},
     relay::{Outcomes, Sending, relay},
     sample::Sample,
     upload::UploadError,
+    view::{RequestView, ResponseView},
 };
 use crate::{
-    http1::{BodyDecoder, BodyFraming, HeaderEditError, RequestHead, ResponseHead},
-    link::{Link, builtin},
+    http1::{BodyDecoder, HeaderEditError, RequestHead, ResponseHead},
+    link::{Link, builtin, micros},
     shared::Active,
     wire::{Io, Wire},
 };
@@ -83,8 +84,9 @@ pub(crate) async fn run<A: Io>(
     // While the records of others wait for room, nothing new begins that would need one.
     link.shared.recorder.ready().await;
     let active = link.now();
-    let subject = Subject::of(link, &head, secure);
-    let evidence = Evidence::begin(link, &active, &subject, &head);
+    let request = RequestView::of_http1(&head, secure);
+    let subject = Subject::of(link, &request);
+    let evidence = Evidence::begin(link, &active, &subject, &request);
     let sample = evidence.sample(&active, Level::Request);
     let body = BodyDecoder::new(head.framing());
     let mut exchange = Exchange {
@@ -115,34 +117,27 @@ pub(crate) async fn run<A: Io>(
 impl<A: Io> Exchange<'_, A> {
     async fn judge(&mut self, subject: &Subject, secure: bool) -> Result<Judgement, UploadError> {
         let agreed = agreement(self.link, subject, secure).await;
-        let body_size = match self.head.framing() {
-            BodyFraming::None => Some(0),
-            BodyFraming::Length(length) => Some(length),
-            BodyFraming::Chunked | BodyFraming::UntilClose => None,
-        };
-        let needs_body = self.case(subject, body_size).needs_body() && agreed == Agreement::Yes;
+        let needs_body = self.case(subject, secure).needs_body() && agreed == Agreement::Yes;
         let judgement = if needs_body {
             let payload = self.read_body().await?;
             let judged = payload.as_deref().map_or(Judged::TooLarge, Judged::Whole);
-            let size = payload
-                .as_ref()
-                .map(|payload| payload.len() as u64)
-                .or(body_size);
-            self.case(subject, size).judge(&judged, agreed)
+            let mut case = self.case(subject, secure);
+            if let Some(payload) = &payload {
+                case.request.body_size = Some(payload.len() as u64);
+            }
+            case.judge(&judged, agreed)
         } else {
-            self.case(subject, body_size)
-                .judge(&Judged::NotRead, agreed)
+            self.case(subject, secure).judge(&Judged::NotRead, agreed)
         };
         Ok(self.judge_switch(judgement))
     }
 
-    fn case<'c>(&'c self, subject: &'c Subject, body_size: Option<u64>) -> Case<'c> {
+    fn case<'c>(&'c self, subject: &'c Subject, secure: bool) -> Case<'c> {
         Case {
             link: self.link,
             active: &self.active,
-            head: &self.head,
+            request: RequestView::of_http1(&self.head, secure),
             subject,
-            body_size,
         }
     }
 
@@ -330,7 +325,14 @@ impl<A: Io> Exchange<'_, A> {
     async fn conclude(mut self, outcomes: Outcomes, progress: Progress, since: Instant) -> Next {
         let answered = progress.head.is_some();
         let switched = progress.head.as_ref().is_some_and(ResponseHead::switches);
-        self.evidence.response(progress, since);
+        self.evidence.response(Received {
+            head: progress.head.as_ref().map(ResponseView::of_http1),
+            bytes: progress.bytes,
+            upstream_us: progress.answered.map(|at| micros(at.duration_since(since))),
+            findings: progress.findings,
+            sample: progress.sample,
+            unmasked: progress.unmasked.map(|error| error.to_string()),
+        });
         let next = match outcomes.download {
             Ok(_) if switched => match self.tunnel.take() {
                 Some(decision) => Next::Tunnel(Box::new(decision)),

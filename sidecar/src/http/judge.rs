@@ -3,14 +3,14 @@
 use std::{sync::Arc, time::Instant};
 
 use chaperone_crds::{
-    decide::{BodyView, Destination, HeaderFields, HttpView, Operation},
+    decide::{BodyView, Destination, HttpView, Operation},
     record::{DecisionInfo, DestinationInfo, OperationInfo, Outcome},
     resources::{Mode, Protocol},
 };
 
+use super::view::{self, RequestView};
 use crate::{
     agree,
-    http1::{Headers, RequestHead, Target},
     link::{Link, builtin, decision_info},
     shared::Active,
 };
@@ -28,16 +28,22 @@ pub(crate) struct Subject {
 
 impl Subject {
     /// Reads the subject of a request.
-    pub(crate) fn of(link: &Link, head: &RequestHead, secure: bool) -> Self {
-        let scheme = if secure { "https" } else { "http" };
-        let written = head.authority().map(|authority| authority.host.to_owned());
-        let host = agree::canonical(&written.unwrap_or_else(|| link.destination.ip().to_string()));
-        let (path, query) = match head.target() {
-            Target::Origin { path, query } | Target::Absolute { path, query, .. } => (path, query),
-            Target::Authority(_) => ("", None),
-            Target::Asterisk => ("*", None),
+    pub(crate) fn of(link: &Link, request: &RequestView<'_>) -> Self {
+        let RequestView {
+            scheme,
+            path,
+            query,
+            ..
+        } = *request;
+        let host = match request.host {
+            Some(written) => agree::canonical(written),
+            None => agree::canonical(&link.destination.ip().to_string()),
         };
-        let default_port = if secure { 443 } else { 80 };
+        let default_port = if scheme == view::scheme(true) {
+            443
+        } else {
+            80
+        };
         let shown = if host.contains(':') {
             format!("[{host}]")
         } else {
@@ -74,10 +80,10 @@ impl Subject {
     }
 
     /// The operation, as records show it.
-    pub(crate) fn operation_info(&self, head: &RequestHead, shown_url: &str) -> OperationInfo {
+    pub(crate) fn operation_info(&self, method: &str, shown_url: &str) -> OperationInfo {
         OperationInfo {
             protocol: "http".to_owned(),
-            verb: head.method().to_owned(),
+            verb: method.to_owned(),
             resource: shown_url.to_owned(),
         }
     }
@@ -153,9 +159,8 @@ pub(crate) enum Judged<'a> {
 pub(crate) struct Case<'a> {
     pub(crate) link: &'a Link,
     pub(crate) active: &'a Arc<Active>,
-    pub(crate) head: &'a RequestHead,
+    pub(crate) request: RequestView<'a>,
     pub(crate) subject: &'a Subject,
-    pub(crate) body_size: Option<u64>,
 }
 
 impl Case<'_> {
@@ -228,10 +233,9 @@ impl Case<'_> {
     }
 
     fn with_operation<T>(&self, body: BodyView<'_>, ask: impl FnOnce(&Operation<'_>) -> T) -> T {
-        let headers = Fields(self.head.headers());
         let operation = Operation {
             protocol: Protocol::Http,
-            verb: self.head.method(),
+            verb: self.request.method,
             resource: &self.subject.url,
             destination: Destination {
                 host: Some(&self.subject.host),
@@ -240,26 +244,17 @@ impl Case<'_> {
                 sni: self.link.sni.as_deref(),
             },
             http: Some(HttpView {
-                method: self.head.method(),
+                method: self.request.method,
                 scheme: self.subject.scheme,
                 host: &self.subject.host,
                 path: &self.subject.path,
                 query: self.subject.query.as_deref().unwrap_or_default(),
-                headers: &headers,
-                content_type: self.head.headers().get_str("content-type"),
-                body_size: self.body_size,
+                headers: self.request.fields,
+                content_type: view::field(self.request.fields, "content-type"),
+                body_size: self.request.body_size,
                 body,
             }),
         };
         ask(&operation)
-    }
-}
-
-/// A head's fields, as policy reads them.
-struct Fields<'a>(&'a Headers);
-
-impl HeaderFields for Fields<'_> {
-    fn fields(&self) -> Box<dyn Iterator<Item = (&str, &[u8])> + '_> {
-        Box::new(self.0.iter())
     }
 }

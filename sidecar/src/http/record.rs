@@ -5,21 +5,36 @@ use std::{sync::Arc, time::Instant};
 use chaperone_crds::{
     compile::MaskSet,
     detect::CompiledMasks,
-    record::{DecisionInfo, Event, EventKind, HttpInfo, Outcome, Timing},
+    record::{DecisionInfo, Event, EventKind, HttpInfo, MaskedInfo, Outcome, Timing},
     resources::Level,
 };
 
 use super::{
-    download::Progress,
     judge::{Judgement, Subject},
     redact,
     sample::Sample,
+    view::{self, RequestView, ResponseView},
 };
 use crate::{
-    http1::{HeadError, RequestHead},
     link::{Link, builtin, micros},
     shared::Active,
 };
+
+/// A response, as far as it came.
+pub(crate) struct Received<'a> {
+    /// Its head, once it was sent to the agent.
+    pub(crate) head: Option<ResponseView<'a>>,
+    /// Payload bytes that the upstream sent.
+    pub(crate) bytes: u64,
+    /// From the request's head being sent to the response's head.
+    pub(crate) upstream_us: Option<u64>,
+    /// What masks found.
+    pub(crate) findings: Vec<MaskedInfo>,
+    /// The body's beginning.
+    pub(crate) sample: Sample,
+    /// Why it passed unmasked where it should have been masked (Audit).
+    pub(crate) unmasked: Option<String>,
+}
 
 /// What is known of an exchange so far.
 pub(crate) struct Evidence {
@@ -38,7 +53,7 @@ impl Evidence {
         link: &Link,
         active: &Arc<Active>,
         subject: &Subject,
-        head: &RequestHead,
+        request: &RequestView<'_>,
     ) -> Self {
         let masks = active.snapshot.masks_for(
             Some(&subject.host),
@@ -52,11 +67,11 @@ impl Evidence {
         // Said once: the two agree, or the exchange is refused and both stand.
         destination.sni = destination.sni.filter(|sni| *sni != subject.host);
         event.destination = Some(destination);
-        event.operation = Some(subject.operation_info(head, &url));
-        event.session = redact::session(head.headers());
+        event.operation = Some(subject.operation_info(request.method, &url));
+        event.session = redact::session(request.fields);
         let http = HttpInfo {
             request_headers: (level >= Level::Request)
-                .then(|| redact::headers(head.headers(), &masks.records)),
+                .then(|| redact::headers(request.fields, &masks.records)),
             ..HttpInfo::default()
         };
         Self {
@@ -112,23 +127,21 @@ impl Evidence {
     }
 
     /// The response, as far as it came.
-    pub(crate) fn response(&mut self, progress: Progress, sent: Instant) {
-        self.upstream_us = progress.answered.map(|at| micros(at.duration_since(sent)));
-        self.http.response_bytes = progress.bytes;
-        self.event.masked = progress.findings;
-        if let Some(error) = progress.unmasked {
+    pub(crate) fn response(&mut self, received: Received<'_>) {
+        self.upstream_us = received.upstream_us;
+        self.http.response_bytes = received.bytes;
+        self.event.masked = received.findings;
+        if let Some(error) = received.unmasked {
             self.failed(&format!("passed unmasked: {error}"));
         }
-        let Some(head) = progress.head else { return };
-        self.http.status = Some(head.status());
-        self.http.content_type = head
-            .headers()
-            .get_str("content-type")
-            .map(|value| value.chars().take(128).collect());
+        let Some(head) = received.head else { return };
+        self.http.status = Some(head.status);
+        self.http.content_type =
+            view::field(head.fields, "content-type").map(|value| value.chars().take(128).collect());
         if self.level >= Level::RequestResponse {
-            self.http.response_headers = Some(redact::headers(head.headers(), &self.masks.records));
-            self.http.response_body = if progress.bytes > 0 {
-                progress.sample.finish()
+            self.http.response_headers = Some(redact::headers(head.fields, &self.masks.records));
+            self.http.response_body = if received.bytes > 0 {
+                received.sample.finish()
             } else {
                 None
             };
@@ -183,17 +196,12 @@ impl Evidence {
     }
 }
 
-/// Records a head that was refused.
-pub(crate) async fn malformed(link: &Link, protocol: &str, error: &HeadError) {
+/// Records a head that was refused: `reason` is a word, `message` says it in full.
+pub(crate) async fn malformed(link: &Link, protocol: &str, reason: &str, message: &str) {
     let active = link.now();
     let mut event = link.event(EventKind::Connection, protocol);
-    event.decision = Some(builtin(
-        &active,
-        Outcome::Deny,
-        "malformed",
-        &error.to_string(),
-    ));
-    event.error = Some(error.reason().to_owned());
+    event.decision = Some(builtin(&active, Outcome::Deny, "malformed", message));
+    event.error = Some(reason.to_owned());
     link.shared
         .metrics
         .requests

@@ -2,9 +2,10 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use chaperone_crds::{detect::CompiledMasks, record::SessionInfo};
+use chaperone_crds::{decide::HeaderFields, detect::CompiledMasks, record::SessionInfo};
 
-use crate::{http1::Headers, mask::mask_all};
+use super::view;
+use crate::mask::mask_all;
 
 /// Longest URL in a record, in bytes. A longer one is cut, and says so.
 const MAX_URL_BYTES: usize = 4096;
@@ -35,9 +36,12 @@ const CREDENTIAL_PARTS: [&str; 14] = [
 const CREDENTIAL_PARAMETERS: [&str; 4] = ["key", "sig", "pwd", "jwt"];
 
 /// The headers, as a record may show them. Repeated fields are joined as RFC 9110 §5.3 says.
-pub(crate) fn headers(headers: &Headers, masks: &Arc<CompiledMasks>) -> BTreeMap<String, String> {
+pub(crate) fn headers(
+    headers: &dyn HeaderFields,
+    masks: &Arc<CompiledMasks>,
+) -> BTreeMap<String, String> {
     let mut shown: BTreeMap<String, String> = BTreeMap::new();
-    for (name, value) in headers.iter() {
+    for (name, value) in headers.fields() {
         let name = name.to_ascii_lowercase();
         let value = if is_credential(&name) {
             HIDDEN.to_owned()
@@ -77,9 +81,9 @@ fn parameter(written: &str) -> String {
 }
 
 /// The hints for correlation that a Claude client sends.
-pub(crate) fn session(headers: &Headers) -> Option<SessionInfo> {
+pub(crate) fn session(headers: &dyn HeaderFields) -> Option<SessionInfo> {
     let hint = |name| {
-        let value = headers.get_str(name)?;
+        let value = view::field(headers, name)?;
         let plain = value.len() <= MAX_HINT_BYTES
             && value
                 .bytes()
