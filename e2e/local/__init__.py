@@ -1,0 +1,1 @@
+"""The proof of `chaperone run`, with real clients and servers."""
