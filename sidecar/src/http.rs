@@ -3,6 +3,7 @@
 //! Invariant: one request at a time. Pipelined requests wait in the buffer, so that answers keep their order and each is judged by the policies in force when its turn comes.
 
 mod answer;
+mod body;
 mod download;
 mod exchange;
 mod failure;

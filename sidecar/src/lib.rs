@@ -5,6 +5,7 @@
 pub mod agree;
 pub mod audit;
 pub mod authority;
+pub mod body;
 pub mod capture;
 pub mod connection;
 pub mod control;

@@ -159,7 +159,7 @@ async fn a_rule_reads_a_json_body_and_the_upstream_gets_it_as_written() {
 async fn text_is_masked_across_chunk_boundaries_and_in_the_record() {
     let audit = format!("{}  audit: {{level: RequestResponse}}\n", masks("Enforce"));
     let mut story = Story::begin(&audit).await;
-    story.send("GET / HTTP/1.1\r\nHost: files.example.com\r\nAccept-Encoding: gzip, br\r\nRange: bytes=5-\r\n\r\n").await;
+    story.send("GET / HTTP/1.1\r\nHost: files.example.com\r\nAccept-Encoding: compress\r\nRange: bytes=5-\r\n\r\n").await;
     let asked = story.asked("\r\n\r\n").await;
     assert!(
         asked.contains("Accept-Encoding: identity") && !asked.contains("Range"),
@@ -221,8 +221,8 @@ async fn a_response_without_a_byte_ends_under_a_mask_too() {
 }
 
 #[tokio::test]
-async fn a_compressed_response_is_not_let_past_a_mask_in_enforce() {
-    let compressed = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Encoding: gzip\r\nContent-Length: 3\r\n\r\nabc";
+async fn a_response_in_a_coding_that_is_not_read_is_not_let_past_a_mask_in_enforce() {
+    let compressed = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Encoding: compress\r\nContent-Length: 3\r\n\r\nabc";
     let mut story = Story::begin(&masks("Enforce")).await;
     story.send(GET).await;
     story.asked("\r\n\r\n").await;
@@ -584,17 +584,28 @@ async fn interim_responses_without_end_are_refused() {
 }
 
 #[tokio::test]
-async fn masks_leave_responses_without_a_body_alone() {
-    for (method, answer) in [
+async fn a_response_without_a_body_says_of_it_what_is_true_of_a_masked_one() {
+    for (method, answer, expected) in [
         (
             "HEAD",
             "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 9\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\n",
+        ),
+        (
+            "HEAD",
+            "HTTP/1.1 200 OK\r\nContent-Type: image/png\r\nContent-Length: 9\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Type: image/png\r\nContent-Length: 9\r\n\r\n",
         ),
         (
             "GET",
-            "HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n",
+            "HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\nETag: \"a\"\r\n\r\n",
+            "HTTP/1.1 304 Not Modified\r\netag: W/\"a\"\r\n\r\n",
         ),
-        ("GET", "HTTP/1.1 204 No Content\r\n\r\n"),
+        (
+            "GET",
+            "HTTP/1.1 204 No Content\r\n\r\n",
+            "HTTP/1.1 204 No Content\r\n\r\n",
+        ),
     ] {
         let mut story = Story::begin(&masks("Enforce")).await;
         story
@@ -604,7 +615,7 @@ async fn masks_leave_responses_without_a_body_alone() {
             .await;
         story.asked("\r\n\r\n").await;
         story.answer(answer).await;
-        assert_eq!(story.heard("\r\n\r\n").await, answer);
+        assert_eq!(story.heard("\r\n\r\n").await, expected);
         story.send(GET).await;
         story.asked("\r\n\r\n").await;
         story.records().await;

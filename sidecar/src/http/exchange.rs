@@ -25,6 +25,7 @@ use super::{
     view::{RequestView, ResponseView},
 };
 use crate::{
+    body::{MASKED_REQUEST_FIELDS, strong_again},
     http1::{BodyDecoder, HeaderEditError, RequestHead, ResponseHead},
     link::{Link, builtin, micros},
     shared::Active,
@@ -87,7 +88,8 @@ pub(crate) async fn run<A: Io>(
     let request = RequestView::of_http1(&head, secure);
     let subject = Subject::of(link, &request);
     let evidence = Evidence::begin(link, &active, &subject, &request);
-    let sample = evidence.sample(&active, Level::Request);
+    let mut sample = evidence.sample(&active, Level::Request);
+    sample.describe(head.headers());
     let body = BodyDecoder::new(head.framing());
     let mut exchange = Exchange {
         link,
@@ -264,6 +266,7 @@ impl<A: Io> Exchange<'_, A> {
             findings: Vec::new(),
             sample: self.evidence.sample(&self.active, Level::RequestResponse),
             unmasked: None,
+            note: None,
         };
         let since = Instant::now();
         let outcomes = self.pass_both(&plan, &mut progress).await;
@@ -284,9 +287,12 @@ impl<A: Io> Exchange<'_, A> {
         let headers = self.head.headers_mut();
         if masked {
             headers.narrow_accept_encoding()?;
-            // A part of a resource cannot be masked right: a match may begin before it. The whole may.
-            headers.remove("range");
-            headers.remove("if-range");
+            for name in MASKED_REQUEST_FIELDS {
+                headers.remove(name);
+            }
+            if let Some(tags) = headers.get("if-match").and_then(strong_again) {
+                headers.set("If-Match", &tags)?;
+            }
         }
         if h2c {
             // HTTP/2 in clear text is not read; RFC 9113 lets a server ignore the offer, so withholding it breaks nothing.
@@ -333,6 +339,9 @@ impl<A: Io> Exchange<'_, A> {
             sample: progress.sample,
             unmasked: progress.unmasked.map(|error| error.to_string()),
         });
+        if let Some(note) = progress.note {
+            self.evidence.failed(&note.to_string());
+        }
         let next = match outcomes.download {
             Ok(_) if switched => match self.tunnel.take() {
                 Some(decision) => Next::Tunnel(Box::new(decision)),

@@ -1,28 +1,33 @@
-//! The beginning of a body, masked, for the record.
+//! The beginning of a body, decoded and masked, for the record.
 
 use std::sync::Arc;
 
-use chaperone_crds::{detect::CompiledMasks, record::BodyInfo};
+use chaperone_crds::{decide::HeaderFields, detect::CompiledMasks, record::BodyInfo};
 
-use crate::mask::Masker;
+use crate::{
+    body::{DecodeStack, codings},
+    mask::Masker,
+};
 
 /// Keeps up to a number of bytes of a body and masks them before anyone sees them.
 pub(crate) struct Sample {
     /// `None`: nothing is kept.
     masker: Option<Masker>,
+    decode: DecodeStack,
+    /// The coding that was not undone.
+    omitted: Option<String>,
     kept: Vec<u8>,
     limit: usize,
     seen: usize,
 }
 
 impl Sample {
-    /// Keeps up to `limit` bytes, masked by `masks`.
+    /// Keeps up to `limit` bytes of text, masked by `masks`.
     pub(crate) fn new(masks: Arc<CompiledMasks>, limit: usize) -> Self {
         Self {
             masker: Some(Masker::new(masks)),
-            kept: Vec::new(),
             limit,
-            seen: 0,
+            ..Self::off()
         }
     }
 
@@ -30,27 +35,75 @@ impl Sample {
     pub(crate) fn off() -> Self {
         Self {
             masker: None,
+            decode: DecodeStack::new(&[]),
+            omitted: None,
             kept: Vec::new(),
             limit: 0,
             seen: 0,
         }
     }
 
+    /// Says what the body is, before any of it comes: its head's fields.
+    pub(crate) fn describe(&mut self, fields: &dyn HeaderFields) {
+        if self.masker.is_none() {
+            return;
+        }
+        let fields = fields.fields();
+        let values = fields.filter(|(name, _)| name.eq_ignore_ascii_case("content-encoding"));
+        match codings(values.map(|(_, value)| value)) {
+            Ok(codings) => self.decode = DecodeStack::new(&codings),
+            Err(names) => self.omitted = Some(names),
+        }
+    }
+
     /// Sees more of the body.
     pub(crate) fn push(&mut self, payload: &[u8]) {
+        if self.masker.is_none() || self.omitted.is_some() {
+            return;
+        }
+        if self.decode.is_empty() {
+            return self.keep(payload);
+        }
+        if self.seen > self.limit {
+            return;
+        }
+        self.decode.give(payload);
+        while self.seen <= self.limit {
+            match self.decode.next() {
+                Ok(Some(text)) => {
+                    let text = text.to_vec();
+                    self.keep(&text);
+                }
+                Ok(None) => return,
+                Err(error) => {
+                    self.omitted = Some(error.to_string());
+                    return;
+                }
+            }
+        }
+    }
+
+    fn keep(&mut self, text: &[u8]) {
         let Some(masker) = &mut self.masker else {
             return;
         };
         let room = self.limit.saturating_sub(self.seen);
-        if let Some(part) = payload.get(..payload.len().min(room)) {
+        if let Some(part) = text.get(..text.len().min(room)) {
             masker.push(part, &mut self.kept);
         }
-        self.seen = self.seen.saturating_add(payload.len());
+        self.seen = self.seen.saturating_add(text.len());
     }
 
     /// What the record shows. Where the body was cut, what the masker still holds back is dropped: it may be the beginning of a secret.
     pub(crate) fn finish(mut self) -> Option<BodyInfo> {
         let masker = self.masker.as_mut()?;
+        if self.omitted.is_some() {
+            return Some(BodyInfo {
+                text: None,
+                omitted: self.omitted,
+                truncated: false,
+            });
+        }
         let truncated = self.seen > self.limit;
         if !truncated {
             masker.finish(&mut self.kept);

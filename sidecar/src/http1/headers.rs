@@ -9,6 +9,7 @@ use super::head::{is_tchar, is_value_byte, list};
 use super::is_hop_by_hop;
 use super::limits::MAX_EDITED_HEAD_BYTES;
 use super::span::Span;
+use crate::body::{Edit, readable_only};
 
 /// Why an edit was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -208,14 +209,16 @@ impl Headers {
         self.edited |= self.entries.len() != before;
     }
 
-    /// Asks for an answer that a mask can read: `Accept-Encoding` becomes `identity`, and `TE` is
-    /// left with `trailers` at most, so that no content or transfer coding is applied
-    /// (RFC 9110 §12.5.3, §10.1.4).
+    /// Asks for an answer that a mask can read: codings that are not read are left out of `Accept-Encoding`, and `TE` is
+    /// left with `trailers` at most, so that no transfer coding is applied (RFC 9110 §12.5.3, §10.1.4).
     ///
     /// # Errors
     /// Only where earlier edits have used up the room for more.
     pub fn narrow_accept_encoding(&mut self) -> Result<(), HeaderEditError> {
-        self.set("Accept-Encoding", b"identity")?;
+        let joined: Vec<&[u8]> = self.get_all("accept-encoding").collect();
+        if let Some(readable) = readable_only(&joined.join(&b", "[..])) {
+            self.set("Accept-Encoding", &readable)?;
+        }
         let only_trailers = self
             .get_all("te")
             .all(|te| te.eq_ignore_ascii_case(b"trailers"));
@@ -226,6 +229,22 @@ impl Headers {
             return self.set("TE", b"trailers");
         }
         self.remove("te");
+        Ok(())
+    }
+
+    /// Applies the edits that a filtered body makes necessary.
+    ///
+    /// # Errors
+    /// Only where earlier edits have used up the room for more.
+    pub fn apply(&mut self, edits: &[Edit]) -> Result<(), HeaderEditError> {
+        for edit in edits {
+            match edit {
+                Edit::Remove(name) => {
+                    self.remove(name);
+                }
+                Edit::Set(name, value) => self.set(name, value)?,
+            }
+        }
         Ok(())
     }
 
@@ -377,13 +396,13 @@ mod tests {
     }
 
     #[test]
-    fn narrowing_leaves_identity_and_trailers() {
+    fn narrowing_leaves_what_is_read_and_trailers() {
         let mut h = headers();
-        h.append("accept-encoding", b"gzip").unwrap();
+        h.append("accept-encoding", b"gzip, dcb").unwrap();
         h.append("Accept-Encoding", b"br").unwrap();
         h.narrow_accept_encoding().unwrap();
         let all: Vec<_> = h.get_all("accept-encoding").collect();
-        assert_eq!(all, [b"identity"]);
+        assert_eq!(all, [b"gzip, br"]);
         assert_eq!(h.get("te"), Some(&b"trailers"[..]));
     }
 

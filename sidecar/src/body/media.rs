@@ -1,0 +1,100 @@
+//! What a media type says of a body.
+
+/// Most bytes of a body that are looked at to tell text from other bytes.
+pub const SNIFFED_BYTES: usize = 512;
+
+/// What a media type says of a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Media {
+    /// Text, or what may hold text: masked.
+    Text(Format),
+    /// No text: passes as it is.
+    Binary,
+    /// Nothing: the body's first bytes tell. Downloads of any kind come as `application/octet-stream`, and a mask must not change a byte of a program.
+    Unsaid,
+}
+
+/// How a text is built.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Format {
+    /// Text without a structure that masks know.
+    #[default]
+    Plain,
+}
+
+/// Reads the value of a `Content-Type` field (RFC 9110 §8.3).
+pub fn media(content_type: Option<&[u8]>) -> Media {
+    let essence = content_type
+        .unwrap_or_default()
+        .split(|b| *b == b';')
+        .next()
+        .unwrap_or_default();
+    let essence = essence.trim_ascii().to_ascii_lowercase();
+    let Some(slash) = memchr::memchr(b'/', &essence) else {
+        return Media::Unsaid;
+    };
+    let (kind, sub) = essence.split_at(slash);
+    let sub = sub.get(1..).unwrap_or_default();
+    match kind {
+        _ if sub == b"octet-stream" => Media::Unsaid,
+        b"image" if sub.ends_with(b"+xml") => Media::Text(Format::Plain),
+        b"image" | b"audio" | b"video" | b"font" => Media::Binary,
+        b"application" if BINARY.contains(&sub) => Media::Binary,
+        _ => Media::Text(Format::Plain),
+    }
+}
+
+/// Media types below `application/` whose bytes are no text.
+const BINARY: [&[u8]; 12] = [
+    b"gzip",
+    b"zip",
+    b"zstd",
+    b"x-tar",
+    b"x-gzip",
+    b"x-xz",
+    b"x-bzip2",
+    b"x-7z-compressed",
+    b"pdf",
+    b"wasm",
+    b"x-git-packed-objects",
+    b"x-git-upload-pack-result",
+];
+
+/// Whether bytes are text: UTF-8 (perhaps cut inside a character) without NUL.
+pub(super) fn is_text(bytes: &[u8]) -> bool {
+    let utf8 = match std::str::from_utf8(bytes) {
+        Ok(_) => true,
+        Err(error) => error.error_len().is_none(),
+    };
+    utf8 && memchr::memchr(0, bytes).is_none()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn media_types_tell_text_from_other_bytes() {
+        let plain = Media::Text(Format::Plain);
+        for (value, expected) in [
+            (None, Media::Unsaid),
+            (Some("text/html; charset=utf-8"), plain),
+            (Some("image/svg+xml"), plain),
+            (Some("image/png"), Media::Binary),
+            (Some("Application/Octet-Stream"), Media::Unsaid),
+            (Some("application/gzip"), Media::Binary),
+            (Some("nonsense"), Media::Unsaid),
+        ] {
+            assert_eq!(media(value.map(str::as_bytes)), expected, "{value:?}");
+        }
+    }
+
+    #[test]
+    fn text_is_utf8_without_nul() {
+        assert!(is_text(b""));
+        assert!(is_text("gr\u{fc}n".as_bytes()));
+        assert!(is_text(&"gr\u{fc}n".as_bytes()[..3]));
+        assert!(!is_text(b"\x7fELF\x02\x01\x00"));
+        assert!(!is_text(b"\xff\xfea"));
+    }
+}

@@ -1,0 +1,161 @@
+//! A response's body under way: as written, or filtered as it streams and framed anew.
+
+use bytes::BytesMut;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::{
+    download::{DownloadError, Progress},
+    sample::Sample,
+};
+use crate::{
+    body::{BodyFilter, is_false_when_masked},
+    http1::{BodyDecoder, BodyFraming, Headers, ResponseHead, write_chunk, write_last_chunk},
+    wire,
+};
+
+/// A body under way.
+pub(super) struct Body {
+    decoder: BodyDecoder,
+    filter: Option<BodyFilter>,
+    /// Framing that the agent sees.
+    written: BodyFraming,
+    filtered: Vec<u8>,
+    /// The head, until it is sent: before that, a body that cannot be read may still be answered in words.
+    head: Option<ResponseHead>,
+}
+
+impl Body {
+    /// The body after `head`, which is written already. It is framed by `framing`, and by `written` once it is filtered.
+    pub(super) fn new(
+        head: ResponseHead,
+        framing: BodyFraming,
+        filter: Option<BodyFilter>,
+        written: BodyFraming,
+    ) -> Self {
+        Self {
+            decoder: BodyDecoder::new(framing),
+            filter,
+            written,
+            filtered: Vec::new(),
+            head: Some(head),
+        }
+    }
+
+    /// Passes the body on; `out` holds the head, which leaves together with the first bytes of the body.
+    pub(super) async fn pass<R, W>(
+        &mut self,
+        upstream: &mut R,
+        unread: &mut BytesMut,
+        agent: &mut W,
+        out: &mut BytesMut,
+        progress: &mut Progress,
+    ) -> Result<(), DownloadError>
+    where
+        R: AsyncRead + Unpin,
+        W: AsyncWrite + Unpin,
+    {
+        loop {
+            let taken = self.take(unread, out, &mut progress.sample);
+            progress.bytes = self.decoder.payload_bytes();
+            taken?;
+            self.send(agent, out, progress).await?;
+            if self.decoder.is_done() {
+                return Ok(());
+            }
+            if wire::fill(upstream, unread)
+                .await
+                .map_err(DownloadError::Upstream)?
+                == 0
+            {
+                self.decoder.eof()?;
+                if let Some(filter) = &mut self.filter {
+                    filter.end();
+                }
+                return self.send(agent, out, progress).await;
+            }
+        }
+    }
+
+    /// Takes what is unread: to `out` as it is, or to the filter.
+    fn take(
+        &mut self,
+        unread: &mut BytesMut,
+        out: &mut BytesMut,
+        sample: &mut Sample,
+    ) -> Result<(), DownloadError> {
+        let filter = &mut self.filter;
+        let progress = self.decoder.pump(unread, |payload| {
+            sample.push(payload);
+            if let Some(filter) = filter {
+                filter.push(payload);
+            }
+        })?;
+        let raw = unread.split_to(progress.consumed);
+        match filter {
+            None => out.extend_from_slice(&raw),
+            // Also for a body of no bytes, which is done before it begins: its last chunk is due all the same.
+            Some(filter) if progress.done => filter.end(),
+            Some(_) => {}
+        }
+        Ok(())
+    }
+
+    /// Sends what is in `out` and all that the filter lets go, a bounded piece at a time.
+    async fn send<W: AsyncWrite + Unpin>(
+        &mut self,
+        agent: &mut W,
+        out: &mut BytesMut,
+        progress: &mut Progress,
+    ) -> Result<(), DownloadError> {
+        loop {
+            let pulled = self.pull(out);
+            self.report(progress);
+            let more = pulled?;
+            if !out.is_empty() {
+                progress.head = progress.head.take().or(self.head.take());
+                wire::send(agent, out).await.map_err(DownloadError::Agent)?;
+                out.clear();
+            }
+            if !more {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Appends to `out`, in the framing that the agent sees, what the filter lets go; true when there is more.
+    fn pull(&mut self, out: &mut BytesMut) -> Result<bool, DownloadError> {
+        let Some(filter) = &mut self.filter else {
+            return Ok(false);
+        };
+        let more = filter.pull(&mut self.filtered)?;
+        match self.written {
+            BodyFraming::Chunked => write_chunk(out, &self.filtered),
+            _ => out.extend_from_slice(&self.filtered),
+        }
+        self.filtered.clear();
+        if filter.is_done() && self.written == BodyFraming::Chunked {
+            write_last_chunk(out, &true_trailers(self.decoder.trailers()));
+        }
+        Ok(more)
+    }
+
+    /// Says how far it came: nobody may ask again.
+    fn report(&self, progress: &mut Progress) {
+        if let Some(filter) = &self.filter {
+            progress.findings.clear();
+            progress.findings.extend_from_slice(filter.findings());
+            progress.note = filter.note();
+        }
+    }
+}
+
+/// Trailers without those that say what is false of a masked body.
+fn true_trailers(trailers: &Headers) -> Headers {
+    let mut kept = trailers.clone();
+    for (name, _) in trailers.iter() {
+        if is_false_when_masked(&name.to_ascii_lowercase()) {
+            kept.remove(name);
+        }
+    }
+    kept
+}
