@@ -43,6 +43,10 @@ run-proof: ## `chaperone run` around real clients and servers, in network namesp
 e2e: ## the proof in a real cluster (root)
 	@./e2e/run
 
+.PHONY: bench
+bench: ## Chaperone beside HAProxy, Envoy and mitmproxy, as one table (root)
+	@./bench/run
+
 .PHONY: images
 images: ## build the release images (static musl, from scratch)
 	@./e2e/images/product --release
