@@ -31,6 +31,10 @@ lint: ## format, clippy, generated files, documents
 unit: ## unit tests, and integration tests in network namespaces (root)
 	cargo test --workspace --locked
 
+.PHONY: fuzz
+fuzz: ## look for bytes that break a parser: each target for FUZZ_SECONDS (60)
+	@./hack/fuzz
+
 .PHONY: charts
 charts: ## the Helm chart: lint, stable output, value sets
 	@./charts/test

@@ -17,8 +17,8 @@
 mod batch;
 mod encode;
 mod netlink;
-mod nflog;
-mod packet;
+pub mod nflog;
+pub mod packet;
 mod render;
 mod ruleset;
 mod socket;

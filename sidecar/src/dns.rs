@@ -10,7 +10,7 @@
 //! resolver.
 
 mod hosts;
-mod message;
+pub mod message;
 mod names;
 mod resolv_conf;
 mod server;

@@ -3,7 +3,7 @@
 //! The upstream's handshake comes first, so that what the agent is shown is true: an upstream that cannot be reached or verified never looks well.
 //! Invariant: a leaf is presented only for a name that the upstream's verified certificate has, or (in Enforce) together with a refusal.
 
-mod hello;
+pub mod hello;
 mod upstream;
 
 use std::{io, time::Duration};

@@ -31,6 +31,9 @@ const SEGMENT_BYTES: u64 = 8 * 1024 * 1024;
 /// A spool has at least this many segments' worth of limit, so that deleting one makes room.
 const SEGMENTS_IN_LIMIT: u64 = 4;
 
+/// Highest number of a record that a chain is continued from: JSON readers are exact up to 2^53 (RFC 8259 section 6), and no sidecar lives to write so many. A higher one is damage.
+const MAX_SEQ: u64 = 1 << 53;
+
 /// A place in the spool: between two lines of a segment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Position {

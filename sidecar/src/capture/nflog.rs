@@ -214,6 +214,11 @@ impl<'a> Logged<'a> {
     }
 }
 
+/// The packets of one datagram of the log; `None` for one whose head cannot be read.
+pub fn gaps(datagram: &[u8]) -> impl Iterator<Item = Option<DatagramGap>> {
+    packets(datagram).map(|logged| logged.gap())
+}
+
 fn packets(datagram: &[u8]) -> impl Iterator<Item = Logged<'_>> {
     messages(datagram)
         .take_while(|message| i32::from(message.kind) != NLMSG_DONE)

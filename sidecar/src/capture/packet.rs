@@ -42,17 +42,20 @@ impl Transport {
 
 /// What the head of a packet says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Head {
-    pub(super) transport: Transport,
-    pub(super) source: IpAddr,
-    pub(super) destination: IpAddr,
+pub struct Head {
+    /// Transport protocol.
+    pub transport: Transport,
+    /// Sender.
+    pub source: IpAddr,
+    /// Receiver.
+    pub destination: IpAddr,
     /// Source and destination port, where the transport has them and this is
     /// the first fragment.
-    pub(super) ports: Option<(u16, u16)>,
+    pub ports: Option<(u16, u16)>,
 }
 
-/// Reads the head of an IP packet.
-pub(super) fn head(packet: &[u8]) -> Option<Head> {
+/// Reads the head of an IP packet. `None`: it is none, or it ends too early.
+pub fn head(packet: &[u8]) -> Option<Head> {
     match packet.first()? >> 4 {
         4 => ipv4(packet),
         6 => ipv6(packet),

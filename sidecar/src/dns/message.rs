@@ -17,7 +17,7 @@ use hickory_proto::serialize::binary::{BinDecodable, BinDecoder};
 use super::names::normalize;
 
 /// Bytes of a message header (RFC 1035 section 4.1.1).
-pub(super) const HEADER: usize = 12;
+pub const HEADER: usize = 12;
 
 /// Most records of an answer that are read; the rest is forwarded all the same.
 /// No name has more addresses in practice, and 64 KiB hold about 4,000.
@@ -27,14 +27,17 @@ const MAX_RECORDS: usize = 512;
 const MAX_ALIASES: usize = 16;
 
 /// Response codes (RFC 1035 section 4.1.1).
-pub(super) const FORMERR: u8 = 1;
-pub(super) const SERVFAIL: u8 = 2;
-pub(super) const NOTIMP: u8 = 4;
-pub(super) const REFUSED: u8 = 5;
+pub const FORMERR: u8 = 1;
+/// The server failed.
+pub const SERVFAIL: u8 = 2;
+/// The kind of query is not implemented.
+pub const NOTIMP: u8 = 4;
+/// Policy refuses.
+pub const REFUSED: u8 = 5;
 
 /// What a client asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Question {
+pub struct Question {
     id: u16,
     query: Query,
     /// Where the question ends in the message.
@@ -43,7 +46,7 @@ pub(super) struct Question {
 
 /// A message that is not a query to be forwarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Unanswerable {
+pub enum Unanswerable {
     /// A response, or too short for a header. Replying could start a loop.
     NotAQuery,
     /// To be answered with this response code.
@@ -52,17 +55,18 @@ pub(super) enum Unanswerable {
 
 /// What a nameserver answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Answer {
-    pub(super) rcode: u8,
+pub struct Answer {
+    /// Response code.
+    pub rcode: u8,
     /// Addresses of the name asked and how long each is valid.
-    pub(super) addresses: Vec<(IpAddr, Duration)>,
+    pub addresses: Vec<(IpAddr, Duration)>,
 }
 
 // === impl Question ===
 
 impl Question {
     /// Reads a query.
-    pub(super) fn read(message: &[u8]) -> Result<Self, Unanswerable> {
+    pub fn read(message: &[u8]) -> Result<Self, Unanswerable> {
         let mut decoder = BinDecoder::new(message);
         if message.len() < HEADER || is_response(message) {
             return Err(Unanswerable::NotAQuery);
@@ -84,7 +88,7 @@ impl Question {
     }
 
     /// Writes a query of the resolver's own, recursion desired.
-    pub(super) fn write(id: u16, name: &Name, kind: RecordType) -> Option<(Self, Vec<u8>)> {
+    pub fn write(id: u16, name: &Name, kind: RecordType) -> Option<(Self, Vec<u8>)> {
         let mut message = hickory_proto::op::Message::new(id, MessageType::Query, OpCode::Query);
         message.metadata.recursion_desired = true;
         message.add_query(Query::query(name.clone(), kind));
@@ -93,23 +97,23 @@ impl Question {
     }
 
     /// The name in lower case, without the final dot.
-    pub(super) fn name(&self) -> String {
+    pub fn name(&self) -> String {
         normalize(&self.query.name().to_ascii())
     }
 
     /// `A`, `AAAA` and so on.
-    pub(super) fn kind(&self) -> String {
+    pub fn kind(&self) -> String {
         self.query.query_type().to_string()
     }
 
     /// Whether a zone transfer is asked for: many messages long, and never a
     /// client's business.
-    pub(super) fn is_transfer(&self) -> bool {
+    pub fn is_transfer(&self) -> bool {
         matches!(self.query.query_type(), RecordType::AXFR | RecordType::IXFR)
     }
 
     /// Reads an answer, if these bytes are one to this question.
-    pub(super) fn answer(&self, message: &[u8]) -> Option<Answer> {
+    pub fn answer(&self, message: &[u8]) -> Option<Answer> {
         let mut decoder = BinDecoder::new(message);
         let header = Header::read(&mut decoder).ok()?;
         if header.metadata.id != self.id
@@ -132,7 +136,7 @@ impl Question {
     }
 
     /// A reply without records.
-    pub(super) fn reply(&self, message: &[u8], rcode: u8) -> Option<Vec<u8>> {
+    pub fn reply(&self, message: &[u8], rcode: u8) -> Option<Vec<u8>> {
         reply(message.get(..self.end)?, 1, rcode)
     }
 
@@ -144,12 +148,12 @@ impl Question {
 }
 
 /// A reply without question or records, to a message that can't be read.
-pub(super) fn bare_reply(message: &[u8], rcode: u8) -> Option<Vec<u8>> {
+pub fn bare_reply(message: &[u8], rcode: u8) -> Option<Vec<u8>> {
     reply(message.get(..HEADER)?, 0, rcode)
 }
 
 /// Name of a response code, as in the IANA registry "DNS RCODEs".
-pub(super) fn rcode_name(rcode: u8) -> &'static str {
+pub fn rcode_name(rcode: u8) -> &'static str {
     match rcode {
         0 => "NOERROR",
         1 => "FORMERR",

@@ -14,23 +14,23 @@ const HELLO_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// What a ClientHello says.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Hello {
+pub struct Hello {
     /// Server name, canonical.
-    pub(crate) server_name: Option<String>,
+    pub server_name: Option<String>,
     /// ALPN protocols, in the client's order.
-    pub(crate) alpn: Vec<String>,
+    pub alpn: Vec<String>,
 }
 
 impl Hello {
     /// Whether the client offers only protocols that the sidecar does not read.
-    pub(crate) fn unread_alpn(&self) -> bool {
+    pub fn unread_alpn(&self) -> bool {
         !self.alpn.is_empty() && !self.alpn.iter().any(|protocol| protocol == "http/1.1")
     }
 }
 
 /// Why there is no ClientHello.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum HelloError {
+pub enum HelloError {
     /// rustls cannot read it.
     #[error("the ClientHello is malformed: {0}")]
     Malformed(rustls::Error),
@@ -88,7 +88,10 @@ fn whole_records(mut bytes: &[u8]) -> usize {
 }
 
 /// The ClientHello at the beginning of `bytes`, if it is whole.
-pub(crate) fn parse(mut bytes: &[u8]) -> Result<Option<Hello>, HelloError> {
+///
+/// # Errors
+/// When rustls refuses it.
+pub fn parse(mut bytes: &[u8]) -> Result<Option<Hello>, HelloError> {
     let mut acceptor = Acceptor::default();
     while !bytes.is_empty() {
         if acceptor.read_tls(&mut bytes)? == 0 {

@@ -13,7 +13,7 @@ use chaperone_crds::chain::{Chain, MAX_RECORD_BYTES, RecordHash, StreamId};
 use serde::Deserialize;
 use tokio::sync::watch;
 
-use super::{Appender, Index, Size, Spool, cursor, segment_path, state, sync_dir};
+use super::{Appender, Index, MAX_SEQ, Size, Spool, cursor, segment_path, state, sync_dir};
 use crate::audit::{AuditError, metrics::AuditMetrics};
 
 /// Bytes of a segment that are looked at in one read while lines are counted.
@@ -189,6 +189,9 @@ struct Head {
 /// Where the chain goes on after this line, unless it contradicts what `state.json` says.
 fn judge(line: &[u8], state: Option<&Chain>) -> Result<Tail, &'static str> {
     let head: Head = serde_json::from_slice(line).map_err(|_| "its last line is no record")?;
+    if head.seq >= MAX_SEQ {
+        return Err("its last record has a number that no sidecar wrote");
+    }
     let next = head.seq.saturating_add(1);
     if head.kind == "stream.close" {
         return Ok(Tail::New);

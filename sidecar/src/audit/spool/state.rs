@@ -5,7 +5,7 @@ use std::{fs, io, path::Path};
 use chaperone_crds::chain::{Chain, StreamId};
 use serde::{Deserialize, Serialize};
 
-use super::replace;
+use super::{MAX_SEQ, replace};
 
 const FILE: &str = "state.json";
 /// The only format there is.
@@ -46,6 +46,9 @@ pub(super) fn read(dir: &Path) -> io::Result<Option<Chain>> {
     let state: StateFile = serde_json::from_slice(&content).map_err(|e| bad(e.to_string()))?;
     if state.format != FORMAT {
         return Err(bad(format!("format {} is not known", state.format)));
+    }
+    if state.next_seq > MAX_SEQ {
+        return Err(bad(format!("no sidecar wrote {} records", state.next_seq)));
     }
     let prev = state.prev.parse().map_err(|e| bad(format!("{e}")))?;
     Ok(Some(Chain::resume(state.stream, state.next_seq, prev)))

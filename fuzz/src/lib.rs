@@ -1,0 +1,68 @@
+//! What every parser holds to on any bytes.
+//!
+//! Each target is a function that takes bytes and panics where a property does not hold. `make fuzz` lets libFuzzer look for such bytes (`engine/`), and the tests replay the
+//! seeds in `corpus/TARGET` and every input that once was a finding. Targets take plain bytes, so that a seed is a file which a person can read: a request, a policy, a packet.
+//! Invariant: a target depends on its bytes alone.
+
+mod configuration;
+mod datagrams;
+mod evidence;
+mod http1;
+mod masks;
+mod names;
+mod policy;
+mod tls;
+
+/// One property, by name.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// All targets. `corpus/` has a folder for each.
+pub const TARGETS: &[Target] = &[
+    ("cel", policy::cel),
+    ("control", configuration::control),
+    ("datagram", datagrams::datagram),
+    ("detect", http1::detect),
+    ("dns", names::dns),
+    ("documents", policy::documents),
+    ("hosts", names::hosts),
+    ("http1_body", http1::body),
+    ("http1_request", http1::request),
+    ("http1_response", http1::response),
+    ("json", policy::json),
+    ("mask", masks::mask),
+    ("resolver_files", names::resolver_files),
+    ("spool", evidence::spool),
+    ("tls_hello", tls::hello),
+    ("url", policy::url),
+    ("verify", evidence::verify),
+];
+
+/// The target of this name.
+#[must_use]
+pub fn target(name: &str) -> Option<fn(&[u8])> {
+    TARGETS
+        .iter()
+        .find(|(known, _)| *known == name)
+        .map(|(_, run)| *run)
+}
+
+/// Places to cut an input: everywhere in a short one, at eight places in a long one.
+fn cuts(length: usize) -> impl Iterator<Item = usize> {
+    const EVERYWHERE: usize = 64;
+    const PLACES: usize = 8;
+    let step = if length <= EVERYWHERE {
+        1
+    } else {
+        length.div_ceil(PLACES)
+    };
+    (0..length).step_by(step)
+}
+
+/// Two parts of an input, cut at its first line that is `---`.
+fn parts(bytes: &[u8]) -> (&[u8], &[u8]) {
+    const CUT: &[u8] = b"\n---\n";
+    match bytes.windows(CUT.len()).position(|window| window == CUT) {
+        Some(at) => (&bytes[..at], &bytes[at + CUT.len()..]),
+        None => (bytes, &[]),
+    }
+}
