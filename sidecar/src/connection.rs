@@ -3,15 +3,23 @@
 //! Reads top to bottom: where the agent meant to go, what it speaks, and which of three ends it takes: read and judged (`http`, inside `tls` or not), passed unread as a
 //! recorded gap (`gap`), or refused. Invariant: whatever left the pod, or was kept from leaving it, a record says so.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    net::SocketAddr,
+    os::fd::{AsFd, OwnedFd},
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
+use chaperone_crds::record::{EventKind, Outcome};
+use socket2::SockRef;
 use tokio::net::TcpStream;
 
 use crate::{
     capture::OriginalDst,
     detect::Detected,
     first::{First, first_bytes},
-    gap, http,
+    gap, http, isolate,
+    link::builtin,
     shared::Shared,
     tls,
     wire::{Io, Wire},
@@ -21,21 +29,48 @@ pub use crate::link::Link;
 
 /// Tells the story of one captured connection. One that says nothing and ends leaves no record: nothing of it left the pod.
 pub async fn serve(shared: Arc<Shared>, stream: TcpStream, destination: OriginalDst) {
-    let Some(active) = shared.active.load_full() else {
+    let Some(link) = begin(shared, destination.addr()) else {
         // No policy yet: no traffic.
         return;
     };
-    let link = Link {
+    let socket = stream.as_fd().try_clone_to_owned().ok();
+    guard(&link, socket, tell(&link, stream)).await;
+}
+
+/// What is known of a connection when it comes. `None` while there is no policy.
+pub fn begin(shared: Arc<Shared>, destination: SocketAddr) -> Option<Link> {
+    let active = shared.active.load_full()?;
+    Some(Link {
         shared,
         active,
-        destination: destination.addr(),
+        destination,
         sni: None,
         since: Instant::now(),
+    })
+}
+
+/// Runs the story of a connection. If it panics, `socket` (a copy of the agent's, whose own went with the story) is reset, and a record and a metric say so; everyone else goes on.
+pub async fn guard(link: &Link, socket: Option<OwnedFd>, story: impl Future<Output = ()>) {
+    let Err(panicked) = isolate::contain(story).await else {
+        return;
     };
+    if let Some(socket) = socket {
+        // An orderly end would pass half an answer for a whole one.
+        let _ = SockRef::from(&socket).set_linger(Some(Duration::ZERO));
+    }
+    link.shared.metrics.panics.inc();
+    link.count_connection("failed");
+    let mut event = link.event(EventKind::Connection, "tcp");
+    event.decision = Some(builtin(&link.now(), Outcome::Deny, "internal-error", ""));
+    event.error = Some(panicked.to_string());
+    link.shared.recorder.record(event).await;
+}
+
+async fn tell(link: &Link, stream: TcpStream) {
     let mut agent = Wire::new(stream, bytes::BytesMut::new());
-    match first_bytes(&link, &mut agent, None::<&mut Wire<TcpStream>>).await {
-        First::Speaks(spoken) => speaks(&link, agent, spoken).await,
-        First::ServerFirst => server_first(&link, agent).await,
+    match first_bytes(link, &mut agent, None::<&mut Wire<TcpStream>>).await {
+        First::Speaks(spoken) => speaks(link, agent, spoken).await,
+        First::ServerFirst => server_first(link, agent).await,
         First::Silent => {}
     }
 }

@@ -29,6 +29,8 @@ const BACKLOG: i32 = 1024;
 const MAX_CONNECTIONS: u64 = 8192;
 /// Descriptors that connections leave to the spool, the sinks, the resolver and the control stream: an agent must not exhaust them.
 const RESERVED_DESCRIPTORS: u64 = 256;
+/// Descriptors of one connection: the agent's socket, a copy of it to reset should its story panic, and the upstream's.
+const DESCRIPTORS_EACH: u64 = 3;
 
 /// Sockets that exist before any connection: bound in the captured network namespace.
 #[derive(Debug)]
@@ -127,7 +129,7 @@ pub fn serve_captured(
 
 /// Raises the limit of open descriptors to what the system allows, and says what it is. Container runtimes start processes with 1024.
 fn raise_descriptors() -> u64 {
-    let wanted = MAX_CONNECTIONS * 2 + RESERVED_DESCRIPTORS;
+    let wanted = MAX_CONNECTIONS * DESCRIPTORS_EACH + RESERVED_DESCRIPTORS;
     let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
         return 1024;
     };
@@ -138,9 +140,9 @@ fn raise_descriptors() -> u64 {
     raised
 }
 
-/// Connections that this many descriptors allow, two for each.
+/// Connections that this many descriptors allow.
 fn most_connections(descriptors: u64) -> i64 {
-    let most = descriptors.saturating_sub(RESERVED_DESCRIPTORS) / 2;
+    let most = descriptors.saturating_sub(RESERVED_DESCRIPTORS) / DESCRIPTORS_EACH;
     i64::try_from(most.min(MAX_CONNECTIONS)).unwrap_or(i64::MAX)
 }
 
@@ -231,7 +233,7 @@ mod tests {
 
     #[test]
     fn connections_leave_descriptors_to_the_rest() {
-        for (descriptors, most) in [(100, 0), (1024, 384), (20_000, 8192), (u64::MAX, 8192)] {
+        for (descriptors, most) in [(100, 0), (1024, 256), (40_000, 8192), (u64::MAX, 8192)] {
             assert_eq!(most_connections(descriptors), most);
         }
     }

@@ -27,7 +27,7 @@ use crate::{
     capture::LOG_DELAY,
     dns::{Hosts, Names, ResolvConf, Resolver},
     egress::Egress,
-    listen,
+    isolate, listen,
     metrics::Metrics,
     policy::Enforcement,
     shared::{Pinned, Shared},
@@ -65,6 +65,7 @@ pub struct LocalOutcome {
 /// # Errors
 /// When it cannot be confined or started. It is never started unconfined.
 pub fn run(local: &LocalRun) -> anyhow::Result<LocalOutcome> {
+    isolate::install();
     let scratch = Scratch::new()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)

@@ -17,6 +17,8 @@ pub struct Metrics {
     pub connections: IntCounterVec,
     /// Connections open now.
     pub open_connections: IntGauge,
+    /// Connections that ended in a panic.
+    pub panics: IntCounter,
     /// HTTP requests by decision: `allow`, `deny`, `would-deny`, `malformed`.
     pub requests: IntCounterVec,
     /// Denials by reason.
@@ -60,6 +62,10 @@ impl Metrics {
             open_connections: IntGauge::new(
                 "chaperone_open_connections",
                 "Captured connections open now.",
+            )?,
+            panics: IntCounter::new(
+                "chaperone_panics_total",
+                "Connections that a bug of the sidecar ended.",
             )?,
             requests: counters(
                 "chaperone_http_requests_total",
@@ -112,6 +118,7 @@ impl Metrics {
             )?,
         };
         registry.register(Box::new(metrics.open_connections.clone()))?;
+        registry.register(Box::new(metrics.panics.clone()))?;
         registry.register(Box::new(metrics.decision_seconds.clone()))?;
         registry.register(Box::new(metrics.masked.clone()))?;
         registry.register(Box::new(metrics.control_connected.clone()))?;
@@ -130,6 +137,7 @@ mod tests {
         let Metrics {
             connections,
             open_connections,
+            panics,
             requests,
             denials,
             gaps,
@@ -147,6 +155,7 @@ mod tests {
             vec![
                 Box::new(connections),
                 Box::new(open_connections),
+                Box::new(panics),
                 Box::new(requests),
                 Box::new(denials),
                 Box::new(gaps),

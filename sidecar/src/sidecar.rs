@@ -25,6 +25,7 @@ use crate::{
     dns::{Hosts, Names, ResolvConf, Resolver},
     egress::Egress,
     health::{self, Health},
+    isolate,
     listen::{self, Listeners},
     metrics::Metrics,
     policy::Enforcement,
@@ -51,6 +52,7 @@ const HOSTS: &str = "/etc/hosts";
 /// # Errors
 /// When something that no retry mends is wrong: settings, ports, capabilities.
 pub async fn run(settings: Settings) -> anyhow::Result<()> {
+    isolate::install();
     // As the first process of its container it has no default for signals: one that comes before anyone listens is lost.
     let mut told = Signals::listen()?;
     capture::install(&CaptureConfig::pod(CaptureMode::Enforce))
