@@ -18,7 +18,7 @@ use crate::{
     capture::OriginalDst,
     detect::Detected,
     first::{First, first_bytes},
-    gap, http, isolate,
+    gap, http, http2, isolate,
     link::builtin,
     shared::Shared,
     tls,
@@ -80,6 +80,7 @@ async fn speaks(link: &Link, mut agent: Wire<TcpStream>, spoken: Detected) {
     match spoken {
         Detected::Tls => tls::serve(link, agent).await,
         Detected::Http => http::serve(link, &mut agent, None, false).await,
+        Detected::Http2 => http2::serve(link, agent, None, false).await,
         Detected::More | Detected::Unknown => {
             gap::opaque(link, &mut agent, None::<&mut Wire<TcpStream>>).await;
         }
@@ -102,7 +103,7 @@ async fn server_first(link: &Link, mut agent: Wire<TcpStream>) {
         }
     };
     match first_bytes(link, &mut agent, Some(&mut upstream)).await {
-        First::Speaks(spoken @ (Detected::Tls | Detected::Http)) => {
+        First::Speaks(spoken @ (Detected::Tls | Detected::Http | Detected::Http2)) => {
             // Their stories dial for themselves.
             drop(upstream);
             speaks(link, agent, spoken).await;

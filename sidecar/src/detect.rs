@@ -18,11 +18,13 @@ pub enum Detected {
     Tls,
     /// An HTTP/1.x request line (RFC 9112 §3).
     Http,
+    /// The preface of HTTP/2 (RFC 9113 §3.4).
+    Http2,
     /// Something else.
     Unknown,
 }
 
-/// The preface of HTTP/2 with prior knowledge (RFC 9113 §3.4). It looks like a request line, and is none.
+/// What tells the preface of HTTP/2 (RFC 9113 §3.4) from a request line.
 const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0";
 
 /// Tells the protocol from the bytes so far.
@@ -42,7 +44,7 @@ fn detect_http(bytes: &[u8]) -> Detected {
     let preface = bytes.len().min(H2_PREFACE.len());
     if bytes.get(..preface) == H2_PREFACE.get(..preface) {
         return if preface == H2_PREFACE.len() {
-            Detected::Unknown
+            Detected::Http2
         } else {
             Detected::More
         };
@@ -104,7 +106,7 @@ mod tests {
             (b"CONNECT a:443", Detected::More),
             (b"GE", Detected::More),
             (b"get / HTTP/1.1", Detected::Unknown),
-            (b"PRI * HTTP/2.0\r\n\r\n", Detected::Unknown),
+            (b"PRI * HTTP/2.0\r\n\r\n", Detected::Http2),
             (b"PRI", Detected::More),
             (b"PROPFIND /dav", Detected::More),
             (b"PROPFIND /dav HTTP/", Detected::Http),

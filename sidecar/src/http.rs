@@ -2,20 +2,20 @@
 //!
 //! Invariant: one request at a time. Pipelined requests wait in the buffer, so that answers keep their order and each is judged by the policies in force when its turn comes.
 
-mod answer;
+pub(crate) mod answer;
 mod body;
-mod download;
+pub(crate) mod download;
 mod exchange;
 mod failure;
-mod held;
-mod judge;
+pub(crate) mod held;
+pub(crate) mod judge;
 mod pace;
-mod record;
+pub(crate) mod record;
 mod redact;
 mod relay;
-mod sample;
+pub(crate) mod sample;
 mod upload;
-mod view;
+pub(crate) mod view;
 
 use std::time::Duration;
 

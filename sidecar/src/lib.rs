@@ -17,6 +17,7 @@ pub mod gap;
 pub mod health;
 pub mod http;
 pub mod http1;
+pub mod http2;
 pub mod isolate;
 pub mod link;
 pub mod listen;

@@ -6,7 +6,7 @@
 pub mod hello;
 mod upstream;
 
-use std::{io, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use chaperone_crds::{
     record::{DecisionInfo, Outcome},
@@ -26,7 +26,7 @@ use crate::{
     detect::Detected,
     first::{First, first_bytes},
     gap::{self, Gap, Reason},
-    http,
+    http, http2,
     link::{Link, builtin},
     prefixed::Prefixed,
     wire::{Io, Wire},
@@ -71,7 +71,7 @@ pub async fn serve(link: &Link, mut agent: Wire<TcpStream>) {
             link.record_failure("tls", "upstream-unreachable", error.to_string())
                 .await;
         }
-        Err(error) => unverified(&link, agent, &name, error).await,
+        Err(error) => unverified(&link, agent, &name, &hello, error).await,
     }
 }
 
@@ -159,7 +159,13 @@ async fn unread_decision(link: &Link, reason: Reason) -> DecisionInfo {
 }
 
 /// An upstream that cannot be verified: the agent's own roots judge it in Audit; in Enforce it is refused, in words.
-async fn unverified(link: &Link, agent: Wire<TcpStream>, name: &str, error: UpstreamError) {
+async fn unverified(
+    link: &Link,
+    agent: Wire<TcpStream>,
+    name: &str,
+    hello: &Hello,
+    error: UpstreamError,
+) {
     let (reason, detail) = error.gap();
     let active = link.now();
     if active.mode() == Mode::Audit {
@@ -173,19 +179,31 @@ async fn unverified(link: &Link, agent: Wire<TcpStream>, name: &str, error: Upst
     };
     gap::record_refusal(link, &gap).await;
     // The connection is recorded, and refused whatever comes of the handshake: it only serves to say why.
-    if let Ok(mut agent) = handshake(link, agent, name).await {
+    let speaks = hello.read_alpn().last().map(|p| p.as_bytes().to_vec());
+    let Ok(mut agent) = handshake(link, agent, name, speaks).await else {
+        return;
+    };
+    if speaks_http2(&agent.stream) {
+        http2::refuse_connection(agent, 502, reason.as_str(), &detail).await;
+    } else {
         http::refuse_connection(&mut agent, 502, reason.as_str(), &detail).await;
     }
 }
 
 /// Both sides are TLS with the sidecar: what is inside is told by its first bytes.
 async fn intercept(link: &Link, agent: Wire<TcpStream>, name: &str, upstream: UpstreamTls) {
-    let mut agent = match handshake(link, agent, name).await {
+    let chosen = upstream.get_ref().1.alpn_protocol().map(<[u8]>::to_vec);
+    let mut agent = match handshake(link, agent, name, chosen).await {
         Ok(agent) => agent,
         Err(error) => return unfinished(link, error).await,
     };
     let mut upstream: Wire<Box<dyn Io>> = Wire::new(Box::new(upstream), bytes::BytesMut::new());
+    if speaks_http2(&agent.stream) {
+        // Its server may speak before its client does.
+        return http2::serve(link, agent, Some(upstream), true).await;
+    }
     match first_bytes(link, &mut agent, Some(&mut upstream)).await {
+        First::Speaks(Detected::Http2) => http2::serve(link, agent, Some(upstream), true).await,
         First::Speaks(Detected::Http) => http::serve(link, &mut agent, Some(upstream), true).await,
         First::Speaks(_) | First::ServerFirst => {
             gap::opaque(link, &mut agent, Some(&mut upstream)).await;
@@ -207,13 +225,22 @@ enum HandshakeError {
     Agent(io::Error),
 }
 
-/// Finishes the agent's handshake with a leaf for `name`.
+/// Whether both sides agreed on HTTP/2.
+fn speaks_http2(agent: &AgentTls) -> bool {
+    agent.get_ref().1.alpn_protocol() == Some(hello::H2.as_bytes())
+}
+
+/// Finishes the agent's handshake with a leaf for `name`, and with the protocol that the upstream chose in ALPN: what the agent speaks is what the upstream reads.
 async fn handshake(
     link: &Link,
     agent: Wire<TcpStream>,
     name: &str,
+    chosen: Option<Vec<u8>>,
 ) -> Result<Wire<AgentTls>, HandshakeError> {
-    let config = link.shared.authority.load().server_config(name)?;
+    let mut config = link.shared.authority.load().server_config(name)?;
+    if config.alpn_protocols.first() != chosen.as_ref() {
+        Arc::make_mut(&mut config).alpn_protocols = chosen.into_iter().collect();
+    }
     let accept = TlsAcceptor::from(config).accept(Prefixed::new(agent.unread, agent.stream));
     match tokio::time::timeout(AGENT_HANDSHAKE_TIMEOUT, accept).await {
         Ok(Ok(stream)) => Ok(Wire::new(stream, bytes::BytesMut::new())),

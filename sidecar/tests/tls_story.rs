@@ -293,7 +293,7 @@ async fn a_pinned_client_passes_unread_the_second_time_in_audit_and_never_in_enf
 }
 
 #[tokio::test]
-async fn a_client_of_http_2_alone_needs_a_rule_and_a_true_name_in_enforce() {
+async fn a_client_of_an_unread_protocol_needs_a_rule_and_a_true_name_in_enforce() {
     let allowing = |host: &str| {
         policy(
             "Enforce",
@@ -315,8 +315,8 @@ async fn a_client_of_http_2_alone_needs_a_rule_and_a_true_name_in_enforce() {
     ] {
         let upstream = Upstream::tls(name).await;
         let mut world = World::new(&policies, &upstream.root, upstream.address);
-        // The upstream speaks no HTTP/2 either: what passes fails in the agent's own handshake.
-        let heard = world.ask(&upstream.root, name, &["h2"], &get(name)).await;
+        // The upstream does not speak it either: what passes fails in the agent's own handshake.
+        let heard = world.ask(&upstream.root, name, &["imap"], &get(name)).await;
         assert!(heard.is_err());
         let records = world.records().await;
         assert_eq!(

@@ -17,11 +17,11 @@ use crate::{
 };
 
 /// Most interim responses (1xx) to one request. RFC 9110 §15.2 sets no bound; a server that sends more keeps a connection busy for nothing.
-const MAX_INTERIM: usize = 16;
+pub(crate) const MAX_INTERIM: usize = 16;
 
 /// Most payload that is read ahead to see the first text of a body under a coding. A gzip header may carry a file name, a zstd stream frames to skip; more is no text
 /// of interest.
-const MAX_LOOKED_AT_BYTES: usize = 64 * 1024;
+pub(crate) const MAX_LOOKED_AT_BYTES: usize = 64 * 1024;
 
 /// Why a response did not arrive whole.
 #[derive(Debug, thiserror::Error)]

@@ -25,6 +25,12 @@ const ROOM_UNIT: usize = 1024;
 /// There is one data path in a process.
 static ROOM: Semaphore = Semaphore::const_new(ROOM_BYTES / ROOM_UNIT);
 
+/// Waits for room for a body of at most so many bytes. Kept as long as the bytes are.
+pub(crate) async fn room_for(bytes: usize) -> Option<SemaphorePermit<'static>> {
+    let units = u32::try_from(bytes.div_ceil(ROOM_UNIT)).unwrap_or(u32::MAX);
+    ROOM.acquire_many(units).await.ok()
+}
+
 /// What was read of a body before its request went on.
 #[derive(Default)]
 pub(crate) struct Held {
@@ -54,8 +60,7 @@ impl Held {
             _ => MAX_JUDGED_BODY_BYTES.saturating_add(MAX_WRITTEN_BYTES),
         };
         let reading = async {
-            let units = u32::try_from(most / ROOM_UNIT).unwrap_or(u32::MAX);
-            self.room = ROOM.acquire_many(units).await.ok();
+            self.room = room_for(most).await;
             self.fill(agent, body, sample).await
         };
         tokio::time::timeout(BODY_TIMEOUT, reading)

@@ -12,6 +12,11 @@ const MAX_HELLO_BYTES: usize = 64 * 1024;
 /// Longest wait for a whole ClientHello.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(15);
 
+/// ALPN protocols that the sidecar reads (RFC 7301 §6).
+const READ_ALPN: [&str; 2] = [H2, "http/1.1"];
+/// HTTP/2 over TLS, in ALPN.
+pub(crate) const H2: &str = "h2";
+
 /// What a ClientHello says.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Hello {
@@ -24,7 +29,13 @@ pub struct Hello {
 impl Hello {
     /// Whether the client offers only protocols that the sidecar does not read.
     pub fn unread_alpn(&self) -> bool {
-        !self.alpn.is_empty() && !self.alpn.iter().any(|protocol| protocol == "http/1.1")
+        !self.alpn.is_empty() && self.read_alpn().next().is_none()
+    }
+
+    /// The protocols that the client offers and the sidecar reads, in the client's order.
+    pub fn read_alpn(&self) -> impl Iterator<Item = &str> {
+        let all = self.alpn.iter().map(String::as_str);
+        all.filter(|protocol| READ_ALPN.contains(protocol))
     }
 }
 
@@ -147,14 +158,15 @@ mod tests {
         assert_eq!(hello.server_name.as_deref(), Some("files.example.com"));
         assert_eq!(hello.alpn, ["h2", "http/1.1"]);
         assert!(!hello.unread_alpn());
+        assert!(hello.read_alpn().eq(["h2", "http/1.1"]));
         for end in 0..bytes.len() {
             assert_eq!(parse(&bytes[..end]).unwrap(), None, "{end} bytes");
         }
     }
 
     #[test]
-    fn an_address_gives_no_name_and_h2_alone_is_not_read() {
-        let hello = parse(&hello_bytes("192.0.2.1", &["h2"])).unwrap().unwrap();
+    fn an_address_gives_no_name_and_h3_alone_is_not_read() {
+        let hello = parse(&hello_bytes("192.0.2.1", &["h3"])).unwrap().unwrap();
         assert_eq!(hello.server_name, None);
         assert!(hello.unread_alpn());
     }

@@ -47,7 +47,7 @@ impl UpstreamError {
     }
 }
 
-/// Dials the destination and verifies it for `name`. Offers ALPN only if the agent did: a server of another protocol would refuse `http/1.1`.
+/// Dials the destination and verifies it for `name`. Offers what the agent offers in ALPN and the sidecar reads, so that the upstream's choice can be the agent's too.
 pub(crate) async fn connect(
     link: &Link,
     name: &str,
@@ -62,8 +62,9 @@ pub(crate) async fn connect(
     let server_name = ServerName::try_from(name.to_owned())
         .map_err(|e| UpstreamError::Handshake(io::Error::new(io::ErrorKind::InvalidInput, e)))?;
     let mut config = link.now().upstream_tls.clone();
-    if hello.alpn.is_empty() {
-        Arc::make_mut(&mut config).alpn_protocols.clear();
+    let offered: Vec<_> = hello.read_alpn().map(|p| p.as_bytes().to_vec()).collect();
+    if config.alpn_protocols != offered {
+        Arc::make_mut(&mut config).alpn_protocols = offered;
     }
     let connect = TlsConnector::from(config).connect(server_name, stream);
     match tokio::time::timeout(UPSTREAM_HANDSHAKE_TIMEOUT, connect).await {

@@ -1,0 +1,304 @@
+//! The story of one HTTP/2 connection (RFC 9113), from the agent's preface to the last goodbye.
+//!
+//! Both sides are the `h2` crate's: it owns frames, header compression and the states of streams. Ours is what passes from one side to the other: one upstream connection for
+//! one agent connection, and each stream one exchange that is judged, masked and recorded like a request of HTTP/1. HTTP/2 is never translated to HTTP/1 or back: both sides
+//! agreed on it in ALPN, or the agent began it with prior knowledge.
+//!
+//! Invariant: one task polls both connections and all streams; what one stream does (a denial, a slow reader, a reset) leaves the others alone. Priorities are ignored, which
+//! RFC 9113 §5.3 asks for, and nothing is pushed.
+
+mod answer;
+mod download;
+mod ended;
+mod exchange;
+mod flow;
+mod head;
+mod limits;
+mod tunnel;
+mod upstream;
+
+use std::{
+    future::{Future, poll_fn},
+    task::{Context as TaskContext, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures::stream::{FuturesUnordered, StreamExt};
+use h2::{Reason, RecvStream, server};
+use http::Request;
+use tokio::sync::mpsc;
+
+use self::{
+    ended::word,
+    exchange::Context,
+    limits::MAX_STREAMS,
+    upstream::{Driven, Upstream, UpstreamEvent},
+};
+use crate::{
+    http::record,
+    link::Link,
+    prefixed::Prefixed,
+    wire::{Io, Wire},
+};
+
+/// Longest time between the beginning of a connection and the end of the client's preface.
+const PREFACE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longest time for saying goodbye.
+const GOODBYE: Duration = Duration::from_secs(1);
+
+type Agent<A> = server::Connection<Prefixed<A>, Bytes>;
+type Accepted = (Request<RecvStream>, server::SendResponse<Bytes>);
+
+/// What happens on a connection.
+enum Happening {
+    /// The agent sent a request.
+    Request(Box<Accepted>),
+    /// The agent's connection is over.
+    AgentOver(Option<h2::Error>),
+    /// The upstream was dialled.
+    Dialled(Box<Driven>),
+    /// Of the upstream's connection.
+    Upstream(UpstreamEvent),
+    /// A stream's story came to its end.
+    Told,
+    /// The sidecar stops.
+    Stopping,
+    /// It has waited long enough.
+    CutOff,
+}
+
+/// Serves requests until either side ends the connection. `secure`: both sides are TLS, and `upstream` is there already.
+pub async fn serve<A: Io>(
+    link: &Link,
+    agent: Wire<A>,
+    upstream: Option<Wire<Box<dyn Io>>>,
+    secure: bool,
+) {
+    let protocol = protocol(secure);
+    link.count_connection(protocol);
+    let agent = match greet(agent).await {
+        Ok(agent) => agent,
+        Err(None) => return link.record_unused(protocol).await,
+        Err(Some(error)) => return over(link, protocol, &error).await,
+    };
+    let (to_upstream, handed_over) = Upstream::new(link);
+    if let Some(upstream) = upstream
+        && let Err(error) = to_upstream.begin(upstream).await
+    {
+        return link
+            .record_failure(protocol, "upstream-reset", error.to_string())
+            .await;
+    }
+    let context = Context {
+        link,
+        upstream: to_upstream,
+        secure,
+    };
+    let mut connection = Connection {
+        link,
+        agent: Some(agent),
+        handed_over,
+        upstream: None,
+        extended_connect: false,
+        stopping: false,
+    };
+    let served = connection.run(&context).await;
+    drop(context);
+    if let Some(upstream) = connection.upstream.take() {
+        let _ = tokio::time::timeout(GOODBYE, upstream.close()).await;
+    }
+    match served {
+        Served::Failed(error) => over(link, protocol, &error).await,
+        Served::Nothing if secure => link.record_unused(protocol).await,
+        Served::Nothing | Served::Requests => {}
+    }
+}
+
+/// Answers a connection that is refused whole: one request is read, so that the client hears the answer to it.
+pub async fn refuse_connection<A: Io>(agent: Wire<A>, status: u16, reason: &str, message: &str) {
+    let Ok(mut agent) = greet(agent).await else {
+        return;
+    };
+    let refusing = async {
+        while let Some(Ok((_, mut respond))) = agent.accept().await {
+            let _ = answer::failed(&mut respond, status, reason, message, false);
+            agent.graceful_shutdown();
+        }
+    };
+    let _ = tokio::time::timeout(PREFACE_TIMEOUT, refusing).await;
+}
+
+/// The protocol of a connection, as records and metrics name it.
+fn protocol(secure: bool) -> &'static str {
+    if secure { "https" } else { "http" }
+}
+
+/// Reads the agent's preface. `None` in the error: it said nothing.
+async fn greet<A: Io>(agent: Wire<A>) -> Result<Agent<A>, Option<h2::Error>> {
+    let handshake = limits::server(Prefixed::new(agent.unread, agent.stream));
+    match tokio::time::timeout(PREFACE_TIMEOUT, handshake).await {
+        Ok(Ok(agent)) => Ok(agent),
+        Ok(Err(error)) if error.is_io() => Err(None),
+        Ok(Err(error)) => Err(Some(error)),
+        Err(_) => Err(None),
+    }
+}
+
+/// Records how a connection ended, where that was not in good order.
+async fn over(link: &Link, protocol: &'static str, error: &h2::Error) {
+    let Some(reason) = error.reason().filter(|_| !error.is_remote()) else {
+        // The agent broke off, or says that it does: its streams have told what that meant for them.
+        return;
+    };
+    let message = format!("the HTTP/2 connection is refused ({})", word(reason));
+    if reason == Reason::ENHANCE_YOUR_CALM {
+        let denials = &link.shared.metrics.denials;
+        denials.with_label_values(&["flood"]).inc();
+        return link.record_failure(protocol, "flood", message).await;
+    }
+    record::malformed(link, protocol, "http2", &message).await;
+}
+
+/// What a connection came to.
+enum Served {
+    /// No request.
+    Nothing,
+    /// Requests, each recorded.
+    Requests,
+    /// The agent's side failed.
+    Failed(h2::Error),
+}
+
+/// Both connections.
+struct Connection<'a, A> {
+    link: &'a Link,
+    /// `None` once it is over.
+    agent: Option<Agent<A>>,
+    handed_over: mpsc::Receiver<Driven>,
+    upstream: Option<Driven>,
+    /// Whether the agent was told that extended CONNECT is taken.
+    extended_connect: bool,
+    stopping: bool,
+}
+
+impl<A: Io> Connection<'_, A> {
+    /// Runs both connections and all streams, until the agent's connection and the last stream are over.
+    async fn run(&mut self, context: &Context<'_>) -> Served {
+        let mut streams = FuturesUnordered::new();
+        let mut served = Served::Nothing;
+        let link = self.link;
+        let mut stopping = link.shared.stopping.clone();
+        let mut cut_off = std::pin::pin!(link.cut_off());
+        while self.agent.is_some() || !streams.is_empty() {
+            let room = streams.len() < MAX_STREAMS as usize;
+            let stops = self.stopping;
+            let happening = tokio::select! {
+                biased;
+                happening = poll_fn(|cx| self.poll(room, cx)) => happening,
+                Some(()) = streams.next(), if !streams.is_empty() => Happening::Told,
+                Ok(_) = stopping.wait_for(|stop| *stop), if !stops => Happening::Stopping,
+                () = &mut cut_off => Happening::CutOff,
+            };
+            match happening {
+                Happening::Request(accepted) => {
+                    let (request, respond) = *accepted;
+                    served = Served::Requests;
+                    streams.push(exchange::run(context, request, respond));
+                }
+                Happening::AgentOver(error) => {
+                    self.agent = None;
+                    if let Some(error) = error {
+                        served = Served::Failed(error);
+                    }
+                }
+                Happening::Dialled(driven) => self.upstream = Some(*driven),
+                Happening::Upstream(event) => self.upstream_event(&event),
+                Happening::Told => {}
+                Happening::Stopping => {
+                    self.stopping = true;
+                    self.no_more_requests();
+                }
+                Happening::CutOff => break,
+            }
+        }
+        self.drain(&mut streams).await;
+        served
+    }
+
+    /// Moves bytes on both sides.
+    fn poll(&mut self, room: bool, cx: &mut TaskContext<'_>) -> Poll<Happening> {
+        if let Poll::Ready(happening) = self.poll_agent(room, cx) {
+            return Poll::Ready(happening);
+        }
+        if let Poll::Ready(Some(driven)) = self.handed_over.poll_recv(cx) {
+            return Poll::Ready(Happening::Dialled(Box::new(driven)));
+        }
+        self.poll_upstream(cx)
+    }
+
+    fn poll_agent(&mut self, room: bool, cx: &mut TaskContext<'_>) -> Poll<Happening> {
+        let Some(agent) = &mut self.agent else {
+            return Poll::Pending;
+        };
+        if !room {
+            // Moves bytes for the streams that there are.
+            return agent
+                .poll_closed(cx)
+                .map(|result| Happening::AgentOver(result.err()));
+        }
+        agent.poll_accept(cx).map(|accepted| match accepted {
+            Some(Ok(accepted)) => Happening::Request(Box::new(accepted)),
+            Some(Err(error)) => Happening::AgentOver(Some(error)),
+            None => Happening::AgentOver(None),
+        })
+    }
+
+    fn poll_upstream(&mut self, cx: &mut TaskContext<'_>) -> Poll<Happening> {
+        let Some(upstream) = &mut self.upstream else {
+            return Poll::Pending;
+        };
+        let event = upstream.poll(cx);
+        if !self.extended_connect
+            && upstream.takes_extended_connect()
+            && let Some(agent) = &mut self.agent
+        {
+            // Refused while the agent has not acknowledged the settings before: the next turn asks again.
+            self.extended_connect = agent.enable_connect_protocol().is_ok();
+        }
+        event.map(Happening::Upstream)
+    }
+
+    fn upstream_event(&mut self, event: &UpstreamEvent) {
+        if matches!(event, UpstreamEvent::Over) {
+            self.upstream = None;
+            // Nothing is dialled in its place: the agent's next connection is.
+            self.handed_over.close();
+        }
+        self.no_more_requests();
+    }
+
+    /// Tells the agent to send further requests elsewhere (RFC 9113 §6.8). Those that cross this on the way are answered with REFUSED_STREAM, which clients repeat.
+    fn no_more_requests(&mut self) {
+        if let Some(agent) = &mut self.agent {
+            agent.graceful_shutdown();
+        }
+    }
+
+    /// The sidecar stops: streams end by themselves at this moment, and what they say is given a last chance to be heard.
+    async fn drain<F: Future<Output = ()>>(&mut self, streams: &mut FuturesUnordered<F>) {
+        let rest = async {
+            while self.agent.is_some() || !streams.is_empty() {
+                tokio::select! {
+                    Some(()) = streams.next(), if !streams.is_empty() => {}
+                    happening = poll_fn(|cx| self.poll(false, cx)) => match happening {
+                        Happening::AgentOver(_) => self.agent = None,
+                        Happening::Upstream(UpstreamEvent::Over) => self.upstream = None,
+                        _ => {}
+                    },
+                }
+            }
+        };
+        let _ = tokio::time::timeout(GOODBYE, rest).await;
+    }
+}

@@ -1,0 +1,424 @@
+//! The story of one stream: judge the request, then answer it or pass it on, and record what came of it.
+
+use std::{sync::Arc, time::Instant};
+
+use bytes::{Bytes, BytesMut};
+use chaperone_crds::{
+    decide::MAX_JUDGED_BODY_BYTES,
+    record::{DecisionInfo, Outcome},
+    resources::{Level, Mode, Protocol},
+};
+use h2::{RecvStream, SendStream, server::SendResponse};
+use http::Request;
+use tokio::sync::SemaphorePermit;
+
+use super::{
+    answer,
+    download::{Answered, Download, Plan, Progress},
+    ended::Ended,
+    flow::{Upload, release},
+    head::{Head, HeadError},
+    tunnel::StreamIo,
+    upstream::Upstream,
+};
+use crate::{
+    gap::{self, Gap, Reason},
+    http::{
+        held::{BODY_TIMEOUT, room_for},
+        judge::{Agreement, Case, Judged, Judgement, Subject, agreement},
+        record::{self, Evidence, Received},
+        sample::Sample,
+        view::ResponseView,
+    },
+    link::{Link, builtin, micros},
+    shared::Active,
+    wire::Wire,
+};
+
+/// What the streams of one connection share.
+pub(crate) struct Context<'a> {
+    pub(crate) link: &'a Link,
+    pub(crate) upstream: Upstream<'a>,
+    /// Whether both sides are TLS.
+    pub(crate) secure: bool,
+}
+
+/// A request on its way.
+struct Exchange<'a> {
+    context: &'a Context<'a>,
+    active: Arc<Active>,
+    head: Head,
+    /// The rest of the request.
+    body: RecvStream,
+    /// What was read of it for the decision.
+    held: Bytes,
+    /// Kept as long as the held bytes are.
+    room: Option<SemaphorePermit<'static>>,
+    respond: SendResponse<Bytes>,
+    /// What policy says of the bytes that a tunnel would bring.
+    tunnel: Option<DecisionInfo>,
+    /// Whether the agent was told 100 Continue.
+    continued: bool,
+    request_bytes: u64,
+    sample: Sample,
+    evidence: Evidence,
+}
+
+/// Tells the story of one stream.
+pub(crate) async fn run(
+    context: &Context<'_>,
+    request: Request<RecvStream>,
+    respond: SendResponse<Bytes>,
+) {
+    let link = context.link;
+    // While the records of others wait for room, nothing new begins that would need one.
+    link.shared.recorder.ready().await;
+    let (parts, body) = request.into_parts();
+    let head = match Head::read(parts, context.secure, body.is_end_stream()) {
+        Ok(head) => head,
+        Err(error) => return refuse_head(context, respond, error).await,
+    };
+    let active = link.now();
+    let view = head.view(context.secure);
+    let subject = Subject::of(link, &view);
+    let evidence = Evidence::begin(link, &active, &subject, &view);
+    let sample = evidence.sample(&active, Level::Request);
+    let mut exchange = Exchange {
+        context,
+        active,
+        head,
+        body,
+        held: Bytes::new(),
+        room: None,
+        respond,
+        tunnel: None,
+        continued: false,
+        request_bytes: 0,
+        sample,
+        evidence,
+    };
+    let judgement = match exchange.judge(&subject).await {
+        Ok(judgement) => judgement,
+        Err(ended) => return exchange.unanswered(ended).await,
+    };
+    exchange.evidence.judged(&judgement);
+    match judgement.decision.action {
+        Outcome::Deny => exchange.deny(&judgement).await,
+        Outcome::Allow => exchange.forward().await,
+    }
+}
+
+/// Answers a head that has no single reading.
+async fn refuse_head(context: &Context<'_>, mut respond: SendResponse<Bytes>, error: HeadError) {
+    let protocol = super::protocol(context.secure);
+    let (reason, message) = (error.reason(), error.to_string());
+    record::malformed(context.link, protocol, reason, &message).await;
+    let _ = answer::failed(&mut respond, 400, reason, &message, false);
+}
+
+impl Exchange<'_> {
+    async fn judge(&mut self, subject: &Subject) -> Result<Judgement, Ended> {
+        let agreed = agreement(self.context.link, subject, self.context.secure).await;
+        let needs_body = self.case(subject).needs_body() && agreed == Agreement::Yes;
+        let judgement = if needs_body {
+            let whole = self.hold_body().await?;
+            let mut case = self.case(subject);
+            if whole {
+                case.request.body_size = Some(self.held.len() as u64);
+            }
+            let judged = match whole {
+                true => Judged::Whole(&self.held),
+                false => Judged::TooLarge,
+            };
+            case.judge(&judged, agreed)
+        } else {
+            self.case(subject).judge(&Judged::NotRead, agreed)
+        };
+        Ok(self.judge_tunnel(judgement))
+    }
+
+    fn case<'c>(&'c self, subject: &'c Subject) -> Case<'c> {
+        Case {
+            link: self.context.link,
+            active: &self.active,
+            request: self.head.view(self.context.secure),
+            subject,
+        }
+    }
+
+    /// A request for a tunnel needs leave for the bytes that it would bring, which are not read.
+    fn judge_tunnel(&mut self, judgement: Judgement) -> Judgement {
+        if judgement.decision.action == Outcome::Deny || !self.head.is_connect() {
+            return judgement;
+        }
+        let link = self.context.link;
+        let unread = link.unread_decision(&self.active, Protocol::Tcp);
+        match unread.action {
+            Outcome::Deny => Judgement {
+                decision: unread,
+                ..judgement
+            },
+            Outcome::Allow => {
+                self.tunnel = Some(unread);
+                judgement
+            }
+        }
+    }
+
+    /// Reads the body for a rule; false when it is too large. What was read is sent on as it is.
+    async fn hold_body(&mut self) -> Result<bool, Ended> {
+        if self.head.view(self.context.secure).body_size > Some(MAX_JUDGED_BODY_BYTES as u64) {
+            return Ok(false);
+        }
+        if self.head.expects_continue() && !self.body.is_end_stream() {
+            self.continued = answer::informational(&mut self.respond, 100).is_ok();
+        }
+        match tokio::time::timeout(BODY_TIMEOUT, self.fill_held()).await {
+            Ok(held) => held,
+            Err(_) => Err(Ended::TooSlow),
+        }
+    }
+
+    async fn fill_held(&mut self) -> Result<bool, Ended> {
+        if self.body.is_end_stream() {
+            return Ok(true);
+        }
+        // Twice: the buffer's growth may leave as much again unused.
+        self.room = room_for(MAX_JUDGED_BODY_BYTES.saturating_mul(2)).await;
+        let mut held = BytesMut::new();
+        let mut whole = true;
+        while let Some(data) = self.body.data().await {
+            let data = data.map_err(Ended::by_agent)?;
+            self.sample.push(&data);
+            self.request_bytes = self.request_bytes.saturating_add(data.len() as u64);
+            held.extend_from_slice(&data);
+            release(&mut self.body, data.len());
+            if held.len() > MAX_JUDGED_BODY_BYTES {
+                whole = false;
+                break;
+            }
+        }
+        self.held = held.freeze();
+        Ok(whole)
+    }
+
+    /// Answers 403 (or 421). Other streams go on.
+    async fn deny(mut self, judgement: &Judgement) {
+        let sent = answer::denied(
+            &mut self.respond,
+            judgement.status,
+            &judgement.decision,
+            self.head.is_head(),
+        );
+        self.count_denial(&judgement.decision.reason);
+        self.evidence.answered(judgement.status, sent.is_ok());
+        self.end().await;
+    }
+
+    fn count_denial(&self, reason: &str) {
+        let denials = &self.context.link.shared.metrics.denials;
+        denials.with_label_values(&[reason]).inc();
+    }
+
+    /// Passes the request on and its response back.
+    async fn forward(mut self) {
+        let mut sender = match self.context.upstream.sender().await {
+            Ok(sender) => sender,
+            Err(error) => return self.unanswered(Ended::Unreachable(error)).await,
+        };
+        let plan = self.plan();
+        self.head.edit(plan.masks.is_some(), self.continued);
+        let request = match self.head.take_request() {
+            Ok(request) => request,
+            Err(error) => return self.unanswered(Ended::Unsendable(error.to_string())).await,
+        };
+        let ended = self.held.is_empty() && self.body.is_end_stream();
+        let sent = match std::future::poll_fn(|cx| sender.poll_ready(cx)).await {
+            Ok(()) => sender.send_request(request, ended && !self.head.is_connect()),
+            Err(error) => Err(error),
+        };
+        let (response, to_upstream) = match sent {
+            Ok(sent) => sent,
+            Err(error) => return self.unanswered(unsent(error)).await,
+        };
+        let since = Instant::now();
+        let sample = self.evidence.sample(&self.active, Level::RequestResponse);
+        let download = Download::new(response, plan, sample);
+        if self.head.is_connect() {
+            self.connect(download, to_upstream, since).await;
+        } else {
+            self.exchange(download, to_upstream, since).await;
+        }
+    }
+
+    fn plan(&self) -> Plan {
+        Plan {
+            masks: self.evidence.response_masks(),
+            strict: self.active.mode() == Mode::Enforce,
+            continued: self.continued,
+        }
+    }
+
+    /// Both directions at once, until both are over.
+    async fn exchange(
+        mut self,
+        mut download: Download,
+        mut to_upstream: SendStream<Bytes>,
+        since: Instant,
+    ) {
+        let upload = Upload {
+            from: &mut self.body,
+            to: &mut to_upstream,
+            held: std::mem::take(&mut self.held),
+            sample: &mut self.sample,
+            bytes: &mut self.request_bytes,
+        };
+        let result = tokio::select! {
+            result = both(upload, download.pass(&mut self.respond)) => result,
+            () = self.context.link.cut_off() => Err(Ended::Stopping),
+        };
+        self.room = None;
+        if let Err(ended) = &result {
+            to_upstream.send_reset(ended.upstream_reset());
+        }
+        let progress = download.finish();
+        self.conclude(result, progress, since).await;
+    }
+
+    /// A tunnel, if the upstream opens one.
+    async fn connect(
+        mut self,
+        mut download: Download,
+        mut to_upstream: SendStream<Bytes>,
+        since: Instant,
+    ) {
+        let opened = tokio::select! {
+            opened = download.open(&mut self.respond) => opened,
+            () = self.context.link.cut_off() => Err(Ended::Stopping),
+        };
+        let result = match opened {
+            Ok(Answered::Tunnel(from_upstream, to_agent)) => {
+                let agent = StreamIo::new(self.body, to_agent);
+                let upstream = StreamIo::new(from_upstream, to_upstream);
+                let progress = download.finish();
+                note(&mut self.evidence, progress, since);
+                self.evidence.complete();
+                self.evidence.end(self.context.link).await;
+                return pass_tunnel(self.context.link, agent, upstream, self.tunnel).await;
+            }
+            Ok(Answered::Passed) => Ok(()),
+            Err(ended) => Err(ended),
+        };
+        to_upstream.send_reset(match &result {
+            Ok(()) => h2::Reason::CANCEL,
+            Err(ended) => ended.upstream_reset(),
+        });
+        let progress = download.finish();
+        self.conclude(result, progress, since).await;
+    }
+
+    /// Records what came of it.
+    async fn conclude(mut self, result: Result<(), Ended>, progress: Progress, since: Instant) {
+        let answered = progress.head.is_some();
+        note(&mut self.evidence, progress, since);
+        match result {
+            Ok(()) => self.evidence.complete(),
+            Err(ended) if answered => {
+                self.evidence.failed(&ended.to_string());
+                self.respond.send_reset(ended.agent_reset());
+            }
+            Err(ended) => return self.unanswered(ended).await,
+        }
+        self.end().await;
+    }
+
+    /// Nothing was sent to the agent yet: it gets the reason in words, unless a reset tells it more.
+    async fn unanswered(mut self, ended: Ended) {
+        let (reason, message) = (ended.reason(), ended.to_string());
+        if ended.is_refusal() {
+            let decision = builtin(&self.active, Outcome::Deny, reason, &message);
+            self.evidence.decided(decision);
+            self.count_denial(reason);
+        }
+        self.evidence.failed(&message);
+        match ended.status() {
+            Some(status) => {
+                let no_body = self.head.is_head();
+                let sent = answer::failed(&mut self.respond, status, reason, &message, no_body);
+                self.evidence.answered(status, sent.is_ok());
+            }
+            None => self.respond.send_reset(ended.agent_reset()),
+        }
+        self.end().await;
+    }
+
+    async fn end(mut self) {
+        self.evidence.request_body(self.request_bytes, self.sample);
+        self.evidence.end(self.context.link).await;
+    }
+}
+
+/// Runs both directions: a response may begin before its request ends, and end before it too.
+async fn both(
+    upload: Upload<'_>,
+    download: impl Future<Output = Result<(), Ended>>,
+) -> Result<(), Ended> {
+    let mut upload = std::pin::pin!(upload.pass());
+    let mut download = std::pin::pin!(download);
+    tokio::select! {
+        biased;
+        received = &mut download => {
+            received?;
+            upload.await
+        }
+        sent = &mut upload => {
+            sent?;
+            download.await
+        }
+    }
+}
+
+/// Why a request could not be handed to the upstream's connection: it is over, or going. Either way the upstream never saw the request.
+fn unsent(error: h2::Error) -> Ended {
+    match error.reason() {
+        None if !error.is_io() => Ended::Unsendable(error.to_string()),
+        _ => Ended::Unprocessed,
+    }
+}
+
+/// Tells the evidence of a response, as far as it came.
+fn note(evidence: &mut Evidence, progress: Progress, since: Instant) {
+    let head = progress.head.as_ref();
+    evidence.response(Received {
+        head: head.map(|(status, fields)| ResponseView {
+            status: *status,
+            fields,
+        }),
+        bytes: progress.bytes,
+        upstream_us: progress.answered.map(|at| micros(at.duration_since(since))),
+        findings: progress.findings,
+        sample: progress.sample,
+        unmasked: progress.unmasked.map(|error| error.to_string()),
+    });
+    if let Some(note) = progress.note {
+        evidence.failed(&note.to_string());
+    }
+}
+
+async fn pass_tunnel(
+    link: &Link,
+    agent: StreamIo,
+    upstream: StreamIo,
+    decision: Option<DecisionInfo>,
+) {
+    let Some(decision) = decision else { return };
+    let gap = Gap {
+        protocol: "tcp",
+        reason: Reason::Tunnel,
+        detail: None,
+        decision,
+    };
+    let mut agent = Wire::new(agent, BytesMut::new());
+    let mut upstream = Wire::new(upstream, BytesMut::new());
+    gap::pass(link, &mut agent, &mut upstream, gap).await;
+}

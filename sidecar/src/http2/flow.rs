@@ -1,0 +1,171 @@
+//! One direction of one stream: payload and trailers, taken from a side as fast as the other takes them.
+//!
+//! Invariant: a byte's flow-control credit goes back to its sender only once the other side's window had room for it, so that a slow reader slows its writer and nothing
+//! between them grows.
+
+use std::{
+    future::poll_fn,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use h2::{Reason, RecvStream, SendStream};
+use http::HeaderMap;
+
+use super::ended::Ended;
+use crate::http::sample::Sample;
+
+/// What a turn of a direction brings.
+pub(crate) enum Turn {
+    /// Payload. Give its credit back with [`release`] once it is used.
+    Data(Bytes),
+    /// The payload is over; trailers, if there are any.
+    End(Option<HeaderMap>),
+    /// The receiver has reset its stream.
+    Reset(Reason),
+}
+
+/// The next of what `from` sends; a reset by `to` counts before it.
+///
+/// # Errors
+/// When `from` is reset or gone.
+pub(crate) async fn next(
+    from: &mut RecvStream,
+    to: &mut SendStream<Bytes>,
+) -> Result<Turn, h2::Error> {
+    let data = poll_fn(|cx| match reset(to, cx) {
+        Some(reason) => Poll::Ready(Err(reason)),
+        None => from.poll_data(cx).map(Ok),
+    });
+    match data.await {
+        Err(reason) => Ok(Turn::Reset(reason)),
+        Ok(Some(data)) => Ok(Turn::Data(data?)),
+        Ok(None) => Ok(Turn::End(from.trailers().await?)),
+    }
+}
+
+/// Whether the receiver reset its stream. A connection that broke counts as cancelled.
+fn reset(to: &mut SendStream<Bytes>, cx: &mut Context<'_>) -> Option<Reason> {
+    match to.poll_reset(cx) {
+        Poll::Ready(Ok(reason)) => Some(reason),
+        Poll::Ready(Err(_)) => Some(Reason::CANCEL),
+        Poll::Pending => None,
+    }
+}
+
+/// Gives credit for payload back to its sender.
+pub(crate) fn release(from: &mut RecvStream, bytes: usize) {
+    // Refused only for more than was taken.
+    let _ = from.flow_control().release_capacity(bytes);
+}
+
+/// Sends payload as the receiver's window has room for it. `last`: nothing follows.
+///
+/// # Errors
+/// The receiver's reset.
+pub(crate) async fn send(
+    to: &mut SendStream<Bytes>,
+    mut payload: Bytes,
+    last: bool,
+) -> Result<(), Reason> {
+    while !payload.is_empty() {
+        to.reserve_capacity(payload.len());
+        if to.capacity() == 0 && !matches!(poll_fn(|cx| to.poll_capacity(cx)).await, Some(Ok(_))) {
+            return Err(poll_fn(|cx| Poll::Ready(reset(to, cx)))
+                .await
+                .unwrap_or(Reason::CANCEL));
+        }
+        let part = payload.split_to(payload.len().min(to.capacity()));
+        let ends = last && payload.is_empty();
+        to.send_data(part, ends).map_err(reason_of)?;
+    }
+    Ok(())
+}
+
+/// Ends a direction.
+///
+/// # Errors
+/// The receiver's reset.
+pub(crate) fn end(to: &mut SendStream<Bytes>, trailers: Option<HeaderMap>) -> Result<(), Reason> {
+    match trailers {
+        Some(trailers) => to.send_trailers(trailers),
+        None => to.send_data(Bytes::new(), true),
+    }
+    .map_err(reason_of)
+}
+
+fn reason_of(error: h2::Error) -> Reason {
+    error.reason().unwrap_or(Reason::CANCEL)
+}
+
+/// A request's body on its way to the upstream.
+pub(crate) struct Upload<'a> {
+    /// Where it comes from.
+    pub(crate) from: &'a mut RecvStream,
+    /// Where it goes.
+    pub(crate) to: &'a mut SendStream<Bytes>,
+    /// What was read of it before.
+    pub(crate) held: Bytes,
+    /// Its beginning, for the record.
+    pub(crate) sample: &'a mut Sample,
+    /// Its bytes, what was held included.
+    pub(crate) bytes: &'a mut u64,
+}
+
+impl Upload<'_> {
+    /// Passes it on. An upstream that wants no more of it is no error: it may have answered.
+    ///
+    /// # Errors
+    /// When the agent breaks off.
+    pub(crate) async fn pass(mut self) -> Result<(), Ended> {
+        match self.pass_on().await {
+            // What the upstream means by it is for its response to say.
+            Ok(()) | Err(Stop::Upstream) => Ok(()),
+            Err(Stop::Agent(error)) => Err(Ended::by_agent(error)),
+        }
+    }
+
+    async fn pass_on(&mut self) -> Result<(), Stop> {
+        let held = std::mem::take(&mut self.held);
+        if !held.is_empty() {
+            let last = self.from.is_end_stream();
+            send(self.to, held, last).await?;
+            if last {
+                return Ok(());
+            }
+        }
+        loop {
+            match next(self.from, self.to).await.map_err(Stop::Agent)? {
+                Turn::Data(data) => {
+                    let (size, last) = (data.len(), self.from.is_end_stream());
+                    *self.bytes = self.bytes.saturating_add(size as u64);
+                    self.sample.push(&data);
+                    let empty = data.is_empty();
+                    send(self.to, data, last).await?;
+                    release(self.from, size);
+                    if last {
+                        return if empty {
+                            Ok(end(self.to, None)?)
+                        } else {
+                            Ok(())
+                        };
+                    }
+                }
+                Turn::End(trailers) => return Ok(end(self.to, trailers)?),
+                Turn::Reset(_) => return Err(Stop::Upstream),
+            }
+        }
+    }
+}
+
+/// Why an upload stops.
+enum Stop {
+    Agent(h2::Error),
+    Upstream,
+}
+
+impl From<Reason> for Stop {
+    fn from(_: Reason) -> Self {
+        Self::Upstream
+    }
+}
