@@ -30,7 +30,7 @@ use self::{
     rules::match_host,
 };
 use crate::{
-    detect::check_pattern,
+    detect::{MaskWith, check_pattern},
     hosts::HostPattern,
     resources::{Audit, Mask},
     snapshot::{Policy, PolicyRef},
@@ -143,7 +143,7 @@ fn compile_masks(policy: &Policy, report: &mut Report<'_>) -> Vec<masks::Compile
         .map(|mask| compile_mask(mask, report))
         .collect();
     if report.errors.len() == before
-        && let Err(why) = masks::together(policy.masks.iter())
+        && let Err(why) = masks::together(policy.masks.iter(), None)
     {
         report.add(Part::Policy, "masks", Trouble::at("", 0, why));
     }
@@ -163,9 +163,14 @@ fn compile_mask(mask: &Mask, report: &mut Report<'_>) -> masks::CompiledMask {
         let message = "a mask needs at least one entry in detectors or patterns";
         report.add(name, "detectors", Trouble::at("", 0, message));
     }
+    if !mask.restore_to.is_empty() && mask.with != MaskWith::Token {
+        let message = "only tokens can be restored; set with: Token";
+        report.add(name, "restoreTo", Trouble::at("", 0, message));
+    }
     let matches = mask.matches.clone().unwrap_or_default();
     masks::CompiledMask {
-        hosts: match_host(name, &matches.hosts, report),
+        hosts: match_host(name, "match.hosts", &matches.hosts, report),
+        restore_to: match_host(name, "restoreTo", &mask.restore_to, report),
         ports: matches.ports,
         mask: mask.clone(),
     }

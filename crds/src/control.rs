@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     pod::PodIdentity,
     snapshot::{Revision, Snapshot},
+    tokenize::MaskKey,
 };
 
 /// Seconds between two heartbeats on the stream.
@@ -42,6 +43,9 @@ pub struct PodConfig {
     /// PEM certificates that upstreams may chain to, besides the Mozilla roots, and that agents trust too.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub extra_roots: String,
+    /// Key of the namespace for `Hash` and `Token`. Absent (from an older operator): both redact.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mask_key: Option<MaskKey>,
 }
 
 /// One sink with its credentials resolved.

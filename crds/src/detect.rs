@@ -1,7 +1,7 @@
 //! Detectors: what a mask looks for, and where it is found in text.
 //!
 //! Owns the detector types of the API, the check of custom patterns ([`check_pattern`]), the compiled set of a pod
-//! ([`CompiledMasks`]) and the search ([`Scan`]). Refuses streams, buffers and replacement: those belong to the sidecar.
+//! ([`CompiledMasks`]) and the search ([`Scan`]), and what takes a match's place ([`Replacement`]). Refuses streams and buffers: those belong to the sidecar.
 //!
 //! Invariant: every answer is a pure function of the bytes *so far* that more bytes cannot change. A detector that needs more
 //! bytes to be sure says [`Found::Undecided`] and names the first byte that it may still want, so masking a text cut anywhere
@@ -33,15 +33,19 @@ mod email;
 mod jwt;
 mod pattern;
 mod pem;
+mod replace;
+mod restore;
 mod scan;
 mod tail;
 mod tokens;
 
-pub use compile::{BUILTIN_MASK, CompiledMasks, MaskError, Rule};
+pub use compile::{BUILTIN_MASK, CompiledMasks, MaskError, RESTORE_RULE, Rule};
+pub(crate) use digits::luhn;
 pub use pattern::{
     MAX_PATTERN_CHARS, MAX_PATTERN_MATCH_BYTES, PATTERN_NFA_LIMIT_BYTES, PatternError,
     check_pattern,
 };
+pub use replace::Replacement;
 pub use scan::{Found, Match, Scan};
 pub use tail::{Skip, Tail};
 
@@ -114,4 +118,13 @@ pub enum MaskWith {
     /// All but the last four letters and digits become `*`; separators stay. Values with fewer than eight letters and digits become
     /// `*` whole. Private keys, and tokens longer than 4096 bytes, are redacted.
     Last4,
+    /// Nothing: the match is left out.
+    Null,
+    /// `[hash:DETECTOR:16 hex digits]`, the same for equal values in all pods of a namespace, and of no use without Chaperone's key.
+    /// Private keys, and tokens longer than 4096 bytes, are redacted.
+    Hash,
+    /// A token that stands for the value, the same for equal values in all pods of a namespace: an address at `tok.invalid` for `email`,
+    /// a number that no card has for `creditCard`, else `tok_DETECTOR_` and letters and digits. Private keys, and values longer than
+    /// 2048 bytes, are redacted.
+    Token,
 }

@@ -16,4 +16,5 @@ pub mod pod;
 pub mod record;
 pub mod resources;
 pub mod snapshot;
+pub mod tokenize;
 pub mod verify;

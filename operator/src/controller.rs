@@ -21,6 +21,7 @@ use tokio::sync::watch;
 use crate::{
     check, compile,
     health::{Fact, Health},
+    mask_secret::{MASK_SECRET, MaskSecret},
     index::{
         Index, PolicyEntry, World, index,
         sinks::{self, SinkOutcome},
@@ -55,6 +56,7 @@ pub struct Controller {
     compiled: HashMap<PolicyRef, Compiled>,
     snapshots: HashMap<Revision, Result<(), String>>,
     extra_roots: Arc<str>,
+    mask_secret: Option<MaskSecret>,
 }
 
 /// A policy that was compiled, and which version of the resource that was.
@@ -81,6 +83,7 @@ impl Controller {
             compiled: HashMap::new(),
             snapshots: HashMap::new(),
             extra_roots: Arc::from(""),
+            mask_secret: None,
         };
         (controller, receiver)
     }
@@ -103,12 +106,14 @@ impl Controller {
 
     fn reconcile(&mut self) {
         let (sinks, sink_outcomes) = self.resolve_sinks();
+        self.read_mask_secret();
         let world = World {
             policies: self.compile_policies(),
             sinks: Arc::new(sinks),
             namespaces: self.audited_namespaces(),
             pods: self.pods(),
             extra_roots: Arc::clone(&self.extra_roots),
+            mask_secret: self.mask_secret.clone(),
         };
         let snapshots = &mut self.snapshots;
         let index = index(&world, |snapshot| {
@@ -198,6 +203,14 @@ impl Controller {
                 !self.settings.exempts(&pod.namespace, account)
             })
             .collect()
+    }
+
+    /// One that is gone or broken is not followed: sidecars would forget tokens that are about.
+    fn read_mask_secret(&mut self) {
+        let found = self.stores.secret(&self.settings.namespace, MASK_SECRET);
+        if let Some(secret) = found.and_then(|secret| MaskSecret::read(&secret)) {
+            self.mask_secret = Some(secret);
+        }
     }
 
     async fn read_roots(&mut self) {

@@ -15,7 +15,10 @@ use chaperone_crds::{
     control::{MAX_MESSAGE_BYTES, PodConfig, SinkConfig},
     pod::PodIdentity,
     snapshot::{PolicyRef, Revision, Snapshot},
+    tokenize::MaskKey,
 };
+
+use crate::mask_secret::MaskSecret;
 
 pub use policies::PolicyEntry;
 
@@ -38,6 +41,8 @@ pub struct World {
     pub pods: Vec<PodIdentity>,
     /// PEM of further roots.
     pub extra_roots: Arc<str>,
+    /// What mask keys are derived from; `None` until it is known.
+    pub mask_secret: Option<MaskSecret>,
 }
 
 /// What one sidecar runs by. Snapshots, sinks and roots are shared between pods.
@@ -53,6 +58,8 @@ pub struct Plan {
     pub sinks: Arc<Vec<SinkConfig>>,
     /// PEM of further roots.
     pub extra_roots: Arc<str>,
+    /// The key of its namespace.
+    pub mask_key: Option<MaskKey>,
 }
 
 /// What is true of one policy.
@@ -110,6 +117,10 @@ pub fn index(world: &World, mut compile: impl FnMut(&Snapshot) -> Result<(), Str
                 snapshot,
                 sinks: Arc::clone(&world.sinks),
                 extra_roots: Arc::clone(&world.extra_roots),
+                mask_key: world
+                    .mask_secret
+                    .as_ref()
+                    .map(|secret| secret.key_of(&pod.namespace)),
             })
         });
         result.pods.insert(pod.uid.clone(), plan);
@@ -154,6 +165,7 @@ impl Plan {
             snapshot: self.snapshot.as_ref().clone(),
             sinks: self.sinks.as_ref().clone(),
             extra_roots: self.extra_roots.to_string(),
+            mask_key: self.mask_key.clone(),
         }
     }
 }

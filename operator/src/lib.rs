@@ -16,6 +16,7 @@ pub mod injected;
 pub mod leader;
 pub mod leading;
 pub mod lifecycle;
+pub mod mask_secret;
 pub mod metrics;
 pub mod patch;
 pub mod plans;

@@ -17,6 +17,7 @@ use chaperone_crds::{
     control::{PodConfig, SinkConfig},
     pod::{ADDING_VARIABLES, JAVA_VARIABLE, PodIdentity, REPLACING_VARIABLES, trust_environment},
     snapshot::Snapshot,
+    tokenize::MaskKey,
 };
 use prometheus::Registry;
 use tokio::sync::watch;
@@ -77,6 +78,15 @@ pub fn run(local: &LocalRun) -> anyhow::Result<LocalOutcome> {
     Ok(outcome)
 }
 
+fn random_mask_key() -> anyhow::Result<MaskKey> {
+    let mut bytes = [0; 32];
+    rustls::crypto::aws_lc_rs::default_provider()
+        .secure_random
+        .fill(&mut bytes)
+        .map_err(|_| anyhow::anyhow!("the machine gives no random bytes"))?;
+    Ok(MaskKey::new(bytes))
+}
+
 async fn story(
     local: &LocalRun,
     scratch: &Scratch,
@@ -97,6 +107,8 @@ async fn story(
         snapshot: local.snapshot.clone(),
         sinks: local.sinks.clone(),
         extra_roots: format!("{}\n{}", local.extra_roots, machine_roots()),
+        // Of this run alone: its tokens mean nothing in the next.
+        mask_key: Some(random_mask_key()?),
     };
     let audit_config = AuditConfig {
         file_dir: None,

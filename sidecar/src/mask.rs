@@ -1,25 +1,21 @@
 //! Masking of text as it streams.
 //!
-//! Owns the bytes that cannot be judged yet, and the replacement of matches. What matches, and where, is
-//! [`chaperone_crds::detect`]'s to say. Refuses to know of protocols: callers hand it decoded bodies, in pieces of any size.
+//! Owns the bytes that cannot be judged yet. What matches, where, and what takes its place is [`chaperone_crds::detect`]'s to say. Refuses to know of protocols: callers hand it decoded bodies, in pieces of any size.
 //!
 //! Invariant: the output depends on the input alone, not on how it was cut; and at each moment everything has left that no
 //! further byte can make part of a match. A server-sent event ends in a line break, which is part of no address, number or
 //! token, so it leaves at once; only inside a private key, behind a BEGIN line, and in custom patterns that cross lines, is more
 //! held.
 
-mod replace;
 #[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
 
 use chaperone_crds::detect::{
-    CompiledMasks, Found, LOOK_BEHIND_BYTES, MAX_UNDECIDED_BYTES, Match, Rule, Scan, Skip, Tail,
+    CompiledMasks, Found, LOOK_BEHIND_BYTES, MAX_UNDECIDED_BYTES, Match, Scan, Skip, Tail,
 };
 use chaperone_crds::record::MaskedInfo;
-
-use replace::replace;
 
 /// Most bytes that are held back between two calls: the longest match that is waited for. Longer secrets are dropped to their end
 /// instead of held.
@@ -120,9 +116,9 @@ impl Masker {
                 Found::Match(found) => {
                     out.extend_from_slice(slice(text, self.held_from, found.start));
                     self.held_from = found.end;
-                    if let Some(rule) = masks.rules().get(found.rule) {
-                        self.mask(rule, &found, text, out);
-                    }
+                    let bytes = slice(text, found.start, found.end);
+                    out.extend_from_slice(masks.replacement(&found, bytes).as_text());
+                    self.count(&masks, &found);
                     if found.tail != Tail::Closed {
                         self.tail = found.tail;
                         return true;
@@ -132,9 +128,10 @@ impl Masker {
         }
     }
 
-    fn mask(&mut self, rule: &Rule, found: &Match, text: &[u8], out: &mut Vec<u8>) {
-        let whole = found.tail == Tail::Closed;
-        replace(rule, slice(text, found.start, found.end), whole, out);
+    fn count(&mut self, masks: &CompiledMasks, found: &Match) {
+        let Some(rule) = masks.rules().get(found.rule) else {
+            return;
+        };
         let known = self
             .findings
             .iter_mut()

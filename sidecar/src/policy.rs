@@ -69,7 +69,7 @@ pub fn compile(config: PodConfig) -> Result<Active, PolicyError> {
             computed: computed.to_string(),
         });
     }
-    let snapshot = CompiledSnapshot::compile(&config.snapshot)
+    let snapshot = CompiledSnapshot::compile_with_key(&config.snapshot, config.mask_key.as_ref())
         .map_err(|e| PolicyError::Compile(e.to_string()))?;
     let roots = trust::upstream_roots(&config.extra_roots)?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());

@@ -10,6 +10,7 @@ use crate::{
     detect::{CompiledMasks, MaskError},
     hosts::{HostPattern, normalize_host},
     resources::Mask,
+    tokenize::TokenKey,
 };
 
 /// Most combinations that are kept. A combination beyond that is compiled each time it is needed: slower, never wrong. Policies have a few.
@@ -22,6 +23,8 @@ pub struct MaskSet {
     pub response: Option<Arc<CompiledMasks>>,
     /// For records: the same masks, after the secrets that are masked in every record.
     pub records: Arc<CompiledMasks>,
+    /// For requests on their way out: finds the tokens that become values again here; `None` when there are none.
+    pub restore: Option<Arc<CompiledMasks>>,
 }
 
 impl Default for MaskSet {
@@ -30,6 +33,7 @@ impl Default for MaskSet {
         Self {
             response: None,
             records: CompiledMasks::secrets(),
+            restore: None,
         }
     }
 }
@@ -39,6 +43,8 @@ impl Default for MaskSet {
 pub(super) struct CompiledMask {
     pub(super) hosts: Vec<HostPattern>,
     pub(super) ports: Vec<u16>,
+    /// Where its tokens are restored.
+    pub(super) restore_to: Vec<HostPattern>,
     pub(super) mask: Mask,
 }
 
@@ -46,6 +52,8 @@ pub(super) struct CompiledMask {
 #[derive(Debug, Default)]
 pub(super) struct Masks {
     masks: Vec<CompiledMask>,
+    /// What makes and restores tokens and hashes; without it, they are redacted.
+    key: Option<Arc<TokenKey>>,
     /// All masks together.
     all: MaskSet,
     /// By the numbers of the masks that apply.
@@ -57,10 +65,14 @@ impl Masks {
     ///
     /// # Errors
     /// Why they do not compile together, as a sentence.
-    pub(super) fn new(masks: Vec<CompiledMask>) -> Result<Self, String> {
-        let all = together(masks.iter().map(|mask| &mask.mask))?;
+    pub(super) fn new(
+        masks: Vec<CompiledMask>,
+        key: Option<Arc<TokenKey>>,
+    ) -> Result<Self, String> {
+        let all = together(masks.iter().map(|mask| &mask.mask), key.as_ref())?;
         Ok(Self {
             masks,
+            key,
             all,
             combinations: Mutex::default(),
         })
@@ -75,11 +87,28 @@ impl Masks {
             .filter(|(_, mask)| mask.applies(host.as_deref(), ip, port))
             .map(|(number, _)| number)
             .collect();
-        match applying.len() {
+        let set = match applying.len() {
             0 => MaskSet::default(),
             n if n == self.masks.len() => self.all.clone(),
             _ => self.combination(applying),
+        };
+        MaskSet {
+            restore: self.restoring(host.as_deref(), ip),
+            ..set
         }
+    }
+
+    /// Finds the tokens of all masks that restore theirs at a destination.
+    fn restoring(&self, host: Option<&str>, ip: IpAddr) -> Option<Arc<CompiledMasks>> {
+        let key = self.key.as_ref()?;
+        let detectors: Vec<&str> = self
+            .masks
+            .iter()
+            .filter(|mask| matches_any(&mask.restore_to, host, ip))
+            .flat_map(|mask| mask.mask.detector_names())
+            .collect();
+        (!detectors.is_empty())
+            .then(|| Arc::new(CompiledMasks::restoring(Arc::clone(key), &detectors)))
     }
 
     fn combination(&self, numbers: Vec<usize>) -> MaskSet {
@@ -96,7 +125,7 @@ impl Masks {
             .filter_map(|number| self.masks.get(*number))
             .map(|mask| &mask.mask);
         // A part of what compiled together compiles; if it did not, masking more would be the safe side.
-        let set = together(masks).unwrap_or_else(|_| self.all.clone());
+        let set = together(masks, self.key.as_ref()).unwrap_or_else(|_| self.all.clone());
         if combinations.len() < MAX_COMBINATIONS {
             combinations.insert(numbers, set.clone());
         }
@@ -110,13 +139,15 @@ impl Masks {
 /// All that is wrong with them.
 pub(super) fn together<'m>(
     masks: impl Iterator<Item = &'m Mask> + Clone,
+    key: Option<&Arc<TokenKey>>,
 ) -> Result<MaskSet, String> {
     let compile = || {
-        let response = CompiledMasks::compile(masks.clone())?;
-        let records = CompiledMasks::compile_for_records(masks.clone())?;
+        let response = CompiledMasks::compile(masks.clone())?.with_key(key.cloned());
+        let records = CompiledMasks::compile_for_records(masks.clone())?.with_key(key.cloned());
         Ok(MaskSet {
             response: (!response.is_empty()).then(|| Arc::new(response)),
             records: Arc::new(records),
+            restore: None,
         })
     };
     compile().map_err(|errors: Vec<MaskError>| {
@@ -128,6 +159,10 @@ pub(super) fn together<'m>(
 impl CompiledMask {
     fn applies(&self, host: Option<&str>, ip: IpAddr, port: u16) -> bool {
         (self.ports.is_empty() || self.ports.contains(&port))
-            && (self.hosts.is_empty() || self.hosts.iter().any(|pattern| pattern.matches(host, ip)))
+            && (self.hosts.is_empty() || matches_any(&self.hosts, host, ip))
     }
+}
+
+fn matches_any(patterns: &[HostPattern], host: Option<&str>, ip: IpAddr) -> bool {
+    patterns.iter().any(|pattern| pattern.matches(host, ip))
 }

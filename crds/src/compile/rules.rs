@@ -93,7 +93,7 @@ fn compile_rule(rule: &PolicyRule, report: &mut Report<'_>) -> CompiledRule {
         action: rule.action,
         message: rule.message.as_deref().map(Arc::from),
         protocols: protocols(rule, &matches, when.as_ref()),
-        hosts: match_host(name, &matches.hosts, report),
+        hosts: match_host(name, "match.hosts", &matches.hosts, report),
         ports: matches.ports,
         methods: matches.methods,
         when,
@@ -180,9 +180,10 @@ fn check_datagrams(rule: &PolicyRule, matches: &Match, written: &str, report: &m
     }
 }
 
-/// Parses `match.hosts`.
+/// Parses a list of destinations, `match.hosts` or the like.
 pub(super) fn match_host(
     part: Part<'_>,
+    field: &str,
     hosts: &[String],
     report: &mut Report<'_>,
 ) -> Vec<HostPattern> {
@@ -192,7 +193,7 @@ pub(super) fn match_host(
             Ok(pattern) => parsed.push(pattern),
             Err(error) => report.add(
                 part,
-                format!("match.hosts[{number}]"),
+                format!("{field}[{number}]"),
                 Trouble::at(host, error.offset, error.message),
             ),
         }

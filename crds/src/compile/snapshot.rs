@@ -11,6 +11,7 @@ use crate::{
     hosts::{HostPattern, normalize_host},
     resources::{Action, Level, Mode},
     snapshot::{PolicyKind, PolicyRef, Revision, Snapshot},
+    tokenize::{MaskKey, TokenKey},
 };
 
 /// All policies that select one pod, ready to decide.
@@ -72,6 +73,17 @@ impl CompiledSnapshot {
     /// # Errors
     /// All errors of all its policies.
     pub fn compile(snapshot: &Snapshot) -> Result<Self, PolicyErrors> {
+        Self::compile_with_key(snapshot, None)
+    }
+
+    /// Compiles a snapshot whose masks make and restore tokens and hashes with this key; without one, they redact.
+    ///
+    /// # Errors
+    /// All errors of all its policies.
+    pub fn compile_with_key(
+        snapshot: &Snapshot,
+        key: Option<&MaskKey>,
+    ) -> Result<Self, PolicyErrors> {
         let mut errors = Vec::new();
         let mut policies = Vec::new();
         for policy in snapshot.policies() {
@@ -81,13 +93,17 @@ impl CompiledSnapshot {
             }
         }
         if errors.is_empty() {
-            Self::assemble(snapshot, policies)
+            Self::assemble(snapshot, policies, key)
         } else {
             Err(PolicyErrors(errors))
         }
     }
 
-    fn assemble(snapshot: &Snapshot, policies: Vec<CompiledPolicy>) -> Result<Self, PolicyErrors> {
+    fn assemble(
+        snapshot: &Snapshot,
+        policies: Vec<CompiledPolicy>,
+        key: Option<&MaskKey>,
+    ) -> Result<Self, PolicyErrors> {
         let mut heads = Vec::with_capacity(policies.len());
         let (mut rules, mut masks, mut passthrough) = (Vec::new(), Vec::new(), Vec::new());
         let (mut audit_level, mut max_body_bytes) = (Level::default(), None);
@@ -103,7 +119,8 @@ impl CompiledSnapshot {
             heads.push(policy.head);
         }
         rules.sort_by_key(|rule| merge_order(rule, &heads));
-        let masks = Masks::new(masks).map_err(|why| masks_together(snapshot, &why))?;
+        let key = key.map(|key| Arc::new(TokenKey::new(key)));
+        let masks = Masks::new(masks, key).map_err(|why| masks_together(snapshot, &why))?;
         let numbered = || (0_u32..).zip(&heads);
         let enforced = numbered().filter(|(_, head)| head.mode == Mode::Enforce);
         Ok(Self {

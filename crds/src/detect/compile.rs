@@ -6,12 +6,17 @@ use super::custom::Custom;
 use super::digits::Digits;
 use super::email::Sign;
 use super::pattern::{PatternError, parse};
+use super::restore::Restore;
 use super::tokens::{Secret, Tokens};
 use super::{Builtin, Found, MaskWith};
 use crate::resources::policy::Mask;
+use crate::tokenize::TokenKey;
 
 /// Name of the mask that finds secrets in records, whatever policy says.
 pub const BUILTIN_MASK: &str = "builtin";
+
+/// Name of the rule under which tokens are found that are restored.
+pub const RESTORE_RULE: &str = "token";
 
 /// Name of the detector of vendors' API tokens, which only [`BUILTIN_MASK`] has.
 const API_TOKEN: &str = "apiToken";
@@ -53,12 +58,15 @@ pub struct CompiledMasks {
     emails: Option<(usize, [Sign; 2])>,
     digits: Option<Digits>,
     custom: Option<Custom>,
+    key: Option<Arc<TokenKey>>,
+    /// Set where tokens are looked for, and nothing else.
+    pub(super) restore: Option<Restore>,
 }
 
 impl CompiledMasks {
-    pub(super) const ENGINES: usize = 5;
+    pub(super) const ENGINES: usize = 7;
 
-    /// Compiles masks. Where several name the same built-in detector, the first wins; where matches begin at the same byte, the
+    /// Compiles masks; [`Self::with_key`] gives them what `Hash` and `Token` need. Where several name the same built-in detector, the first wins; where matches begin at the same byte, the
     /// detector that was named first (built-in ones before patterns within a mask).
     ///
     /// # Errors
@@ -90,6 +98,31 @@ impl CompiledMasks {
         Arc::clone(&SECRETS)
     }
 
+    /// With what makes hashes and tokens; without it, `Hash` and `Token` redact.
+    #[must_use]
+    pub fn with_key(self, key: Option<Arc<TokenKey>>) -> CompiledMasks {
+        CompiledMasks { key, ..self }
+    }
+
+    /// A search for tokens of this namespace, made for matches of these detectors, whose replacements are the values that they
+    /// stand for. Its one rule has the name [`RESTORE_RULE`], for mask and detector.
+    pub fn restoring(key: Arc<TokenKey>, detectors: &[&str]) -> CompiledMasks {
+        CompiledMasks {
+            rules: vec![Rule {
+                mask: RESTORE_RULE.into(),
+                detector: RESTORE_RULE.into(),
+                with: MaskWith::Token,
+            }],
+            restore: Some(Restore::new(key, detectors)),
+            ..CompiledMasks::default()
+        }
+    }
+
+    /// What makes tokens and hashes.
+    pub(super) fn key(&self) -> Option<&TokenKey> {
+        self.key.as_deref()
+    }
+
     /// True when nothing is looked for.
     pub fn is_empty(&self) -> bool {
         self.rules.is_empty()
@@ -102,14 +135,20 @@ impl CompiledMasks {
 
     /// Asks one engine for its first match at or after `from`.
     pub(super) fn ask(&self, engine: usize, text: &[u8], from: usize, eof: bool) -> Found {
+        let email = |sign: usize| {
+            let (rule, signs) = self.emails.as_ref()?;
+            Some(signs.get(sign)?.next(*rule, text, from, eof))
+        };
+        let restore = self.restore.as_ref();
         let found = match engine {
             0 => self.tokens.as_ref().map(|it| it.next(text, from, eof)),
             1 => self.digits.as_ref().map(|it| it.next(text, from, eof)),
             2 => self.custom.as_ref().map(|it| it.next(text, from, eof)),
-            _ => self.emails.as_ref().and_then(|(rule, signs)| {
-                let sign = signs.get(engine.wrapping_sub(3))?;
-                Some(sign.next(*rule, text, from, eof))
-            }),
+            3 => email(0),
+            4 => email(1),
+            5 => restore.map(|it| it.next_text(text, from, eof)),
+            6 => restore.map(|it| it.next_card(text, from, eof)),
+            _ => None,
         };
         found.unwrap_or(Found::Undecided(text.len()))
     }
@@ -201,6 +240,8 @@ impl Builder {
                 .map(|rule| (rule, [Sign::Plain, Sign::escaped()])),
             digits: (!self.digits.detectors.is_empty()).then_some(self.digits),
             custom,
+            key: None,
+            restore: None,
             rules: self.rules,
         })
     }

@@ -1,13 +1,15 @@
 //! Numbers: payment cards and United States social security numbers. Both begin with three digits in a row, so most text is
 //! passed by looking at every third byte.
 
+use std::ops::RangeInclusive;
+
 use super::bytes::{Step, before, is_word, slice, word_may_begin};
 use super::{Builtin, Found, Match};
 
 /// Least digits of a group of a card number. Dates (`2024-01-15`) have shorter ones.
 const GROUP_DIGITS: usize = 3;
 /// ISO/IEC 7812-1 section 4.1: digits of a card number.
-const CARD_DIGITS: std::ops::RangeInclusive<usize> = 13..=19;
+const CARD_DIGITS: RangeInclusive<usize> = 13..=19;
 /// Longest escape that ends in digits, less its first two bytes: how far into a run of digits a number may begin.
 const ESCAPE_DIGITS: usize = 4;
 
@@ -20,25 +22,15 @@ pub(super) struct Digits {
 impl Digits {
     /// The first number that begins at or after `from`.
     pub(super) fn next(&self, text: &[u8], from: usize, eof: bool) -> Found {
-        let mut at = from;
-        while let Some((start, end)) = next_run(text, at) {
-            at = end;
-            for start in start..end.min(start + ESCAPE_DIGITS + 1) {
-                if !word_may_begin(text, start) {
-                    continue;
-                }
-                if let Some(found) = self.judge(text, start, eof) {
-                    return found;
-                }
-            }
-        }
-        Found::Undecided(text.len())
+        number_starts(text, from)
+            .find_map(|start| self.judge(text, start, eof))
+            .unwrap_or(Found::Undecided(text.len()))
     }
 
     fn judge(&self, text: &[u8], start: usize, eof: bool) -> Option<Found> {
         for &(detector, rule) in &self.detectors {
             let step = match detector {
-                Builtin::CreditCard => card(text, start, eof),
+                Builtin::CreditCard => credit_card(text, start, eof),
                 _ => ssn(text, start, eof),
             };
             match step {
@@ -56,6 +48,18 @@ impl Digits {
         }
         None
     }
+}
+
+/// Where numbers of three or more digits may begin, from `from` on.
+pub(super) fn number_starts(text: &[u8], from: usize) -> impl Iterator<Item = usize> + '_ {
+    let mut at = from;
+    std::iter::from_fn(move || {
+        let (start, end) = next_run(text, at)?;
+        at = end;
+        Some(start..end.min(start + ESCAPE_DIGITS + 1))
+    })
+    .flatten()
+    .filter(|&start| word_may_begin(text, start))
 }
 
 /// The next run of three or more digits, or of any number of digits at the end of the text.
@@ -88,10 +92,23 @@ fn next_run(text: &[u8], from: usize) -> Option<(usize, usize)> {
 }
 
 /// Judges a card number that begins at `start`: the longest that passes Luhn.
-fn card(text: &[u8], start: usize, eof: bool) -> Step {
+fn credit_card(text: &[u8], start: usize, eof: bool) -> Step {
     if !matches!(text.get(start), Some(b'2'..=b'6')) {
         return Step::No;
     }
+    card(text, start, eof, &CARD_DIGITS, |digits| {
+        luhn_of(digits.iter().map(|digit| digit - b'0'))
+    })
+}
+
+/// Judges a number in groups that begins at `start`: the longest of `lengths` digits that `is_card` takes, given ASCII digits.
+pub(super) fn card(
+    text: &[u8],
+    start: usize,
+    eof: bool,
+    lengths: &RangeInclusive<usize>,
+    is_card: impl Fn(&[u8]) -> bool,
+) -> Step {
     let mut digits = [0_u8; *CARD_DIGITS.end()];
     let mut count = 0;
     let mut best = None;
@@ -102,7 +119,7 @@ fn card(text: &[u8], start: usize, eof: bool) -> Step {
             let Some(place) = digits.get_mut(count) else {
                 return best.map_or(Step::No, Step::closed);
             };
-            *place = digit - b'0';
+            *place = *digit;
             count += 1;
             at += 1;
         }
@@ -113,7 +130,7 @@ fn card(text: &[u8], start: usize, eof: bool) -> Step {
         if at - group < GROUP_DIGITS || !ends {
             break;
         }
-        if CARD_DIGITS.contains(&count) && luhn(slice(&digits, 0, count)) {
+        if lengths.contains(&count) && is_card(slice(&digits, 0, count)) {
             best = Some(at);
         }
         match text.get(at) {
@@ -125,12 +142,15 @@ fn card(text: &[u8], start: usize, eof: bool) -> Step {
 }
 
 /// ISO/IEC 7812-1 annex B.
-fn luhn(digits: &[u8]) -> bool {
+pub(crate) fn luhn(digits: &[u8]) -> bool {
+    luhn_of(digits.iter().copied())
+}
+
+fn luhn_of(digits: impl DoubleEndedIterator<Item = u8>) -> bool {
     let sum: u32 = digits
-        .iter()
         .rev()
         .enumerate()
-        .map(|(place, &digit)| match (place % 2, u32::from(digit)) {
+        .map(|(place, digit)| match (place % 2, u32::from(digit)) {
             (0, digit) => digit,
             (_, digit) if digit > 4 => digit * 2 - 9,
             (_, digit) => digit * 2,

@@ -71,6 +71,22 @@ impl Sign {
     }
 }
 
+/// Length of the at sign that `text` begins with, however it is written.
+pub(super) fn at_sign(text: &[u8]) -> Option<usize> {
+    if text.first() == Some(&b'@') {
+        return Some(1);
+    }
+    let escape = ESCAPED_AT
+        .iter()
+        .find(|at| text.starts_with(at.as_bytes()))?;
+    Some(escape.len())
+}
+
+/// True when `text` is a beginning of a disguised at sign.
+pub(super) fn open_at_sign(text: &[u8]) -> bool {
+    ESCAPED_AT.iter().any(|at| at.as_bytes().starts_with(text))
+}
+
 fn is_local(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'+' | b'-')
 }

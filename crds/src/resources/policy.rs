@@ -267,7 +267,8 @@ pub struct Match {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(
-    validation = Rule::new("(has(self.detectors) && size(self.detectors) > 0) || (has(self.patterns) && size(self.patterns) > 0)").message("a mask needs at least one entry in detectors or patterns")
+    validation = Rule::new("(has(self.detectors) && size(self.detectors) > 0) || (has(self.patterns) && size(self.patterns) > 0)").message("a mask needs at least one entry in detectors or patterns"),
+    validation = Rule::new("!has(self.restoreTo) || (has(self.with) && self.with == 'Token')").message("only tokens can be restored; set with: Token")
 )]
 pub struct Mask {
     /// Name of the mask, unique in the policy: lower case letters, digits and dashes.
@@ -287,9 +288,22 @@ pub struct Mask {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 20))]
     pub patterns: Vec<CustomPattern>,
-    /// What replaces a match: Redact (the default) or Last4.
+    /// What replaces a match: Redact (the default), Last4, Null, Hash or Token.
     #[serde(default)]
     pub with: MaskWith,
+    /// Destinations, written as in a rule, at which the tokens of this mask become their values again on the way out. Only with Token.
+    /// Absent: none. Whoever these are sees the values, so name only those that have them already.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100), inner(length(min = 1, max = 253)))]
+    pub restore_to: Vec<String>,
+}
+
+impl Mask {
+    /// Names of its detectors and patterns.
+    pub fn detector_names(&self) -> impl Iterator<Item = &str> {
+        let builtins = self.detectors.iter().map(|detector| detector.name());
+        builtins.chain(self.patterns.iter().map(|pattern| pattern.name.as_str()))
+    }
 }
 
 /// Which responses a mask is about.

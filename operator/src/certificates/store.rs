@@ -1,4 +1,4 @@
-//! Root and serving certificate in their Secrets: made once, loaded, rotated, restored.
+//! Root and serving certificate in their Secrets: made once, loaded, rotated, restored. Beside them, the secret of mask keys.
 //!
 //! Replicas race without harm: a Secret is created only if it is absent, and replaced only at the version that was read.
 
@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     health::{Fact, Health},
+    mask_secret,
     metrics::Metrics,
     stores::Stores,
 };
@@ -86,16 +87,23 @@ impl Keeper {
 
     /// Runs for ever: loads what is there, makes what is missing, follows changes, and on the leader renews what grows old.
     pub async fn run(self, stores: Stores, mut leads: watch::Receiver<bool>) {
+        let mut mask_secret = None;
         loop {
             let is_leader = *leads.borrow_and_update();
-            let pause = match self.reconcile(is_leader).await {
-                Ok(()) => INTERVAL,
+            let mut pause = INTERVAL;
+            if let Err(error) = self.reconcile(is_leader).await {
+                self.metrics.failed("certificates");
+                tracing::error!(%error, "certificates could not be loaded");
+                pause = RETRY;
+            }
+            match mask_secret::ensure(&self.api, mask_secret.as_ref()).await {
+                Ok(secret) => mask_secret = Some(secret),
                 Err(error) => {
-                    self.metrics.failed("certificates");
-                    tracing::error!(%error, "certificates could not be loaded");
-                    RETRY
+                    self.metrics.failed("mask_secret");
+                    tracing::error!(%error, "no mask keys; Hash and Token redact");
+                    pause = RETRY;
                 }
-            };
+            }
             tokio::select! {
                 () = stores.secrets_changed.notified() => {}
                 () = tokio::time::sleep(pause) => {}

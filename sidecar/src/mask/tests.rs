@@ -2,6 +2,7 @@
 
 use chaperone_crds::detect::{Builtin, CustomPattern, MaskWith};
 use chaperone_crds::resources::Mask;
+use chaperone_crds::tokenize::{MaskKey, TokenKey};
 use proptest::prelude::*;
 
 use super::*;
@@ -31,11 +32,20 @@ fn mask(detectors: &[Builtin], patterns: &[(&str, &str)], with: MaskWith) -> Mas
             })
             .collect(),
         with,
+        restore_to: Vec::new(),
     }
 }
 
+fn key() -> Arc<TokenKey> {
+    Arc::new(TokenKey::new(&MaskKey::new([7; 32])))
+}
+
 fn compiled(mask: &Mask) -> Arc<CompiledMasks> {
-    Arc::new(CompiledMasks::compile_for_records([mask]).unwrap())
+    Arc::new(
+        CompiledMasks::compile_for_records([mask])
+            .unwrap()
+            .with_key(Some(key())),
+    )
 }
 
 fn everything(with: MaskWith) -> Arc<CompiledMasks> {
@@ -300,6 +310,86 @@ fn a_masker_can_be_used_for_the_next_stream() {
     assert_eq!(out, b"[masked:privateKey]plain");
 }
 
+#[test]
+fn nothing_is_left_where_with_is_null_and_a_hash_where_it_is_hash() {
+    let null = compiled(&mask(&[Builtin::Email], &[], MaskWith::Null));
+    assert_eq!(masked(&null, "to ada@example.com!"), "to !");
+    let hash = compiled(&mask(&[Builtin::Email], &[], MaskWith::Hash));
+    let out = masked(&hash, "ada@example.com ada%40example.com bob@example.com");
+    let hashes: Vec<&str> = out.split(' ').collect();
+    assert!(
+        hashes[0].starts_with("[hash:email:") && hashes[0].len() == 29,
+        "{out}"
+    );
+    assert_eq!(hashes[0], hashes[1]);
+    assert_ne!(hashes[0], hashes[2]);
+}
+
+#[test]
+fn without_a_key_hash_and_token_redact() {
+    for with in [MaskWith::Hash, MaskWith::Token] {
+        let mask = mask(&[Builtin::Email], &[], with);
+        let masks = Arc::new(CompiledMasks::compile([&mask]).unwrap());
+        assert_eq!(masked(&masks, "ada@example.com"), "[masked:email]");
+    }
+}
+
+#[test]
+fn tokens_become_values_again_wherever_a_stream_is_cut() {
+    let masks = everything(MaskWith::Token);
+    let text = format!(
+        "{{\"to\":\"ada@example.com\",\"q\":\"a%2Bb%40example.com\",\"card\":\"4111 1111 1111 1111\",\"amex\":378282246310005,\n\"ssn\":\"123-45-6789\",\"id\":\"EMP-1234\",\"iban\":\"DE89 3704 0044 0532 0130 00\"}}"
+    );
+    let tokens = masked(&masks, &text);
+    for value in ["ada", "4111", "3782", "6789", "EMP", "DE89"] {
+        assert!(!tokens.contains(value), "{tokens}");
+    }
+    assert!(
+        tokens.contains("tok_usSsn_") && tokens.contains("tok_staff_"),
+        "{tokens}"
+    );
+    assert_eq!(masked(&masks, &tokens), tokens, "tokens stay as they are");
+    let names = ["email", "creditCard", "usSsn", "staff", "iban"];
+    let restoring = Arc::new(CompiledMasks::restoring(key(), &names));
+    let (whole, findings) = mask_all(&restoring, tokens.as_bytes());
+    assert_eq!(String::from_utf8(whole).unwrap(), text);
+    assert_eq!(findings[0].count, 7);
+    for cut in 0..=tokens.len() {
+        let (a, b) = tokens.as_bytes().split_at(cut);
+        assert_eq!(
+            in_pieces(&restoring, [a, b].into_iter()),
+            text.as_bytes(),
+            "cut at {cut}"
+        );
+    }
+    assert_eq!(
+        in_pieces(&restoring, tokens.as_bytes().chunks(1)),
+        text.as_bytes()
+    );
+}
+
+#[test]
+fn only_the_tokens_of_this_namespace_and_of_these_detectors_are_restored() {
+    let masks = everything(MaskWith::Token);
+    let tokens = masked(&masks, "ada@example.com 4111111111111111 123-45-6789");
+    let some = Arc::new(CompiledMasks::restoring(key(), &["usSsn"]));
+    let restored = masked(&some, &tokens);
+    assert!(
+        restored.ends_with(" 123-45-6789") && !restored.contains("4111"),
+        "{restored}"
+    );
+    let other = Arc::new(TokenKey::new(&MaskKey::new([8; 32])));
+    let other = Arc::new(CompiledMasks::restoring(other, &["usSsn", "email"]));
+    for text in [
+        tokens.as_str(),
+        "tok_",
+        "tok_usSsn_abc",
+        "xtok_email_a tok_a@b.tok.invalid",
+    ] {
+        assert_eq!(masked(&other, text), text);
+    }
+}
+
 fn fragment() -> impl Strategy<Value = Vec<u8>> {
     let words = prop::sample::select(vec![
         "ada",
@@ -379,9 +469,9 @@ proptest! {
     fn the_result_does_not_depend_on_where_a_stream_is_cut(
         fragments in prop::collection::vec(fragment(), 1..24),
         sizes in prop::collection::vec(1_usize..40, 1..12),
-        last4 in any::<bool>(),
+        with in prop::sample::select(vec![MaskWith::Redact, MaskWith::Last4, MaskWith::Null, MaskWith::Hash, MaskWith::Token]),
     ) {
-        let masks = everything(if last4 { MaskWith::Last4 } else { MaskWith::Redact });
+        let masks = everything(with);
         let text = fragments.concat();
         let (whole, _) = mask_all(&masks, &text);
         for cut in 0..=text.len() {

@@ -8,6 +8,7 @@ use chaperone_crds::{
     record::Record,
     resources::AgentPolicy,
     snapshot::{Policy, Snapshot},
+    tokenize::MaskKey,
 };
 use chaperone_sidecar::{
     audit::{self, AuditConfig, AuditHandle},
@@ -57,6 +58,7 @@ impl Setup {
             snapshot,
             sinks: Vec::new(),
             extra_roots: extra_roots.to_owned(),
+            mask_key: Some(MaskKey::new([7; 32])),
         };
         let active = Arc::new(policy::compile(config).unwrap());
         let (stop, stopping) = watch::channel(false);
