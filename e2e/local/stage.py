@@ -169,7 +169,8 @@ def command_line(mode, *command, policy=None, extra_roots=True, prefix=()):
     log.chmod(0o666)
     file = STATE / f"{number}.yaml"
     file.write_text(policy if policy is not None else ENFORCE.replace("MODE", mode))
-    roots = ["--extra-roots", CA] if extra_roots else []
+    # True: the world's own authority.
+    roots = ["--extra-roots", CA if extra_roots is True else extra_roots] if extra_roots else []
     words = ["ip", "netns", "exec", MACHINE, *prefix, chaperone(), "run", "--policy", file, "--audit", log, *roots, "--", *command]
     return [str(word) for word in words], log
 

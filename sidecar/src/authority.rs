@@ -3,11 +3,10 @@
 //! Owns the private keys; they live in memory only and are never written or logged. Invariant: a leaf names exactly one host or address, is
 //! valid for at most [`LEAF_HOURS`], and never outlives the intermediate it is under.
 
-use std::{
-    collections::HashMap,
-    net::IpAddr,
-    sync::{Arc, Mutex, PoisonError},
-};
+mod asking;
+mod leaves;
+
+use std::{net::IpAddr, sync::Arc};
 
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
@@ -21,14 +20,16 @@ use rustls::{
     sign::CertifiedKey,
 };
 use time::{Duration, OffsetDateTime};
+use tokio::{sync::Semaphore, task::spawn_blocking};
+
+use self::leaves::{Leaf, Leaves};
 
 /// Hours that a leaf is valid. Short, since a leaf's key lives as long as the sidecar.
 pub const LEAF_HOURS: i64 = 12;
 /// Minutes that a certificate is backdated, against clocks that run behind.
 const BACKDATE_MINUTES: i64 = 10;
-/// Most leaves that are kept. An agent that walks through names evicts all and starts over; it cannot exhaust memory (about 3 KiB a leaf).
-const MAX_LEAVES: usize = 1024;
-
+/// Threads that mint at once. A mint takes some 80 µs: two keep up with all new connections that the data thread can take.
+const MINTERS: usize = 2;
 /// TLS sessions that can be resumed, over all leaves. A session holds for its server name only.
 const MAX_SESSIONS: usize = 1024;
 /// Random bytes of a leaf's serial number (RFC 5280 §4.1.2.2 allows 20).
@@ -46,6 +47,9 @@ pub enum AuthorityError {
     /// The system has no randomness to give.
     #[error("no randomness for a certificate's serial number")]
     Random,
+    /// The thread that minted has ended.
+    #[error("the sidecar stopped while a certificate was made")]
+    Stopped,
     /// The chain from the operator is not PEM, or empty.
     #[error("the certificate chain from the operator is unusable: {0}")]
     Chain(String),
@@ -98,12 +102,8 @@ pub struct Authority {
     leaf_key_der: PrivatePkcs8KeyDer<'static>,
     provider: Arc<CryptoProvider>,
     sessions: Arc<dyn StoresServerSessions>,
-    leaves: Mutex<HashMap<String, CachedLeaf>>,
-}
-
-struct CachedLeaf {
-    config: Arc<ServerConfig>,
-    not_after: OffsetDateTime,
+    leaves: Leaves,
+    minters: Semaphore,
 }
 
 impl Authority {
@@ -128,7 +128,8 @@ impl Authority {
             leaf_key_der,
             provider: Arc::new(rustls::crypto::aws_lc_rs::default_provider()),
             sessions: ServerSessionMemoryCache::new(MAX_SESSIONS),
-            leaves: Mutex::new(HashMap::new()),
+            leaves: Leaves::default(),
+            minters: Semaphore::new(MINTERS),
         })
     }
 
@@ -156,31 +157,50 @@ impl Authority {
         self.not_after
     }
 
-    /// The TLS settings that present a leaf for this host or address. Minted on first use (about 80 µs), then cached.
+    /// The TLS settings that present a leaf for this host or address. Minted on first use, on another thread, then cached; connections that ask for one name at once
+    /// wait for one mint.
     ///
     /// # Errors
     /// When the name cannot stand in a certificate.
+    pub async fn leaf(self: &Arc<Self>, name: &str) -> Result<Arc<ServerConfig>, AuthorityError> {
+        let cell = self.leaves.cell(name, OffsetDateTime::now_utc());
+        let minted = cell.get_or_try_init(|| async {
+            let _minting = self.minters.acquire().await;
+            let (authority, name) = (self.clone(), name.to_owned());
+            spawn_blocking(move || authority.mint_leaf(&name))
+                .await
+                .map_err(|_| AuthorityError::Stopped)?
+        });
+        Ok(minted.await?.config.clone())
+    }
+
+    /// As [`Self::leaf`], with a question for a client certificate. Nothing is verified of one that comes: it is there to be noticed.
+    ///
+    /// # Errors
+    /// As [`Self::leaf`].
+    pub async fn asking_leaf(
+        self: &Arc<Self>,
+        name: &str,
+    ) -> Result<Arc<ServerConfig>, AuthorityError> {
+        let config = self.leaf(name).await?;
+        Ok(Arc::new(asking::asking(&config, &self.provider)?))
+    }
+
+    /// As [`Self::leaf`], minted on the calling thread: for servers that nothing waits for.
+    ///
+    /// # Errors
+    /// As [`Self::leaf`].
     pub fn server_config(&self, name: &str) -> Result<Arc<ServerConfig>, AuthorityError> {
+        Ok(self.mint_leaf(name)?.config)
+    }
+
+    fn mint_leaf(&self, name: &str) -> Result<Leaf, AuthorityError> {
         let now = OffsetDateTime::now_utc();
-        if let Some(leaf) = self.leaves().get(name)
-            && leaf.not_after > now + Duration::hours(1)
-        {
-            return Ok(leaf.config.clone());
-        }
         let not_after = (now + Duration::hours(LEAF_HOURS)).min(self.not_after);
-        let config = Arc::new(self.mint(name, now, not_after)?);
-        let mut leaves = self.leaves();
-        if leaves.len() >= MAX_LEAVES {
-            leaves.clear();
-        }
-        leaves.insert(
-            name.to_owned(),
-            CachedLeaf {
-                config: config.clone(),
-                not_after,
-            },
-        );
-        Ok(config)
+        Ok(Leaf {
+            config: Arc::new(self.mint(name, now, not_after)?),
+            not_after,
+        })
     }
 
     fn mint(
@@ -234,11 +254,6 @@ impl Authority {
             *first &= 0x7f;
         }
         Ok(SerialNumber::from_slice(&serial))
-    }
-
-    fn leaves(&self) -> std::sync::MutexGuard<'_, HashMap<String, CachedLeaf>> {
-        // The map stays valid whatever a panicking holder did: entries are whole.
-        self.leaves.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -325,18 +340,19 @@ mod tests {
         assert!(serials.iter().all(|serial| serial[0] < 0x80));
     }
 
-    #[test]
-    fn leaves_are_cached_by_name() {
+    #[tokio::test]
+    async fn connections_that_ask_for_one_name_at_once_wait_for_one_mint() {
         let (authority, _) = Authority::self_made("test root").unwrap();
-        let first = authority.server_config("a.example.com").unwrap();
-        assert!(Arc::ptr_eq(
-            &first,
-            &authority.server_config("a.example.com").unwrap()
-        ));
-        assert!(!Arc::ptr_eq(
-            &first,
-            &authority.server_config("b.example.com").unwrap()
-        ));
+        let authority = Arc::new(authority);
+        let (first, second, other) = tokio::join!(
+            authority.leaf("a.example.com"),
+            authority.leaf("a.example.com"),
+            authority.leaf("b.example.com"),
+        );
+        let first = first.unwrap();
+        assert!(Arc::ptr_eq(&first, &second.unwrap()));
+        assert!(!Arc::ptr_eq(&first, &other.unwrap()));
+        assert!(authority.leaf("b\u{fc}cher.example").await.is_err());
     }
 
     #[test]

@@ -23,6 +23,8 @@ pub enum Reason {
     Unverifiable,
     /// The upstream's handshake failed in another way, so the client may see for itself.
     Handshake,
+    /// The server wants a client certificate that only the agent has.
+    ClientCertificate,
     /// The client offers no ALPN protocol that the sidecar reads.
     Alpn,
     /// Neither TLS nor HTTP.
@@ -40,6 +42,7 @@ impl Reason {
             Self::Pinned => "pinned-client",
             Self::Unverifiable => "unverifiable-upstream",
             Self::Handshake => "upstream-handshake",
+            Self::ClientCertificate => "client-certificate",
             Self::Alpn => "unread-alpn",
             Self::Opaque => "opaque",
             Self::Tunnel => "tunnel",

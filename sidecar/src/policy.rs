@@ -16,6 +16,7 @@ use crate::{
     audit::{AuditHandle, BadSinkName, TryRecordError},
     capture::{self, CaptureConfig, CaptureMode, DatagramKind, Datagrams},
     shared::{Active, Shared},
+    tls::{Asking, ClientCertificate},
     trust,
 };
 
@@ -76,7 +77,7 @@ pub fn compile(config: PodConfig) -> Result<Active, PolicyError> {
     let mut upstream_tls = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .with_root_certificates(roots)
-        .with_no_client_auth();
+        .with_client_cert_resolver(Arc::new(ClientCertificate::default()));
     upstream_tls.alpn_protocols = vec![b"http/1.1".to_vec()];
     let agent = AgentRef::from(&config.identity);
     Ok(Active {
@@ -84,6 +85,7 @@ pub fn compile(config: PodConfig) -> Result<Active, PolicyError> {
         snapshot,
         agent,
         upstream_tls: Arc::new(upstream_tls),
+        asking: Asking::default(),
     })
 }
 

@@ -19,9 +19,12 @@ use chaperone_crds::{
 use rustls::ClientConfig;
 use tokio::sync::watch;
 
-use crate::{audit::Recorder, authority::Authority, dns::Names, egress::Egress, metrics::Metrics};
+use crate::{
+    audit::Recorder, authority::Authority, dns::Names, egress::Egress, gap::Reason,
+    metrics::Metrics, tls::Asking,
+};
 
-/// How long a client that rejected our certificate is believed to be pinned.
+/// How long a client that cannot be read is believed to stay so.
 const PINNED_FOR: Duration = Duration::from_secs(600);
 /// Most pinned destinations that are remembered; more are forgotten, oldest first.
 const MAX_PINNED: usize = 256;
@@ -36,6 +39,8 @@ pub struct Active {
     pub agent: AgentRef,
     /// TLS towards upstreams: Mozilla's roots and the extra ones.
     pub upstream_tls: Arc<ClientConfig>,
+    /// Upstreams that asked for a client certificate.
+    pub(crate) asking: Asking,
 }
 
 impl Active {
@@ -68,35 +73,34 @@ pub struct Shared {
     pub api_server: Option<SocketAddr>,
     /// True once the sidecar stops: idle connections end.
     pub stopping: watch::Receiver<bool>,
-    /// Clients that reject our certificate.
+    /// Destinations whose clients cannot be read.
     pub pinned: Pinned,
 }
 
-/// Destinations whose clients rejected our certificate.
+/// Destinations whose clients can only talk to them unread, and why: they rejected our certificate, or hold one of their own.
 #[derive(Default)]
-pub struct Pinned(Mutex<HashMap<String, Instant>>);
+pub struct Pinned(Mutex<HashMap<String, (Reason, Instant)>>);
 
 impl Pinned {
     /// Remembers a destination.
-    pub fn remember(&self, destination: &str) {
+    pub fn remember(&self, destination: &str, reason: Reason) {
         let mut pinned = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if pinned.len() >= MAX_PINNED
             && let Some(oldest) = pinned
                 .iter()
-                .min_by_key(|(_, since)| **since)
+                .min_by_key(|(_, (_, since))| *since)
                 .map(|(name, _)| name.clone())
         {
             pinned.remove(&oldest);
         }
-        pinned.insert(destination.to_owned(), Instant::now());
+        pinned.insert(destination.to_owned(), (reason, Instant::now()));
     }
 
-    /// Whether a client of this destination rejected our certificate lately.
-    pub fn contains(&self, destination: &str) -> bool {
+    /// Why clients of this destination lately needed it unread, if so.
+    pub fn reason(&self, destination: &str) -> Option<Reason> {
         let pinned = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        pinned
-            .get(destination)
-            .is_some_and(|since| since.elapsed() < PINNED_FOR)
+        let (reason, since) = pinned.get(destination)?;
+        (since.elapsed() < PINNED_FOR).then_some(*reason)
     }
 }
 
@@ -108,10 +112,11 @@ mod tests {
     fn pinned_destinations_are_bounded() {
         let pinned = Pinned::default();
         for number in 0..MAX_PINNED + 10 {
-            pinned.remember(&format!("host-{number}"));
+            pinned.remember(&format!("host-{number}"), Reason::Pinned);
         }
-        assert!(!pinned.contains("host-0"));
-        assert!(pinned.contains(&format!("host-{}", MAX_PINNED + 9)));
+        assert_eq!(pinned.reason("host-0"), None);
+        let last = pinned.reason(&format!("host-{}", MAX_PINNED + 9));
+        assert_eq!(last, Some(Reason::Pinned));
         assert!(pinned.0.lock().unwrap().len() <= MAX_PINNED);
     }
 }

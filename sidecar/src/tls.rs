@@ -3,6 +3,7 @@
 //! The upstream's handshake comes first, so that what the agent is shown is true: an upstream that cannot be reached or verified never looks well.
 //! Invariant: a leaf is presented only for a name that the upstream's verified certificate has, or (in Enforce) together with a refusal.
 
+mod client_certificate;
 pub mod hello;
 mod upstream;
 
@@ -16,9 +17,10 @@ use rustls::AlertDescription;
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
+pub(crate) use self::client_certificate::{Asking, ClientCertificate};
 use self::{
     hello::Hello,
-    upstream::{UpstreamError, UpstreamTls},
+    upstream::{UpstreamError, Verified},
 };
 use crate::{
     agree,
@@ -88,14 +90,14 @@ async fn unread_reason(link: &Link, hello: &Hello) -> Option<(Reason, Option<Str
     {
         return Some((Reason::Passthrough, None));
     }
-    if active.mode() == Mode::Audit && link.shared.pinned.contains(&pin_key(link)) {
-        return Some((
-            Reason::Pinned,
-            Some(
-                "the client accepts one certificate only; list the host under tls.passthrough"
-                    .to_owned(),
-            ),
-        ));
+    if active.mode() == Mode::Audit
+        && let Some(reason) = link.shared.pinned.reason(&pin_key(link))
+    {
+        let detail = match reason {
+            Reason::ClientCertificate => AGENTS_CERTIFICATE,
+            _ => "the client accepts one certificate only; list the host under tls.passthrough",
+        };
+        return Some((reason, Some(detail.to_owned())));
     }
     if hello.unread_alpn() {
         return Some((
@@ -142,7 +144,7 @@ async fn unread_decision(link: &Link, reason: Reason) -> DecisionInfo {
     let decision = link.unread_decision(&active, Protocol::Tls);
     let asked = matches!(
         reason,
-        Reason::Passthrough | Reason::ApiServer | Reason::Pinned
+        Reason::Passthrough | Reason::ApiServer | Reason::Pinned | Reason::ClientCertificate
     );
     if asked || active.mode() == Mode::Audit || decision.action == Outcome::Deny {
         return decision;
@@ -180,24 +182,31 @@ async fn unverified(
     gap::record_refusal(link, &gap).await;
     // The connection is recorded, and refused whatever comes of the handshake: it only serves to say why.
     let speaks = hello.read_alpn().last().map(|p| p.as_bytes().to_vec());
-    let Ok(mut agent) = handshake(link, agent, name, speaks).await else {
-        return;
-    };
+    if let Ok(agent) = handshake(link, agent, name, speaks, false).await {
+        refuse_in_words(agent, reason, &detail).await;
+    }
+}
+
+async fn refuse_in_words(mut agent: Wire<AgentTls>, reason: Reason, message: &str) {
     if speaks_http2(&agent.stream) {
-        http2::refuse_connection(agent, 502, reason.as_str(), &detail).await;
+        http2::refuse_connection(agent, 502, reason.as_str(), message).await;
     } else {
-        http::refuse_connection(&mut agent, 502, reason.as_str(), &detail).await;
+        http::refuse_connection(&mut agent, 502, reason.as_str(), message).await;
     }
 }
 
 /// Both sides are TLS with the sidecar: what is inside is told by its first bytes.
-async fn intercept(link: &Link, agent: Wire<TcpStream>, name: &str, upstream: UpstreamTls) {
-    let chosen = upstream.get_ref().1.alpn_protocol().map(<[u8]>::to_vec);
-    let mut agent = match handshake(link, agent, name, chosen).await {
+async fn intercept(link: &Link, agent: Wire<TcpStream>, name: &str, upstream: Verified) {
+    let chosen = upstream.stream.get_ref().1.alpn_protocol();
+    let chosen = chosen.map(<[u8]>::to_vec);
+    let mut agent = match handshake(link, agent, name, chosen, upstream.asks).await {
         Ok(agent) => agent,
         Err(error) => return unfinished(link, error).await,
     };
-    let mut upstream: Wire<Box<dyn Io>> = Wire::new(Box::new(upstream), bytes::BytesMut::new());
+    if has_certificate(&agent) {
+        return refuse_certificate(link, agent).await;
+    }
+    let mut upstream: Wire<Box<dyn Io>> = Wire::new(Box::new(upstream.stream), upstream.early);
     if speaks_http2(&agent.stream) {
         // Its server may speak before its client does.
         return http2::serve(link, agent, Some(upstream), true).await;
@@ -210,6 +219,35 @@ async fn intercept(link: &Link, agent: Wire<TcpStream>, name: &str, upstream: Up
         }
         First::Silent => link.record_unused("tls").await,
     }
+}
+
+/// What records say of an agent's own client certificate.
+const AGENTS_CERTIFICATE: &str = "the agent presents a client certificate, which cannot be passed on; list the host under tls.passthrough";
+
+fn has_certificate(agent: &Wire<AgentTls>) -> bool {
+    let (_, tls) = agent.stream.get_ref();
+    tls.peer_certificates()
+        .is_some_and(|chain| !chain.is_empty())
+}
+
+/// The upstream would see a request without the certificate that the agent holds: another request than the agent meant. It passes unread at the next attempt in Audit.
+async fn refuse_certificate(link: &Link, mut agent: Wire<AgentTls>) {
+    let reason = Reason::ClientCertificate;
+    let active = link.now();
+    if active.mode() == Mode::Audit {
+        link.shared.pinned.remember(&pin_key(link), reason);
+        agent.stream.break_off();
+        let error = format!("{AGENTS_CERTIFICATE}; its next connections pass unread");
+        return link.record_failure("tls", reason.as_str(), error).await;
+    }
+    let gap = Gap {
+        protocol: "tls",
+        reason,
+        detail: Some(AGENTS_CERTIFICATE.to_owned()),
+        decision: builtin(&active, Outcome::Deny, reason.as_str(), ""),
+    };
+    gap::record_refusal(link, &gap).await;
+    refuse_in_words(agent, reason, AGENTS_CERTIFICATE).await;
 }
 
 /// Why the agent's handshake did not come to its end.
@@ -230,14 +268,20 @@ fn speaks_http2(agent: &AgentTls) -> bool {
     agent.get_ref().1.alpn_protocol() == Some(hello::H2.as_bytes())
 }
 
-/// Finishes the agent's handshake with a leaf for `name`, and with the protocol that the upstream chose in ALPN: what the agent speaks is what the upstream reads.
+/// Finishes the agent's handshake with a leaf for `name`, and with the protocol that the upstream chose in ALPN: what the agent speaks is what the upstream reads. `ask`: for a
+/// client certificate too.
 async fn handshake(
     link: &Link,
     agent: Wire<TcpStream>,
     name: &str,
     chosen: Option<Vec<u8>>,
+    ask: bool,
 ) -> Result<Wire<AgentTls>, HandshakeError> {
-    let mut config = link.shared.authority.load().server_config(name)?;
+    let authority = link.shared.authority.load_full();
+    let mut config = match ask {
+        true => authority.asking_leaf(name).await?,
+        false => authority.leaf(name).await?,
+    };
     if config.alpn_protocols.first() != chosen.as_ref() {
         Arc::make_mut(&mut config).alpn_protocols = chosen.into_iter().collect();
     }
@@ -256,7 +300,7 @@ async fn unfinished(link: &Link, error: HandshakeError) {
         HandshakeError::Certificate(_) => "no-certificate",
         HandshakeError::Slow | HandshakeError::Agent(_) => "agent-handshake",
         HandshakeError::Rejected(_) => {
-            link.shared.pinned.remember(&pin_key(link));
+            link.shared.pinned.remember(&pin_key(link), Reason::Pinned);
             let next = match link.now().mode() {
                 Mode::Audit => "its next connections pass unread",
                 Mode::Enforce => {

@@ -2,18 +2,31 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use rustls::pki_types::ServerName;
+use bytes::BytesMut;
+use rustls::{client::Resumption, pki_types::ServerName};
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use super::hello::Hello;
+use super::{
+    client_certificate::{noticing, verdict},
+    hello::Hello,
+};
 use crate::{gap::Reason, link::Link};
 
 /// Longest handshake with an upstream.
 const UPSTREAM_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// A verified upstream.
+/// TLS with an upstream.
 pub(crate) type UpstreamTls = TlsStream<TcpStream>;
+
+/// A verified upstream.
+pub(crate) struct Verified {
+    pub(crate) stream: UpstreamTls,
+    /// What it said unasked.
+    pub(crate) early: BytesMut,
+    /// Whether it asked for a client certificate, got none, and went on.
+    pub(crate) asks: bool,
+}
 
 /// Why there is no verified upstream.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +37,9 @@ pub(crate) enum UpstreamError {
     /// Its certificate does not hold.
     #[error("{0}")]
     Certificate(rustls::Error),
+    /// It asked for a client certificate and refuses to go on without.
+    #[error("the upstream asks for a client certificate: {0}")]
+    ClientCertificate(io::Error),
     /// Its handshake failed otherwise.
     #[error("{0}")]
     Handshake(io::Error),
@@ -39,6 +55,12 @@ impl UpstreamError {
                     "the upstream's certificate cannot be verified ({error}); if it is genuine, add its root to extraRoots of the chart"
                 ),
             ),
+            Self::ClientCertificate(_) => (
+                Reason::ClientCertificate,
+                format!(
+                    "{self}; list the host under tls.passthrough to let the agent present its own"
+                ),
+            ),
             Self::Unreachable(error) | Self::Handshake(error) => (
                 Reason::Handshake,
                 format!("the TLS handshake with the upstream failed: {error}"),
@@ -52,7 +74,7 @@ pub(crate) async fn connect(
     link: &Link,
     name: &str,
     hello: &Hello,
-) -> Result<UpstreamTls, UpstreamError> {
+) -> Result<Verified, UpstreamError> {
     let stream = link
         .shared
         .egress
@@ -61,17 +83,41 @@ pub(crate) async fn connect(
         .map_err(UpstreamError::Unreachable)?;
     let server_name = ServerName::try_from(name.to_owned())
         .map_err(|e| UpstreamError::Handshake(io::Error::new(io::ErrorKind::InvalidInput, e)))?;
-    let mut config = link.now().upstream_tls.clone();
+    let active = link.now();
+    let mut config = active.upstream_tls.clone();
+    if active.asking.contains(name) {
+        Arc::make_mut(&mut config).resumption = Resumption::disabled();
+    }
     let offered: Vec<_> = hello.read_alpn().map(|p| p.as_bytes().to_vec()).collect();
     if config.alpn_protocols != offered {
         Arc::make_mut(&mut config).alpn_protocols = offered;
     }
     let connect = TlsConnector::from(config).connect(server_name, stream);
-    match tokio::time::timeout(UPSTREAM_HANDSHAKE_TIMEOUT, connect).await {
-        Ok(Ok(stream)) => Ok(stream),
-        Ok(Err(error)) => Err(classify(error)),
-        Err(_) => Err(UpstreamError::Handshake(io::ErrorKind::TimedOut.into())),
+    let connect = tokio::time::timeout(UPSTREAM_HANDSHAKE_TIMEOUT, connect);
+    let (connected, asks) = noticing(connect).await;
+    if asks {
+        active.asking.remember(name);
     }
+    match (connected, asks) {
+        (Ok(Ok(stream)), asks) => verified(stream, asks).await,
+        (Ok(Err(error)), true) => Err(UpstreamError::ClientCertificate(error)),
+        (Ok(Err(error)), false) => Err(classify(error)),
+        (Err(_), _) => Err(UpstreamError::Handshake(io::ErrorKind::TimedOut.into())),
+    }
+}
+
+async fn verified(mut stream: UpstreamTls, asks: bool) -> Result<Verified, UpstreamError> {
+    let early = match asks {
+        true => verdict(&mut stream)
+            .await
+            .map_err(UpstreamError::ClientCertificate)?,
+        false => BytesMut::new(),
+    };
+    Ok(Verified {
+        stream,
+        early,
+        asks,
+    })
 }
 
 fn classify(error: io::Error) -> UpstreamError {
