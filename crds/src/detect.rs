@@ -16,28 +16,42 @@
 //! | `email` | ASCII addresses with a dotted domain; the at sign also as `%40`, `\u0040`, `&#64;`; a plus also as `%2B`, `\u002b` | other characters in escapes, quoted or non-ASCII local parts, `user@localhost` |
 //! | `creditCard` | 13 to 19 digits that begin with 2 to 6 (the payment industry's ranges, ISO/IEC 7812) and pass Luhn, in groups of three or more with single spaces or dashes | other separators, single spaced digits |
 //! | `usSsn` | `AAA-GG-SSSS` in issued ranges | other separators, or none |
-//! | `awsAccessKey` | `AKIA` or `ASIA` and 16 capitals or digits | secret access keys, which have no shape of their own |
+//! | `iban` | the countries, lengths and check digits of SWIFT's registry, in capitals, in one piece or in groups of four | small letters, other groups |
+//! | `phone` | `+` and 8 to 15 digits of an assigned country code, in groups; `(AAA) EEE-NNNN`, `AAA-EEE-NNNN`, `AAA.EEE.NNNN` with valid area code and exchange | national numbers of other countries, numbers without separators or plus, `%2B` for the plus, extensions |
+//! | `ipv4` | four decimal parts, of networks that name hosts | loopback, 0/8, 240/4 and masks; parts of longer versions; what follows `version` or a product's name and a slash |
+//! | `ipv6` | all forms of RFC 4291 with at least one decimal digit | loopback, `::`, zone ids, `%3A` for a colon |
+//! | `awsAccessKey` | `AKIA` or `ASIA` and 16 capitals or digits | |
+//! | `cloudKey` | AWS secret access keys beside their id or after their name; Azure `AccountKey=`, `SharedAccessKey=`, `sig=`; Google API keys, OAuth secrets and access tokens; DigitalOcean tokens | the same values without id, name or prefix |
+//! | `apiToken` | the vendors' prefixes with their lengths and checksums: Anthropic, OpenAI, GitHub, GitLab, Slack, Stripe, Hugging Face, npm, PyPI, SendGrid; the secret part of a Telegram bot's token | other vendors'; Twilio's, whose secrets have no form |
 //! | `privateKey` | PEM private keys, also with escaped line breaks, up to END however far; a BEGIN line that no key follows is left alone | keys that are not PEM |
 //! | `jwt` | three to five base64url parts whose header is JSON with an `alg` | tokens without a signature part; headers that do not begin with `{"`; after other base64url, headers whose `alg` is not among the first 96 bytes |
-//! | `apiToken` | `sk-ant-`, `ghp_` and its kin, `github_pat_`, `xoxb-` and its kin | other vendors' |
+//! | `highEntropy` | runs of 24 to 128 of base64's characters with capitals, small letters and digits whose distribution has 4.1 bits per byte or more | hex, longer runs |
 //!
 //! Text inside base64, other HTML entities, double percent-encoding, UTF-16 or split over several JSON strings (a model's deltas) is not
 //! decoded. Whether a match is a bare JSON number is not known either: a card number that a service sends as a number becomes a
 //! placeholder that JSON does not allow there.
 
+mod address;
 mod bytes;
 mod compile;
+mod context;
 mod custom;
 mod digits;
 mod email;
+mod entropy;
+mod iban;
 mod jwt;
 mod pattern;
 mod pem;
+mod phone;
 mod replace;
 mod restore;
 mod scan;
 mod tail;
+#[cfg(test)]
+mod tests;
 mod tokens;
+mod vendors;
 
 pub use compile::{BUILTIN_MASK, CompiledMasks, MaskError, RESTORE_RULE, Rule};
 pub(crate) use digits::luhn;
@@ -52,9 +66,9 @@ pub use tail::{Skip, Tail};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Bytes before the search position that detectors read to find a left edge; a caller that drops older bytes must keep these.
-/// The longest is a JSON escape, `\uXXXX`, and one byte before it.
-pub const LOOK_BEHIND_BYTES: usize = 8;
+/// Bytes before the search position that detectors read to find a left edge or a secret's name; a caller that drops older bytes must
+/// keep these. The longest is a name (17), what may lie between it and its value (12), and an escape before it (7).
+pub const LOOK_BEHIND_BYTES: usize = 48;
 
 /// Most bytes that an undecided candidate can reach back from the end of the text: the bound of a token (`jwt`) and of a custom
 /// pattern's match. Longer tokens are decided at the bound and dropped to their end.
@@ -78,9 +92,40 @@ pub enum Builtin {
     PrivateKey,
     /// JSON web tokens.
     Jwt,
+    /// International bank account numbers.
+    Iban,
+    /// Telephone numbers: international ones, and those of North America.
+    Phone,
+    /// IPv4 addresses.
+    Ipv4,
+    /// IPv6 addresses.
+    Ipv6,
+    /// API tokens of well-known vendors.
+    ApiToken,
+    /// Keys of cloud vendors other than AWS access key ids.
+    CloudKey,
+    /// Random-looking runs of letters and digits. Identifiers look so too: expect to mask some.
+    HighEntropy,
 }
 
 impl Builtin {
+    /// All of them.
+    pub const ALL: [Builtin; 13] = [
+        Builtin::Email,
+        Builtin::CreditCard,
+        Builtin::UsSsn,
+        Builtin::AwsAccessKey,
+        Builtin::PrivateKey,
+        Builtin::Jwt,
+        Builtin::Iban,
+        Builtin::Phone,
+        Builtin::Ipv4,
+        Builtin::Ipv6,
+        Builtin::ApiToken,
+        Builtin::CloudKey,
+        Builtin::HighEntropy,
+    ];
+
     /// Name as users write it, and as records and placeholders cite it.
     pub fn name(self) -> &'static str {
         match self {
@@ -90,6 +135,13 @@ impl Builtin {
             Builtin::AwsAccessKey => "awsAccessKey",
             Builtin::PrivateKey => "privateKey",
             Builtin::Jwt => "jwt",
+            Builtin::Iban => "iban",
+            Builtin::Phone => "phone",
+            Builtin::Ipv4 => "ipv4",
+            Builtin::Ipv6 => "ipv6",
+            Builtin::ApiToken => "apiToken",
+            Builtin::CloudKey => "cloudKey",
+            Builtin::HighEntropy => "highEntropy",
         }
     }
 }

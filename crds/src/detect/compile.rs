@@ -8,7 +8,7 @@ use super::email::Sign;
 use super::pattern::{PatternError, parse};
 use super::restore::Restore;
 use super::tokens::{Secret, Tokens};
-use super::{Builtin, Found, MaskWith};
+use super::{Builtin, Found, MaskWith, address, entropy, iban, phone};
 use crate::resources::policy::Mask;
 use crate::tokenize::TokenKey;
 
@@ -18,8 +18,14 @@ pub const BUILTIN_MASK: &str = "builtin";
 /// Name of the rule under which tokens are found that are restored.
 pub const RESTORE_RULE: &str = "token";
 
-/// Name of the detector of vendors' API tokens, which only [`BUILTIN_MASK`] has.
-const API_TOKEN: &str = "apiToken";
+/// The detectors of secrets, which always apply to records.
+const SECRETS: [Builtin; 5] = [
+    Builtin::AwsAccessKey,
+    Builtin::PrivateKey,
+    Builtin::Jwt,
+    Builtin::ApiToken,
+    Builtin::CloudKey,
+];
 
 /// Why masks do not compile.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -58,13 +64,18 @@ pub struct CompiledMasks {
     emails: Option<(usize, [Sign; 2])>,
     digits: Option<Digits>,
     custom: Option<Custom>,
+    phone: Option<usize>,
+    ipv4: Option<usize>,
+    ipv6: Option<usize>,
+    iban: Option<usize>,
+    entropy: Option<usize>,
     key: Option<Arc<TokenKey>>,
     /// Set where tokens are looked for, and nothing else.
     pub(super) restore: Option<Restore>,
 }
 
 impl CompiledMasks {
-    pub(super) const ENGINES: usize = 7;
+    pub(super) const ENGINES: usize = 12;
 
     /// Compiles masks; [`Self::with_key`] gives them what `Hash` and `Token` need. Where several name the same built-in detector, the first wins; where matches begin at the same byte, the
     /// detector that was named first (built-in ones before patterns within a mask).
@@ -87,7 +98,7 @@ impl CompiledMasks {
         Builder::default().secrets().masks(masks).build()
     }
 
-    /// The detectors that always apply to records: `awsAccessKey`, `privateKey`, `jwt` and `apiToken`, under the name
+    /// The detectors that always apply to records: `awsAccessKey`, `privateKey`, `jwt`, `apiToken` and `cloudKey`, under the name
     /// [`BUILTIN_MASK`].
     pub fn secrets() -> Arc<CompiledMasks> {
         static SECRETS: LazyLock<Arc<CompiledMasks>> = LazyLock::new(|| {
@@ -148,6 +159,17 @@ impl CompiledMasks {
             4 => email(1),
             5 => restore.map(|it| it.next_text(text, from, eof)),
             6 => restore.map(|it| it.next_card(text, from, eof)),
+            7 => self.phone.map(|rule| phone::next(rule, text, from, eof)),
+            8 => self
+                .ipv4
+                .map(|rule| address::next_v4(rule, text, from, eof)),
+            9 => self
+                .ipv6
+                .map(|rule| address::next_v6(rule, text, from, eof)),
+            10 => self.iban.map(|rule| iban::next(rule, text, from, eof)),
+            11 => self
+                .entropy
+                .map(|rule| entropy::next(rule, text, from, eof)),
             _ => None,
         };
         found.unwrap_or(Found::Undecided(text.len()))
@@ -161,6 +183,11 @@ struct Builder {
     secrets: Vec<(Secret, usize)>,
     digits: Digits,
     email: Option<usize>,
+    phone: Option<usize>,
+    ipv4: Option<usize>,
+    ipv6: Option<usize>,
+    iban: Option<usize>,
+    entropy: Option<usize>,
     patterns: Vec<(regex_syntax::hir::Hir, usize)>,
     errors: Vec<MaskError>,
 }
@@ -168,11 +195,9 @@ struct Builder {
 impl Builder {
     fn secrets(mut self) -> Self {
         let mask: Arc<str> = BUILTIN_MASK.into();
-        for builtin in [Builtin::AwsAccessKey, Builtin::PrivateKey, Builtin::Jwt] {
+        for builtin in SECRETS {
             self.builtin(&mask, builtin, MaskWith::Redact);
         }
-        let rule = self.rule(&mask, API_TOKEN, MaskWith::Redact);
-        self.secrets.push((Secret::ApiToken, rule));
         self
     }
 
@@ -210,6 +235,16 @@ impl Builder {
             Builtin::AwsAccessKey => self.secrets.push((Secret::AwsAccessKey, rule)),
             Builtin::PrivateKey => self.secrets.push((Secret::PrivateKey, rule)),
             Builtin::Jwt => self.secrets.push((Secret::Jwt, rule)),
+            Builtin::ApiToken => self.secrets.push((Secret::ApiToken, rule)),
+            Builtin::CloudKey => self.secrets.push((Secret::CloudKey, rule)),
+            Builtin::Phone => {
+                self.phone = Some(rule);
+                self.digits.detectors.push((builtin, rule));
+            }
+            Builtin::Ipv4 => self.ipv4 = Some(rule),
+            Builtin::Ipv6 => self.ipv6 = Some(rule),
+            Builtin::Iban => self.iban = Some(rule),
+            Builtin::HighEntropy => self.entropy = Some(rule),
         }
     }
 
@@ -240,6 +275,11 @@ impl Builder {
                 .map(|rule| (rule, [Sign::Plain, Sign::escaped()])),
             digits: (!self.digits.detectors.is_empty()).then_some(self.digits),
             custom,
+            phone: self.phone,
+            ipv4: self.ipv4,
+            ipv6: self.ipv6,
+            iban: self.iban,
+            entropy: self.entropy,
             key: None,
             restore: None,
             rules: self.rules,

@@ -4,7 +4,7 @@
 use std::ops::RangeInclusive;
 
 use super::bytes::{Step, before, is_word, slice, word_may_begin};
-use super::{Builtin, Found, Match};
+use super::{Builtin, Found, Match, phone};
 
 /// Least digits of a group of a card number. Dates (`2024-01-15`) have shorter ones.
 const GROUP_DIGITS: usize = 3;
@@ -31,6 +31,7 @@ impl Digits {
         for &(detector, rule) in &self.detectors {
             let step = match detector {
                 Builtin::CreditCard => credit_card(text, start, eof),
+                Builtin::Phone => phone::dashed(text, start, eof),
                 _ => ssn(text, start, eof),
             };
             match step {

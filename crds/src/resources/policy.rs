@@ -282,7 +282,7 @@ pub struct Mask {
     pub matches: Option<MaskMatch>,
     /// Built-in detectors.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 6))]
+    #[schemars(length(max = 13))]
     pub detectors: Vec<Builtin>,
     /// Your own patterns.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
