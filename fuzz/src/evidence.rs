@@ -105,10 +105,10 @@ fn whole_lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 /// A folder in memory, gone with the run.
-struct Dir(PathBuf);
+pub(crate) struct Dir(PathBuf);
 
 impl Dir {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let name = format!(
             "chaperone-fuzz-{}-{}",
@@ -126,13 +126,17 @@ impl Dir {
         Self(dir)
     }
 
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
     fn write(&self, name: &str, content: &[u8]) {
         if !content.is_empty() {
             fs::write(self.0.join(name), content).expect("there is room for a file");
         }
     }
 
-    fn lines(&self) -> Vec<Vec<u8>> {
+    pub(crate) fn lines(&self) -> Vec<Vec<u8>> {
         let segments: BTreeSet<PathBuf> = fs::read_dir(&self.0)
             .and_then(|entries| {
                 entries

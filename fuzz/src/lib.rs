@@ -4,6 +4,7 @@
 //! seeds in `corpus/TARGET` and every input that once was a finding. Targets take plain bytes, so that a seed is a file which a person can read: a request, a policy, a packet.
 //! Invariant: a target depends on its bytes alone.
 
+mod bodies;
 mod configuration;
 mod datagrams;
 mod evidence;
@@ -11,6 +12,7 @@ mod http1;
 mod masks;
 mod names;
 mod policy;
+mod story;
 mod tls;
 
 /// One property, by name.
@@ -18,7 +20,9 @@ pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets. `corpus/` has a folder for each.
 pub const TARGETS: &[Target] = &[
+    ("body_filter", bodies::filter),
     ("cel", policy::cel),
+    ("connection", story::connection),
     ("control", configuration::control),
     ("datagram", datagrams::datagram),
     ("detect", http1::detect),

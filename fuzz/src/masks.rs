@@ -20,7 +20,7 @@ masks:
       - {name: nested, pattern: '(?:ab|abc(?:de){0,3}f?)x?'}
 "#;
 
-static MASKS: LazyLock<Arc<CompiledMasks>> = LazyLock::new(|| {
+pub(crate) static MASKS: LazyLock<Arc<CompiledMasks>> = LazyLock::new(|| {
     let spec = serde_saphyr::from_str(SPEC).expect("the policy is sound");
     let snapshot = Snapshot::new(vec![Policy::namespaced("team", "masks", 1, &spec)]);
     let compiled = CompiledSnapshot::compile(&snapshot).expect("the policy compiles");

@@ -25,7 +25,10 @@ fn every_target_holds_for_its_corpus() {
 
 #[test]
 fn every_target_holds_for_short_inputs() {
-    for (name, run) in TARGETS.iter().filter(|(name, _)| *name != "spool") {
+    for (name, run) in TARGETS
+        .iter()
+        .filter(|(name, _)| !["spool", "connection"].contains(name))
+    {
         for byte in 0..=u8::MAX {
             for input in [&[][..], &[byte], &[byte, b'\n'], &[byte; 5]] {
                 let held = std::panic::catch_unwind(|| run(input));

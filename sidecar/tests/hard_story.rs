@@ -2,8 +2,16 @@
 
 #![allow(clippy::unwrap_used, reason = "tests may")]
 
+#[path = "hard/floods.rs"]
+mod floods;
+#[path = "support/frames.rs"]
+mod frames;
+#[path = "hard/load.rs"]
+mod load;
 #[path = "hard/panics.rs"]
 mod panics;
 #[allow(dead_code, reason = "other stories use the rest")]
 #[path = "support/setup.rs"]
 mod setup;
+#[path = "hard/slow.rs"]
+mod slow;

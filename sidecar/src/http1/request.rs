@@ -244,11 +244,12 @@ fn read_host<'a>(
 }
 
 /// RFC 9112 §6.3 rules 5 to 8 for requests. CONNECT has no content (RFC 9110 §9.3.6): bytes after
-/// its head belong to the tunnel, so an announced body would be read in two ways.
+/// its head belong to the tunnel, so an announced body would be read in two ways. TRACE must have none
+/// (§9.3.8), and servers that know it look for none.
 fn request_framing(method: &str, fields: &Fields<'_>) -> Result<BodyFraming, HeadError> {
     match (method, fields.announced()) {
-        ("CONNECT", Some(BodyFraming::Length(0)) | None) => Ok(BodyFraming::None),
-        ("CONNECT", Some(_)) => Err(HeadError::BodyNotAllowed),
+        ("CONNECT" | "TRACE", Some(BodyFraming::Length(0)) | None) => Ok(BodyFraming::None),
+        ("CONNECT" | "TRACE", Some(_)) => Err(HeadError::BodyNotAllowed),
         (_, announced) => Ok(announced.unwrap_or(BodyFraming::None)),
     }
 }

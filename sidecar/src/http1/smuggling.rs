@@ -304,6 +304,11 @@ const REQUESTS: &[(&str, &str, HeadError)] = &[
         HeadError::BodyNotAllowed,
     ),
     (
+        "a TRACE with a body",
+        "TRACE / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n",
+        HeadError::BodyNotAllowed,
+    ),
+    (
         "a target with a fragment",
         "GET /a#b HTTP/1.1\r\nHost: a\r\n\r\n",
         HeadError::Target,

@@ -82,13 +82,21 @@ pub(crate) async fn send(
     Ok(())
 }
 
+/// Fields that mean nothing in trailers, and that a server which translates them might take for the head's (RFC 9110 §6.5.1).
+const NOT_IN_TRAILERS: [&str; 3] = ["content-length", "transfer-encoding", "host"];
+
 /// Ends a direction.
 ///
 /// # Errors
 /// The receiver's reset.
 pub(crate) fn end(to: &mut SendStream<Bytes>, trailers: Option<HeaderMap>) -> Result<(), Reason> {
     match trailers {
-        Some(trailers) => to.send_trailers(trailers),
+        Some(mut trailers) => {
+            for name in NOT_IN_TRAILERS {
+                trailers.remove(name);
+            }
+            to.send_trailers(trailers)
+        }
         None => to.send_data(Bytes::new(), true),
     }
     .map_err(reason_of)

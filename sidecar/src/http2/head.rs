@@ -39,6 +39,12 @@ pub(crate) enum HeadError {
     /// More than one `content-length`.
     #[error("there is more than one content-length field")]
     LengthRepeated,
+    /// A field that a server which takes `_` for `-` reads as one of framing.
+    #[error("a field name looks like that of a framing field")]
+    Lookalike,
+    /// A body where none may be (RFC 9110 §9.3.8).
+    #[error("TRACE has no body")]
+    BodyNotAllowed,
 }
 
 impl HeadError {
@@ -51,9 +57,14 @@ impl HeadError {
             Self::HostDiffers => "host-mismatch",
             Self::Path => "target",
             Self::LengthRepeated => "content-length",
+            Self::Lookalike => "framing_lookalike",
+            Self::BodyNotAllowed => "body_not_allowed",
         }
     }
 }
+
+/// Names of framing fields as servers behind a translation to CGI's variables might read them (RFC 3875 §4.1.18).
+const LOOKALIKES: [&str; 2] = ["content_length", "transfer_encoding"];
 
 /// Fields as policy and records read them.
 #[derive(Clone, Debug, Default)]
@@ -103,13 +114,22 @@ impl Head {
         if !written.starts_with('/') && !asterisk {
             return Err(HeadError::Path);
         }
+        if LOOKALIKES
+            .iter()
+            .any(|name| parts.headers.contains_key(*name))
+        {
+            return Err(HeadError::Lookalike);
+        }
+        if parts.method == Method::TRACE && !ended {
+            return Err(HeadError::BodyNotAllowed);
+        }
         Ok(Self {
             body_size: body_size(&parts.headers, ended)?,
             method: parts.method,
-            scheme: uri.scheme.unwrap_or(match secure {
+            scheme: match secure {
                 true => uri::Scheme::HTTPS,
                 false => uri::Scheme::HTTP,
-            }),
+            },
             authority,
             host,
             path,

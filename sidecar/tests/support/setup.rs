@@ -17,7 +17,7 @@ use chaperone_sidecar::{
     egress::Egress,
     metrics::Metrics,
     policy,
-    shared::{Pinned, Shared},
+    shared::{Active, Pinned, Shared},
 };
 use tokio::sync::watch;
 
@@ -51,16 +51,7 @@ impl Setup {
             &registry,
         )
         .unwrap();
-        let snapshot = snapshot(policies);
-        let config = PodConfig {
-            revision: snapshot.revision(),
-            identity,
-            snapshot,
-            sinks: Vec::new(),
-            extra_roots: extra_roots.to_owned(),
-            mask_key: Some(MaskKey::new([7; 32])),
-        };
-        let active = Arc::new(policy::compile(config).unwrap());
+        let active = active(policies, extra_roots, identity);
         let (stop, stopping) = watch::channel(false);
         let (authority, root) = Authority::self_made("test").unwrap();
         let shared = Arc::new(Shared {
@@ -83,6 +74,22 @@ impl Setup {
         (setup, root)
     }
 
+    /// Puts other policies in force.
+    #[allow(dead_code, reason = "only some stories do")]
+    pub(crate) fn swap(&self, policies: &str) {
+        let identity = self
+            .shared
+            .active
+            .load_full()
+            .unwrap()
+            .config
+            .identity
+            .clone();
+        self.shared
+            .active
+            .store(Some(active(policies, "", identity)));
+    }
+
     /// Closes the stream and returns its records. End all connections first.
     pub(crate) async fn records(self) -> Vec<Record> {
         self.audit.close("terminated", Duration::from_secs(5)).await;
@@ -101,6 +108,19 @@ impl Setup {
         std::fs::remove_dir_all(&self.spool).unwrap();
         records
     }
+}
+
+fn active(policies: &str, extra_roots: &str, identity: PodIdentity) -> Arc<Active> {
+    let snapshot = snapshot(policies);
+    let config = PodConfig {
+        revision: snapshot.revision(),
+        identity,
+        snapshot,
+        sinks: Vec::new(),
+        extra_roots: extra_roots.to_owned(),
+        mask_key: Some(MaskKey::new([7; 32])),
+    };
+    Arc::new(policy::compile(config).unwrap())
 }
 
 fn snapshot(policies: &str) -> Snapshot {

@@ -1,0 +1,70 @@
+//! Bodies under content codings.
+
+use std::sync::Arc;
+
+use chaperone_crds::record::MaskedInfo;
+use chaperone_sidecar::body::{BodyFilter, Coding, CodingError, Format, MAX_RATIO, PULLED_BYTES};
+
+use crate::masks::MASKS;
+
+/// Most that one pull may yield beyond what it stops at: a piece of decoded text, masked and encoded.
+const MOST_PULLED: usize = PULLED_BYTES + 64 * 1024;
+
+/// A body under each coding, in both modes: the same findings and the same end however it is cut, and what comes out is bounded by what went in.
+pub(crate) fn filter(bytes: &[u8]) {
+    for codings in [
+        &[][..],
+        &[Coding::Gzip],
+        &[Coding::Deflate],
+        &[Coding::Brotli],
+        &[Coding::Zstd],
+        &[Coding::Gzip, Coding::Zstd],
+    ] {
+        for strict in [true, false] {
+            let whole = run(codings, strict, bytes, bytes.len().max(1));
+            assert_eq!(
+                whole,
+                run(codings, strict, bytes, 7),
+                "{codings:?} {strict}"
+            );
+        }
+    }
+}
+
+/// What can be said of a body once it is through.
+type End = (
+    Vec<MaskedInfo>,
+    Option<CodingError>,
+    Result<(), CodingError>,
+);
+
+fn run(codings: &[Coding], strict: bool, bytes: &[u8], piece: usize) -> End {
+    let mut filter = BodyFilter::new(Arc::clone(&MASKS), Format::Plain, codings, strict);
+    let mut total = 0;
+    let mut passed = Ok(());
+    for piece in bytes.chunks(piece) {
+        filter.push(piece);
+        passed = passed.and_then(|()| pull(&mut filter, &mut total));
+    }
+    filter.end();
+    passed = passed.and_then(|()| pull(&mut filter, &mut total));
+    assert!(passed.is_err() || filter.is_done());
+    // Replacing can make text longer, by less than tenfold.
+    let most = (bytes.len() as u64)
+        .saturating_mul(MAX_RATIO)
+        .saturating_mul(10);
+    assert!(total <= most.saturating_add(64 * 1024 * 1024));
+    (filter.findings().to_vec(), filter.note(), passed)
+}
+
+fn pull(filter: &mut BodyFilter, total: &mut u64) -> Result<(), CodingError> {
+    loop {
+        let mut out = Vec::new();
+        let more = filter.pull(&mut out)?;
+        assert!(out.len() <= MOST_PULLED, "{} bytes in one pull", out.len());
+        *total += out.len() as u64;
+        if !more {
+            return Ok(());
+        }
+    }
+}
