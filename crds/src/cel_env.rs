@@ -111,6 +111,8 @@ impl VariableResolver for Activation<'_, '_> {
                 ))));
             }
             "destination.sni" => operation.destination.sni.unwrap_or_default(),
+            "dns.name" => operation.dns?.name,
+            "dns.type" => operation.dns?.kind,
             "agent.namespace" => &facts.agent.namespace,
             "agent.pod" => &facts.agent.pod,
             "agent.serviceAccount" => &facts.agent.service_account,

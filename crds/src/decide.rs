@@ -13,6 +13,8 @@
 pub(crate) mod fixtures;
 mod index;
 mod merge;
+mod metadata;
+mod opens;
 #[cfg(test)]
 mod tests;
 
@@ -20,6 +22,7 @@ use std::{fmt, net::IpAddr, sync::Arc};
 
 pub use index::Candidates;
 pub(crate) use index::RuleIndex;
+pub use metadata::is_metadata_address;
 
 use crate::{record::Outcome, resources::Protocol, snapshot::PolicyRef};
 
@@ -32,14 +35,28 @@ pub const MAX_JUDGED_BODY_BYTES: usize = 1024 * 1024;
 pub struct Operation<'a> {
     /// Protocol.
     pub protocol: Protocol,
-    /// HTTP method, or `connect`.
+    /// HTTP method, DNS query type, or `connect`.
     pub verb: &'a str,
-    /// URL, or `address:port`.
+    /// URL, name asked, or `address:port`.
     pub resource: &'a str,
     /// Where it goes.
     pub destination: Destination<'a>,
     /// The request, when `protocol` is [`Protocol::Http`].
     pub http: Option<HttpView<'a>>,
+    /// The query, when `protocol` is [`Protocol::Dns`].
+    pub dns: Option<DnsView<'a>>,
+}
+
+/// One DNS query. `destination.host` is the name as well; address and port play no part, for the sidecar's own resolver answers.
+#[derive(Clone, Copy, Debug)]
+pub struct DnsView<'a> {
+    /// Name asked, in lower case, without the final dot.
+    pub name: &'a str,
+    /// Type asked: `A`, `AAAA`, `TXT`, …
+    pub kind: &'a str,
+    /// Names that the client may be on its way to with this query, by its search list and by RFC 8552's underscored labels: an Allow rule for one of them lets the query
+    /// pass too. A Deny rule is about `name` alone.
+    pub towards: &'a [String],
 }
 
 /// Where an operation goes.
@@ -147,10 +164,12 @@ pub enum Reason {
     EvaluationError,
     /// Bytes of a protocol that Chaperone does not read, and no rule allows the destination.
     Opaque,
+    /// An address of a cloud's metadata service, and no rule allows that address or name itself.
+    MetadataAddress,
 }
 
 impl Reason {
-    /// The word in records: `rule`, `default`, `evaluation-error`, `opaque`.
+    /// The word in records: `rule`, `default`, `evaluation-error`, `opaque`, `metadata-address`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -158,6 +177,7 @@ impl Reason {
             Self::Default => "default",
             Self::EvaluationError => "evaluation-error",
             Self::Opaque => "opaque",
+            Self::MetadataAddress => "metadata-address",
         }
     }
 }

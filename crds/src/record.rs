@@ -290,6 +290,9 @@ pub struct DnsInfo {
     /// Addresses answered, at most 16.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub answers: Vec<String>,
+    /// Addresses that the nameserver answered and the agent did not get, at most 16.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub withheld: Vec<String>,
 }
 
 /// Traffic that Chaperone did not read.

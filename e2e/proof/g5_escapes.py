@@ -259,6 +259,87 @@ def _():
     holds("sidecar", kubectl("patch", *name, "--type=strategic", "-p", json.dumps(patch)).failed("changing the sidecar's image").err, "the refusal")
 
 
+@test("DNS: a name that a rule denies is refused with the rule's name, and a would-deny in Audit")
+def _():
+    rule = {"name": "no-names", "match": {"protocols": ["dns"], "hosts": ["*.evil.example.com"]}, "action": "Deny", "message": "Not these."}
+    for agent, mode in ((audited(), "Audit"), (enforced(), "Enforce")):
+        word = nonce()
+        apply_policy(policy(agent.namespace, "names", mode, [rule]))
+        try:
+            out = agent.sh(f"dig +time=2 +tries=1 {word}.evil.example.com A").out
+        finally:
+            delete_policy(agent.namespace, "names")
+        decision = wait_record(word, kind="dns", agent__pod=agent.name)["decision"]
+        if mode == "Enforce":
+            holds("REFUSED", out, "the status that dig shows")
+            holds("rule no-names: Not these.", out, "the extended error that dig shows")
+            same(("Deny", "no-names"), (decision["action"], decision["rule"]), "action and rule")
+        else:
+            lacks("REFUSED", out, "the status that dig shows")
+            same(("Allow", True), (decision["action"], decision.get("wouldDeny")), "action and wouldDeny")
+
+
+@test("DNS: data in names is refused in Enforce after few kilobytes, and a would-deny in Audit")
+def _():
+    script = """import random, socket, string, sys
+random.seed(sys.argv[1]); refused = 0
+for _ in range(180):
+    label = ''.join(random.choice(string.ascii_lowercase + '234567') for _ in range(60))
+    query = b'\\0\\7\\1\\0\\0\\1\\0\\0\\0\\0\\0\\0' + bytes([60]) + label.encode() + b'\\6' + sys.argv[1][:6].encode() + b'\\7example\\0\\0\\1\\0\\1'
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.settimeout(6); s.sendto(query, ('192.0.2.53', 53))
+    try: refused += s.recv(512)[3] & 15 == 5
+    except OSError: pass
+print(refused)"""
+    for agent, least in ((audited(), 0), (enforced(), 30)):
+        refused = int(agent.python(script, nonce()).succeeded().out)
+        check(refused >= least and (least or not refused), f"{refused} of 180 names refused in {agent.namespace}")
+        decision = wait_record(kind="dns", agent__pod=agent.name, decision__reason="dns-tunnel")["decision"]
+        same("Deny" if least else "Allow", decision["action"], "action")
+
+
+@test("the cloud's metadata address is closed in Enforce and a would-deny in Audit")
+def _():
+    for agent in (audited(), enforced()):
+        word = nonce()
+        agent.curl("--max-time", "15", f"http://169.254.169.254/latest/meta-data/{word}")
+        decision = wait_record(word, kind="http", agent__pod=agent.name)["decision"]
+        same("metadata-address", decision["reason"], "reason")
+        if agent is enforced():
+            same("Deny", decision["action"], "action")
+        else:
+            same(True, decision.get("wouldDeny"), "wouldDeny")
+
+
+@test("SCTP, DCCP, UDP-Lite and Multipath TCP do not leave in Enforce")
+def _():
+    script = """import socket, sys
+for kind, protocol in ((socket.SOCK_STREAM, 132), (socket.SOCK_SEQPACKET, 132), (6, 33), (socket.SOCK_DGRAM, 136)):
+    try:
+        s = socket.socket(socket.AF_INET, kind, protocol); s.settimeout(2); s.connect((sys.argv[1], 7007)); s.send(sys.argv[2].encode()); print('sent')
+    except OSError as error: print('none', error)"""
+    word = nonce()
+    enforced().python(script, INET_IP, word).succeeded()
+    check(not arrived(word), "the word arrived")
+
+
+@test("a user namespace gives no rights over the pod's network")
+def _():
+    mark = "import socket; socket.socket().setsockopt(1, 36, 0x43686170); print('marked')"
+    for agent in (audited(), enforced()):
+        for command in ("nft flush ruleset", "ip link set eth0 down", f'python3 -c "{mark}"'):
+            done = agent.sh(f"unshare -Ur {command} && echo DONE")
+            lacks("DONE", done.out, f"{command} in a user namespace of {agent.namespace}")
+
+
+@test("loopback in its other forms reaches no port of the sidecar, and it has no abstract sockets")
+def _():
+    agent = enforced()
+    for address in ("127.0.0.2", "127.255.255.254", "0.0.0.0", "[::]", "[::ffff:127.0.0.1]"):
+        for port in (15001, 15020, 15053):
+            agent.curl("--max-time", "4", f"http://{address}:{port}/metrics").failed(f"{address}:{port}")
+    lacks("@", agent.sh("cat /proc/net/unix").out, "sockets of the pod's network namespace")
+
+
 @test("with the sidecar stopped there is no network")
 def _():
     agent = enforced()

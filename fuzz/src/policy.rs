@@ -177,6 +177,7 @@ fn decide(snapshot: &CompiledSnapshot, target: &str, body: &[u8]) -> Decision {
             body_size: Some(body.len() as u64),
             body: BodyView::Complete(body),
         }),
+        dns: None,
     };
     snapshot
         .candidates(&operation)

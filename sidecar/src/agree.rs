@@ -27,7 +27,7 @@ pub async fn host_has_address(host: &str, ip: IpAddr, names: &Names, egress: &Eg
     if names.agrees(host, ip) {
         return true;
     }
-    match egress.resolve(host).await {
+    match egress.resolve_for_agent(host).await {
         Ok(addresses) => addresses
             .iter()
             .any(|address| address.to_canonical() == ip.to_canonical()),

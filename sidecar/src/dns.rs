@@ -1,19 +1,24 @@
 //! The resolver that a captured network namespace's DNS is redirected to.
 //!
-//! Owns forwarding each query to the real nameservers, telling what was asked
-//! and answered, and remembering which names led to which addresses. Refuses to
-//! judge a query, to cache answers for clients, and to complete names: search
-//! domains and the choice of address family are the client's business.
+//! Owns forwarding each query that policy lets pass to the real nameservers, telling
+//! what was asked and answered, and remembering which names led to which addresses.
+//! Refuses to know policies (a [`Judge`] does), to cache answers for clients, and to
+//! complete names: search domains and the choice of address family are the client's
+//! business.
 //!
 //! Invariant: no answer reaches the client before its event was taken for the
 //! record. A full event channel slows clients down; a closed one stops the
 //! resolver.
 
 mod hosts;
+mod judge;
 pub mod message;
 mod names;
+mod rebinding;
 mod resolv_conf;
 mod server;
+mod towards;
+mod tunnel;
 mod upstream;
 
 use std::io;
@@ -21,16 +26,19 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::time::Duration;
 
 pub use hosts::Hosts;
+pub use judge::{Judge, Ruling};
 pub use names::Names;
 pub use resolv_conf::{ResolvConf, ResolvConfError};
 pub use server::serve;
+pub(crate) use towards::towards;
+pub(crate) use tunnel::Tunnels;
 pub use upstream::{LookupError, Resolver};
 
 /// Most addresses of one answer that its event carries.
 pub const MAX_ANSWERS: usize = 16;
 
 /// One query and its outcome.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct DnsQuery {
     /// Name asked, in lower case, without the final dot. Empty when the query
     /// could not be read.
@@ -43,6 +51,11 @@ pub struct DnsQuery {
     /// Addresses answered for the name, through aliases; at most
     /// [`MAX_ANSWERS`].
     pub answers: Vec<IpAddr>,
+    /// Addresses that were kept from the client; at most [`MAX_ANSWERS`].
+    pub withheld: Vec<IpAddr>,
+    /// What policy said. `None` when the query could not be read, or no policy is
+    /// in force.
+    pub ruling: Option<Ruling>,
     /// Nameserver that answered; `None` when none did.
     pub server: Option<SocketAddr>,
     /// Who asked.

@@ -46,17 +46,37 @@ impl Egress {
     /// # Errors
     /// When no name server answers.
     pub async fn resolve(&self, name: &str) -> io::Result<Vec<IpAddr>> {
+        Ok(self.complete(name).await?.1)
+    }
+
+    /// As [`Self::resolve`], for a name that the agent gave: without addresses that a name should not lead to (see `dns`'s module on rebinding).
+    ///
+    /// # Errors
+    /// When no name server answers.
+    pub async fn resolve_for_agent(&self, name: &str) -> io::Result<Vec<IpAddr>> {
+        let (completed, found) = self.complete(name).await?;
+        Ok(self.resolver.credible(&completed, found))
+    }
+
+    /// The search list of the pod.
+    pub(crate) fn search(&self) -> &[String] {
+        &self.search
+    }
+
+    /// The first completion of a name that has addresses, with them.
+    async fn complete(&self, name: &str) -> io::Result<(String, Vec<IpAddr>)> {
         let found = self.addresses(name).await?;
         if !found.is_empty() || name.ends_with('.') {
-            return Ok(found);
+            return Ok((name.to_owned(), found));
         }
         for domain in &self.search {
-            let found = self.addresses(&format!("{name}.{domain}")).await?;
+            let completed = format!("{name}.{domain}");
+            let found = self.addresses(&completed).await?;
             if !found.is_empty() {
-                return Ok(found);
+                return Ok((completed, found));
             }
         }
-        Ok(Vec::new())
+        Ok((name.to_owned(), Vec::new()))
     }
 
     async fn addresses(&self, name: &str) -> io::Result<Vec<IpAddr>> {

@@ -20,6 +20,9 @@ use crate::shared::{Active, Shared};
 /// How long connections may finish once the sidecar stops. With the time that records and sinks get after it, below Kubernetes' usual grace of 30 s.
 pub const DRAIN: Duration = Duration::from_secs(14);
 
+/// Name of the cluster's API server, whatever the cluster's domain is.
+const API_SERVER_NAME: &str = "kubernetes.default.svc";
+
 /// One captured connection and the policies that hold for it now.
 #[derive(Clone)]
 pub struct Link {
@@ -49,16 +52,23 @@ impl Link {
             .unwrap_or_else(|| self.active.clone())
     }
 
-    /// Name of the destination: SNI, or a name that the resolver gave the address for.
+    /// Name of the destination: SNI, or a name that it is known by.
     pub fn host(&self) -> Option<String> {
-        self.sni.clone().or_else(|| {
-            self.shared
-                .names
-                .names_for(self.destination.ip())
-                .into_iter()
-                .next()
-                .map(|name| name.to_string())
-        })
+        let known = || self.known_names().into_iter().next();
+        self.sni
+            .clone()
+            .or_else(|| known().map(|name| name.to_string()))
+    }
+
+    /// Names that the resolver gave the address for. The API server has its own even where the agent found it by its environment.
+    fn known_names(&self) -> Vec<Arc<str>> {
+        let mut names = self.shared.names.names_for(self.destination.ip());
+        if self.shared.api_server == Some(self.destination)
+            && !names.iter().any(|name| **name == *API_SERVER_NAME)
+        {
+            names.push(API_SERVER_NAME.into());
+        }
+        names
     }
 
     /// The destination, as records show it.
@@ -76,7 +86,7 @@ impl Link {
     pub fn unread_decision(&self, active: &Active, protocol: Protocol) -> DecisionInfo {
         let known = match &self.sni {
             Some(_) => Vec::new(),
-            None => self.shared.names.names_for(self.destination.ip()),
+            None => self.known_names(),
         };
         let decide = |host| self.decide_unread(active, protocol, host);
         let mut decision = decide(self.sni.as_deref().or(known.first().map(|name| &**name)));
@@ -107,6 +117,7 @@ impl Link {
                 sni: self.sni.as_deref(),
             },
             http: None,
+            dns: None,
         };
         active
             .snapshot

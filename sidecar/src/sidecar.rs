@@ -4,10 +4,11 @@
 //! other containers start.
 
 mod enforcer;
+mod names;
 mod observe;
 mod operator;
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use chaperone_crds::pod::{EGRESS_MARK, NFLOG_GROUP};
@@ -135,7 +136,9 @@ impl WayOut {
         let hosts = Hosts::read(HOSTS).context("cannot read /etc/hosts")?;
         let names = Arc::new(Names::new(hosts));
         let resolv_conf = ResolvConf::read(RESOLV_CONF).context("cannot read /etc/resolv.conf")?;
-        let resolver = Arc::new(Resolver::new(&resolv_conf, Some(EGRESS_MARK), names));
+        let own = own_addresses().context("cannot read the pod's addresses")?;
+        let resolver = Resolver::new(&resolv_conf, Some(EGRESS_MARK), names).of_pod(own);
+        let resolver = Arc::new(resolver);
         let search = resolv_conf.search();
         let egress = Arc::new(Egress::new(Some(EGRESS_MARK), resolver.clone(), search));
         let operator = OperatorClient::new(
@@ -150,6 +153,17 @@ impl WayOut {
             operator,
         })
     }
+}
+
+/// Addresses of this network namespace.
+fn own_addresses() -> std::io::Result<Vec<IpAddr>> {
+    let interfaces = nix::ifaddrs::getifaddrs()?;
+    let addresses = interfaces.filter_map(|interface| {
+        let address = interface.address?;
+        let v4 = address.as_sockaddr_in().map(|v4| IpAddr::from(v4.ip()));
+        v4.or_else(|| address.as_sockaddr_in6().map(|v6| v6.ip().into()))
+    });
+    Ok(addresses.collect())
 }
 
 /// What puts configurations in force, with somebody who tells the operator.

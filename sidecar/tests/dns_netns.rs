@@ -11,8 +11,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chaperone_crds::pod::{DNS_PORT, EGRESS_MARK};
+use chaperone_crds::{
+    record::{DecisionInfo, Outcome},
+    resources::Mode,
+    snapshot::Revision,
+};
 use chaperone_sidecar::capture::{CaptureConfig, CaptureMode, Exempt, dial, install};
-use chaperone_sidecar::dns::{DnsListeners, Hosts, Names, ResolvConf, Resolver, serve};
+use chaperone_sidecar::dns::{
+    DnsListeners, Hosts, Judge, Names, ResolvConf, Resolver, Ruling, serve,
+};
 use hickory_proto::op::{Message, MessageType, OpCode, Query};
 use hickory_proto::rr::rdata::A;
 use hickory_proto::rr::{Name, RData, Record, RecordType};
@@ -20,6 +27,31 @@ use netns::{OUTSIDE, World, at};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
+
+/// Lets everything pass: what policy says is not these tests' matter.
+struct Lenient;
+
+impl Judge for Lenient {
+    fn query(&self, _: &str, _: &str) -> Option<Ruling> {
+        Some(Ruling {
+            decision: DecisionInfo {
+                action: Outcome::Allow,
+                would_deny: false,
+                mode: Mode::Audit,
+                policy: None,
+                rule: None,
+                revision: Revision::of(b""),
+                reason: "default".to_owned(),
+                message: None,
+            },
+            error: None,
+        })
+    }
+
+    fn answer(&self, _: &str, _: &str, _: &[IpAddr], passed: Ruling) -> (Ruling, Vec<IpAddr>) {
+        (passed, Vec::new())
+    }
+}
 
 /// A nameserver outside that has one address for every name.
 fn nameserver(world: &World) {
@@ -109,7 +141,7 @@ fn whatever_nameserver_the_agent_asks_the_configured_one_answers_and_it_is_recor
         let listeners = DnsListeners::bind_loopback(DNS_PORT).unwrap();
         assert_eq!(listeners.udp.len(), 2, "both address families");
         let (sender, mut events) = mpsc::channel(64);
-        tokio::spawn(serve(listeners, resolver, sender));
+        tokio::spawn(serve(listeners, resolver, Arc::new(Lenient), sender));
         for (number, server) in [OUTSIDE, "198.51.100.1", "127.0.0.53"]
             .into_iter()
             .enumerate()

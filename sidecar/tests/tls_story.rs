@@ -515,3 +515,43 @@ async fn a_request_line_that_does_not_end_is_refused_and_not_passed_unread() {
     let records = world.records().await;
     assert_eq!((records.len(), reason(&records[0])), (1, "head-timeout"));
 }
+
+#[tokio::test]
+async fn dns_over_tls_is_a_gap_in_audit_and_refused_in_enforce() {
+    // A message with its length in front, and the end that the upstream of these tests waits for.
+    let query = "\0\u{12}\0\u{7}\u{1}\0\0\u{1}\0\0\0\0\0\0\r\n\r\n";
+    for (mode, records_of_gap) in [("Audit", 2), ("Enforce", 1)] {
+        for (alpn, why) in [(&[][..], "opaque"), (&["dot"][..], "unread-alpn")] {
+            let upstream = Upstream::tls(HOST).await;
+            let mut world = World::new(&policy(mode, ""), &upstream.root, upstream.address);
+            let root = if alpn.is_empty() {
+                world.root.clone()
+            } else {
+                upstream.root.clone()
+            };
+            let heard = world.ask(&root, HOST, alpn, query).await;
+            // The upstream of these tests speaks no other protocol: what passes unread fails in the agent's own handshake.
+            let answered = heard.is_ok_and(|heard| heard == ANSWER);
+            assert_eq!(answered, mode == "Audit" && alpn.is_empty(), "{mode} {why}");
+            let records = world.records().await;
+            assert_eq!(gaps(&records), vec![why; records_of_gap], "{mode}");
+            assert_eq!(action(&records[0]) == Outcome::Deny, mode == "Enforce");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_api_server_has_a_name_that_rules_can_deny() {
+    let closed = "  rules:\n    - name: no-api\n      match: {protocols: [tls], hosts: [kubernetes.default.svc]}\n      action: Deny\n";
+    for (rules, passes) in [("", true), (closed, false)] {
+        let upstream = Upstream::tls("127.0.0.1").await;
+        let mut world = World::new(&policy("Enforce", rules), "", upstream.address);
+        let shared = Arc::get_mut(&mut world.setup.shared).unwrap();
+        shared.api_server = Some(upstream.address);
+        let heard = world.ask(&upstream.root, "127.0.0.1", &[], &get("x")).await;
+        assert_eq!(heard.is_ok(), passes);
+        let records = world.records().await;
+        assert_eq!(gaps(&records)[0], "api-server");
+        assert_eq!(action(&records[0]) == Outcome::Allow, passes);
+    }
+}

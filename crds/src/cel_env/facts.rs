@@ -12,6 +12,7 @@ use crate::{
     decide::{BodyView, HeaderFields, Operation},
     hosts::normalize_host,
     pod::PodIdentity,
+    resources::Protocol,
 };
 
 /// Query parameters, decoded, in order. Owned, because most need decoding.
@@ -99,10 +100,12 @@ impl<'a> Facts<'a> {
         }
     }
 
-    /// Destination address as text; an IPv4 address that came mapped into IPv6 as IPv4.
+    /// Destination address as text; an IPv4 address that came mapped into IPv6 as IPv4. Empty for a DNS query, which has none yet.
     pub(super) fn ip(&self) -> &str {
-        self.ip
-            .get_or_init(|| self.operation.destination.ip.to_canonical().to_string())
+        self.ip.get_or_init(|| match self.operation.protocol {
+            Protocol::Dns => String::new(),
+            _ => self.operation.destination.ip.to_canonical().to_string(),
+        })
     }
 
     /// Destination host in lower case; empty where there is none.

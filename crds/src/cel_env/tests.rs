@@ -217,6 +217,7 @@ fn the_type_model_and_the_resolver_know_the_same_names() {
         let store = Store::default();
         let mut operation = get("a.example.com");
         operation.http.as_mut().unwrap().body = BodyView::Complete(b"{}");
+        operation.dns = asks("a.example.com", &[]).dns;
         let facts = Facts::new(&agent, &operation, &store);
         assert_eq!(bare.evaluate(&facts), Ok(true), "{path}");
     }

@@ -28,6 +28,7 @@ pub(crate) const MAX_JOINS: usize = 16;
 pub(super) struct Checked {
     pub(super) literals: Literals,
     pub(super) reads_http: bool,
+    pub(super) reads_dns: bool,
     pub(super) reads_body: bool,
 }
 
@@ -52,6 +53,7 @@ pub(super) fn check(
         checked: Checked {
             literals: Literals::default(),
             reads_http: false,
+            reads_dns: false,
             reads_body: false,
         },
     };
@@ -244,6 +246,7 @@ impl Checker<'_> {
         };
         let path = format!("{}.{}", object.name, field.name);
         self.checked.reads_http |= object.name == "http";
+        self.checked.reads_dns |= object.name == "dns";
         self.checked.reads_body |= path == "http.body";
         if !test {
             node.expr = Expr::Ident(path);

@@ -24,6 +24,7 @@ pub(crate) struct Expression {
     tree: IdedExpr,
     literals: Literals,
     reads_http: bool,
+    reads_dns: bool,
     reads_body: bool,
 }
 
@@ -67,6 +68,7 @@ impl Expression {
         let Checked {
             literals,
             reads_http,
+            reads_dns,
             reads_body,
         } = check::check(source, program.source_info(), &mut tree)?;
         Ok(Self {
@@ -74,6 +76,7 @@ impl Expression {
             tree,
             literals,
             reads_http,
+            reads_dns,
             reads_body,
         })
     }
@@ -89,6 +92,11 @@ impl Expression {
     /// Whether it reads any part of `http`.
     pub(crate) fn reads_http(&self) -> bool {
         self.reads_http
+    }
+
+    /// Whether it reads any part of `dns`.
+    pub(crate) fn reads_dns(&self) -> bool {
+        self.reads_dns
     }
 
     /// Whether it reads `http.body`.

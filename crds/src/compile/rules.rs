@@ -6,14 +6,15 @@ use super::{Part, Report, Trouble, expression::Expression};
 use crate::{
     cel_env::Facts,
     decide::Operation,
-    hosts::HostPattern,
+    hosts::{HostPattern, normalize_host},
     resources::{Action, Match, PolicyRule, Protocol},
     snapshot::Policy,
 };
 
 /// What a rule is about when it does not say. Datagrams are the packet filter's: an Allow must name them, a Deny without `when` covers them.
 const READ_PROTOCOLS: [Protocol; 3] = [Protocol::Http, Protocol::Tls, Protocol::Tcp];
-/// What a Deny rule without `when` and `methods` is about when it does not say.
+/// What a Deny rule without `when` and `methods` is about when it does not say. One about every destination is about `dns` too; one that names hosts leaves their
+/// names resolvable, so that the agent is told why in the protocol that it speaks.
 const ALL_PROTOCOLS: [Protocol; 5] = [
     Protocol::Http,
     Protocol::Tls,
@@ -21,6 +22,11 @@ const ALL_PROTOCOLS: [Protocol; 5] = [
     Protocol::Udp,
     Protocol::Icmp,
 ];
+
+/// Shortest prefixes of networks that count as naming an address: 169.254.0.0/16 does, 0.0.0.0/0 does not.
+const LEAST_PREFIX_V4: u8 = 16;
+/// As [`LEAST_PREFIX_V4`], for IPv6.
+const LEAST_PREFIX_V6: u8 = 32;
 
 /// One rule, compiled.
 #[derive(Debug)]
@@ -40,10 +46,41 @@ pub(crate) struct CompiledRule {
 impl CompiledRule {
     /// Whether port and method fit; protocol and host are the index's.
     pub(crate) fn fits_port_and_method(&self, operation: &Operation<'_>) -> bool {
+        if operation.protocol == Protocol::Dns {
+            return true;
+        }
         let port = operation.destination.port;
         let method = operation.http.map(|http| http.method);
         (self.ports.is_empty() || self.ports.contains(&port))
             && (self.methods.is_empty() || method.is_some_and(|method| self.has_method(method)))
+    }
+
+    /// An Allow rule on other protocols: what it allows must be resolvable, so it allows queries for the hosts that it names, whatever else it asks for.
+    pub(crate) fn implies_dns(&self) -> bool {
+        self.action == Action::Allow && !self.protocols.contains(&Protocol::Dns)
+    }
+
+    /// Whether the rule names this operation's address: itself, or a network that is not much larger. A rule on everything does not.
+    pub(crate) fn names_address(&self, operation: &Operation<'_>) -> bool {
+        let ip = operation.destination.ip.to_canonical();
+        let least = if ip.is_ipv4() {
+            LEAST_PREFIX_V4
+        } else {
+            LEAST_PREFIX_V6
+        };
+        self.hosts.iter().any(|pattern| match pattern {
+            HostPattern::Network(net) => net.prefix_len() >= least && net.contains(&ip),
+            HostPattern::Any | HostPattern::Exact(_) | HostPattern::Below(_) => false,
+        })
+    }
+
+    /// Whether the rule names this operation's host, itself or the domain that it is below.
+    pub(crate) fn names_host(&self, operation: &Operation<'_>) -> bool {
+        let host = operation.destination.host.map(normalize_host);
+        self.hosts.iter().any(|pattern| match pattern {
+            HostPattern::Any | HostPattern::Network(_) => false,
+            named => host.as_deref().is_some_and(|host| named.matches_name(host)),
+        })
     }
 
     /// Without regard to case: there are servers that take `delete` for `DELETE`.
@@ -58,6 +95,9 @@ impl CompiledRule {
     /// # Errors
     /// Why that cannot be said.
     pub(crate) fn matches(&self, facts: &Facts<'_>) -> Result<bool, String> {
+        if facts.operation.protocol == Protocol::Dns && self.implies_dns() {
+            return Ok(true);
+        }
         self.when
             .as_ref()
             .map_or(Ok(true), |when| when.evaluate(facts))
@@ -102,6 +142,7 @@ fn compile_rule(rule: &PolicyRule, report: &mut Report<'_>) -> CompiledRule {
 
 fn protocols(rule: &PolicyRule, matches: &Match, when: Option<&Expression>) -> Vec<Protocol> {
     let reads_http = when.is_some_and(Expression::reads_http);
+    let reads_dns = when.is_some_and(Expression::reads_dns);
     if !matches.protocols.is_empty() {
         let mut protocols = matches.protocols.clone();
         protocols.sort_unstable();
@@ -109,8 +150,15 @@ fn protocols(rule: &PolicyRule, matches: &Match, when: Option<&Expression>) -> V
         protocols
     } else if reads_http || !matches.methods.is_empty() {
         vec![Protocol::Http]
+    } else if reads_dns {
+        vec![Protocol::Dns]
     } else if rule.action == Action::Deny && rule.when.is_none() {
-        ALL_PROTOCOLS.to_vec()
+        let mut protocols = ALL_PROTOCOLS.to_vec();
+        let everything = matches.hosts.is_empty() || matches.hosts.iter().any(|host| host == "*");
+        if everything && matches.ports.is_empty() {
+            protocols.push(Protocol::Dns);
+        }
+        protocols
     } else {
         READ_PROTOCOLS.to_vec()
     }
@@ -129,6 +177,16 @@ fn check_protocols(
         names.join(", ")
     };
     let others = matches.protocols.iter().any(|p| *p != Protocol::Http);
+    let not_dns = matches.protocols.iter().any(|p| *p != Protocol::Dns);
+    if matches.protocols.contains(&Protocol::Dns) {
+        check_dns(name, matches, &written(), report);
+    }
+    let reads_dns = when.is_some_and(Expression::reads_dns);
+    let reads_http = when.is_some_and(Expression::reads_http) || !matches.methods.is_empty();
+    if reads_dns && (not_dns || reads_http) {
+        let message = "when reads dns, which only queries have; make it a rule with protocols: [dns], and a second one for the other protocols";
+        report.add(name, "match.protocols", Trouble::at(&written(), 0, message));
+    }
     if others && !matches.methods.is_empty() {
         let message = "methods are HTTP's; write protocols: [http], or make a second rule for the other protocols";
         report.add(
@@ -151,6 +209,25 @@ fn check_protocols(
     if matches.protocols.contains(&Protocol::Icmp) && !matches.ports.is_empty() {
         let message = "ICMP has no ports; leave ports out, or make a second rule for icmp";
         report.add(name, "match.ports", Trouble::at(&written(), 0, message));
+    }
+}
+
+/// A query has a name and a type: neither port nor address, for it is the sidecar's resolver that answers.
+fn check_dns(name: Part<'_>, matches: &Match, written: &str, report: &mut Report<'_>) {
+    if !matches.ports.is_empty() {
+        let message = "a rule on dns is about the name asked and has no ports; leave ports out, or make a second rule for dns";
+        report.add(name, "match.ports", Trouble::at(written, 0, message));
+    }
+    let only_dns = matches.protocols.iter().all(|p| *p == Protocol::Dns);
+    for (number, host) in matches.hosts.iter().enumerate() {
+        if only_dns && matches!(HostPattern::parse(host), Ok(HostPattern::Network(_))) {
+            let message = "a rule on dns is about the name asked, which has no address yet; write names, such as *.example.com";
+            report.add(
+                name,
+                format!("match.hosts[{number}]"),
+                Trouble::at(host, 0, message),
+            );
+        }
     }
 }
 

@@ -325,6 +325,19 @@ fn rules_whose_parts_do_not_go_together_are_refused() {
             "match: {protocols: [icmp], hosts: ['*'], ports: [1]}",
             "ICMP has no ports",
         ),
+        ("match: {protocols: [dns], ports: [53]}", "has no ports"),
+        (
+            "match: {protocols: [dns], hosts: [10.0.0.0/8]}",
+            "has no address yet",
+        ),
+        (
+            "match: {protocols: [dns, tcp]}, when: 'dns.type == \"TXT\"'",
+            "protocols: [dns]",
+        ),
+        (
+            "when: 'dns.type == \"TXT\" && http.method == \"GET\"'",
+            "protocols: [dns]",
+        ),
     ];
     for (rule, expected) in cases {
         let spec = format!("{{rules: [{{name: r, action: Deny, {rule}}}]}}");

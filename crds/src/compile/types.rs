@@ -184,6 +184,13 @@ pub(crate) const OBJECTS: &[Object] = &[
             optional("body", FieldKind::Json),
         ],
     },
+    Object {
+        name: "dns",
+        fields: &[
+            field("name", FieldKind::Text),
+            field("type", FieldKind::Text),
+        ],
+    },
 ];
 
 /// The variable of this name.

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{BodyView, Decision, Destination, HeaderFields, HttpView, Operation};
+use super::{BodyView, Decision, Destination, DnsView, HeaderFields, HttpView, Operation};
 use crate::{
     compile::CompiledSnapshot,
     pod::PodIdentity,
@@ -86,6 +86,25 @@ pub(crate) fn request<'a>(method: &'a str, host: &'a str, path: &'a str) -> Oper
             body_size: Some(0),
             body: BodyView::NotRead,
         }),
+        dns: None,
+    }
+}
+
+/// A query of type A for a name, on the way to the names in `towards`.
+pub(crate) fn asks<'a>(name: &'a str, towards: &'a [String]) -> Operation<'a> {
+    Operation {
+        verb: "A",
+        resource: name,
+        destination: Destination {
+            host: Some(name),
+            ..unread(Protocol::Dns, "0.0.0.0", 0).destination
+        },
+        dns: Some(DnsView {
+            name,
+            kind: "A",
+            towards,
+        }),
+        ..unread(Protocol::Dns, "0.0.0.0", 0)
     }
 }
 
@@ -102,6 +121,7 @@ pub(crate) fn unread(protocol: Protocol, ip: &str, port: u16) -> Operation<'stat
             sni: None,
         },
         http: None,
+        dns: None,
     }
 }
 

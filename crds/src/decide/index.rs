@@ -12,7 +12,7 @@ use crate::{
     compile::{CompiledRule, CompiledSnapshot},
     hosts::{HostPattern, normalize_host},
     pod::PodIdentity,
-    resources::Protocol,
+    resources::{Action, Protocol},
 };
 
 /// The rules whose `match` fits one operation.
@@ -59,6 +59,16 @@ impl CompiledSnapshot {
     #[must_use]
     pub fn candidates(&self, operation: &Operation<'_>) -> Candidates<'_> {
         let mut rules = self.index.lookup(operation);
+        if let Some(dns) = operation.dns {
+            let towards = dns.towards.iter().flat_map(|name| self.index.names(name));
+            rules.extend(towards.filter(|number| {
+                self.rules
+                    .get(*number as usize)
+                    .is_some_and(|rule| rule.action == Action::Allow)
+            }));
+            rules.sort_unstable();
+            rules.dedup();
+        }
         rules.retain(|number| {
             self.rules
                 .get(*number as usize)
@@ -79,6 +89,8 @@ pub(crate) struct RuleIndex {
     tcp: HostIndex,
     udp: HostIndex,
     icmp: HostIndex,
+    /// Rules on dns, and all other Allow rules: a host that one of them names can be resolved.
+    dns: HostIndex,
 }
 
 impl RuleIndex {
@@ -89,14 +101,22 @@ impl RuleIndex {
             for protocol in &rule.protocols {
                 index.of_mut(*protocol).add(number, &rule.hosts);
             }
+            if rule.implies_dns() {
+                index.dns.add(number, &rule.hosts);
+            }
         }
         index
     }
 
     fn lookup(&self, operation: &Operation<'_>) -> Vec<u32> {
         let host = operation.destination.host.map(normalize_host);
-        self.of(operation.protocol)
-            .lookup(host.as_deref(), operation.destination.ip)
+        let ip = (operation.protocol != Protocol::Dns).then_some(operation.destination.ip);
+        self.of(operation.protocol).lookup(host.as_deref(), ip)
+    }
+
+    /// Rules on queries for this name.
+    fn names(&self, name: &str) -> Vec<u32> {
+        self.dns.lookup(Some(&normalize_host(name)), None)
     }
 
     fn of(&self, protocol: Protocol) -> &HostIndex {
@@ -106,6 +126,7 @@ impl RuleIndex {
             Protocol::Tcp => &self.tcp,
             Protocol::Udp => &self.udp,
             Protocol::Icmp => &self.icmp,
+            Protocol::Dns => &self.dns,
         }
     }
 
@@ -116,6 +137,7 @@ impl RuleIndex {
             Protocol::Tcp => &mut self.tcp,
             Protocol::Udp => &mut self.udp,
             Protocol::Icmp => &mut self.icmp,
+            Protocol::Dns => &mut self.dns,
         }
     }
 }
@@ -151,9 +173,8 @@ impl HostIndex {
         }
     }
 
-    /// Numbers in order, each once.
-    fn lookup(&self, host: Option<&str>, ip: IpAddr) -> Vec<u32> {
-        let ip = ip.to_canonical();
+    /// Numbers in order, each once. A name that is asked for has no address yet.
+    fn lookup(&self, host: Option<&str>, ip: Option<IpAddr>) -> Vec<u32> {
         let mut found = self.any.clone();
         if let Some(host) = host {
             found.extend(self.exact.get(host).into_iter().flatten());
@@ -165,15 +186,14 @@ impl HostIndex {
                 }
             }
         }
-        if !self.addresses.is_empty() {
-            found.extend(self.addresses.get(&ip).into_iter().flatten());
+        if let Some(ip) = ip.map(|ip| ip.to_canonical()) {
+            if !self.addresses.is_empty() {
+                found.extend(self.addresses.get(&ip).into_iter().flatten());
+            }
+            let networks = self.networks.iter();
+            let networks = networks.filter(|(net, _)| net.contains(&ip));
+            found.extend(networks.map(|(_, number)| *number));
         }
-        found.extend(
-            self.networks
-                .iter()
-                .filter(|(net, _)| net.contains(&ip))
-                .map(|(_, number)| *number),
-        );
         found.sort_unstable();
         found.dedup();
         found

@@ -1,11 +1,11 @@
 //! Merging what the matching rules say: "Merge semantics" in ARCHITECTURE.md, twice.
 //!
-//! Owns the order Deny, cluster default, Allow, default. The first pass is over the policies in mode Enforce and says what happens; the second is
+//! Owns the order Deny, metadata addresses, cluster default, Allow, default. The first pass is over the policies in mode Enforce and says what happens; the second is
 //! over all policies, as if each were enforced, and says what would happen. A rule is evaluated at most once for both.
 
 use std::sync::Arc;
 
-use super::{Decision, Operation, Reason};
+use super::{Decision, Operation, Reason, metadata};
 use crate::{
     cel_env::{Facts, Store},
     compile::{CompiledRule, CompiledSnapshot, Defaults, PolicyHead},
@@ -24,8 +24,8 @@ pub(super) fn decide<'s>(
 ) -> Decision {
     let store = Store::default();
     let facts = Facts::new(agent, operation, &store);
-    let mut enforced = Tally::default();
-    let mut all = Tally::default();
+    let mut enforced = Tally::new(operation);
+    let mut all = Tally::new(operation);
     let mut error = None;
     for rule in rules {
         let Some(policy) = snapshot.heads.get(rule.policy as usize) else {
@@ -61,7 +61,7 @@ pub(super) fn decide<'s>(
         }
         all.take(hit);
     }
-    conclude(snapshot, &enforced, &all, operation.protocol, error)
+    conclude(snapshot, &enforced, &all, error)
 }
 
 /// A rule that matched.
@@ -73,28 +73,55 @@ struct Hit<'s> {
 }
 
 /// The first hits of each kind in one pass.
-#[derive(Default)]
-struct Tally<'s> {
+struct Tally<'s, 'o> {
+    operation: &'o Operation<'o>,
+    /// Whether the operation goes to a metadata address, which takes an Allow rule of its own.
+    metadata: bool,
     deny: Option<Hit<'s>>,
     cluster_allow: Option<Hit<'s>>,
     allow: Option<Hit<'s>>,
+    /// An Allow that names the destination itself; looked for where it takes one.
+    own_allow: Option<Hit<'s>>,
 }
 
-impl<'s> Tally<'s> {
+impl<'s, 'o> Tally<'s, 'o> {
+    fn new(operation: &'o Operation<'o>) -> Self {
+        Self {
+            operation,
+            metadata: operation.protocol != Protocol::Dns
+                && metadata::is_metadata_address(operation.destination.ip),
+            deny: None,
+            cluster_allow: None,
+            allow: None,
+            own_allow: None,
+        }
+    }
+
     /// Whether a match of this rule could still change the outcome.
     fn wants(&self, rule: &CompiledRule, policy: &PolicyHead) -> bool {
         match (rule.action, policy.reference.kind) {
             _ if self.deny.is_some() => false,
             (Action::Deny, _) => true,
+            _ if self.opens_metadata(rule) => true,
             (Action::Allow, PolicyKind::ClusterAgentPolicy) => self.cluster_allow.is_none(),
             (Action::Allow, PolicyKind::AgentPolicy) => self.allow.is_none(),
         }
+    }
+
+    /// Whether this Allow, if it matches, is the first that opens the metadata address.
+    fn opens_metadata(&self, rule: &CompiledRule) -> bool {
+        self.metadata
+            && self.own_allow.is_none()
+            && (rule.names_address(self.operation) || rule.names_host(self.operation))
     }
 
     fn take(&mut self, hit: Hit<'s>) {
         if hit.rule.action == Action::Deny {
             self.deny.get_or_insert(hit);
             return;
+        }
+        if self.opens_metadata(hit.rule) {
+            self.own_allow = Some(hit);
         }
         if hit.policy.reference.kind == PolicyKind::ClusterAgentPolicy {
             self.cluster_allow.get_or_insert(hit);
@@ -103,27 +130,25 @@ impl<'s> Tally<'s> {
     }
 
     /// What this pass says.
-    fn verdict(
-        &self,
-        snapshot: &'s CompiledSnapshot,
-        defaults: &Defaults,
-        protocol: Protocol,
-    ) -> Verdict<'s> {
+    fn verdict(&self, snapshot: &'s CompiledSnapshot, defaults: &Defaults) -> Verdict<'s> {
         if let Some(hit) = self.deny {
             return Verdict::Deny(Basis::Rule(hit));
+        }
+        if self.metadata && self.own_allow.is_none() {
+            return Verdict::Deny(Basis::Metadata);
         }
         if let Some(number) = defaults.cluster_deny
             && self.cluster_allow.is_none()
         {
             return Verdict::Deny(Basis::Default(snapshot.heads.get(number as usize)));
         }
-        if let Some(hit) = self.allow {
+        if let Some(hit) = self.own_allow.or(self.allow) {
             return Verdict::Allow(Basis::Rule(hit));
         }
         if let Some(number) = defaults.namespaced_deny {
             return Verdict::Deny(Basis::Default(snapshot.heads.get(number as usize)));
         }
-        if defaults.present && is_unread(protocol) {
+        if defaults.present && is_unread(self.operation.protocol) {
             return Verdict::Deny(Basis::Opaque);
         }
         Verdict::Allow(Basis::Default(None))
@@ -145,20 +170,24 @@ enum Basis<'s> {
     Rule(Hit<'s>),
     Default(Option<&'s PolicyHead>),
     Opaque,
+    Metadata,
 }
 
 fn conclude<'s>(
     snapshot: &'s CompiledSnapshot,
-    enforced: &Tally<'s>,
-    all: &Tally<'s>,
-    protocol: Protocol,
+    enforced: &Tally<'s, '_>,
+    all: &Tally<'s, '_>,
     error: Option<String>,
 ) -> Decision {
-    let happens = match enforced.verdict(snapshot, &snapshot.enforced_defaults, protocol) {
-        Verdict::Deny(basis) => return basis.decision(Outcome::Deny, false, error),
+    // Where no policy enforces, nothing is denied: not even what is closed without a rule.
+    let happens = match enforced.verdict(snapshot, &snapshot.enforced_defaults) {
+        Verdict::Deny(basis) if snapshot.enforced_defaults.present => {
+            return basis.decision(Outcome::Deny, false, error);
+        }
+        Verdict::Deny(_) => Basis::Default(None),
         Verdict::Allow(basis) => basis,
     };
-    match all.verdict(snapshot, &snapshot.all_defaults, protocol) {
+    match all.verdict(snapshot, &snapshot.all_defaults) {
         Verdict::Deny(basis) => basis.decision(Outcome::Allow, true, error),
         Verdict::Allow(basis) => {
             let basis = if matches!(happens, Basis::Rule(_)) {
@@ -188,6 +217,12 @@ impl Basis<'_> {
                 None,
             ),
             Self::Opaque => (None, None, Reason::Opaque, None),
+            Self::Metadata => (
+                None,
+                None,
+                Reason::MetadataAddress,
+                Some(Arc::from(metadata::CLOSED)),
+            ),
         };
         Decision {
             outcome,

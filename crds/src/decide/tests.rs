@@ -463,3 +463,232 @@ fn datagram_rules_are_the_enforced_ones_in_the_order_of_the_merge() {
             .all(|r| r.action == Action::Deny)
     );
 }
+
+const NAMED: &str = "{mode: MODE, defaultAction: Deny, rules: [{name: api, match: {hosts: [api.example.com, '*.cdn.example'], methods: [GET], ports: [443]}, action: Allow}, {name: net, match: {hosts: [10.0.0.0/8]}, action: Allow}]}";
+const DNS_DENY: &str = "{mode: MODE, rules: [{name: names, match: {protocols: [dns], hosts: ['*.evil.example']}, action: Deny, message: No.}]}";
+const DNS_TYPES: &str = "{mode: MODE, rules: [{name: types, when: 'dns.type == \"A\" && dns.name.endsWith(\".odd\")', action: Deny}]}";
+
+#[test]
+fn queries_are_judged_by_the_name_and_what_rules_allow_can_be_resolved() {
+    let towards = ["api.example.com".to_owned()];
+    let rows: [(&str, Policies<'_>, &str, &[String], &str); 16] = [
+        ("no policy", &[], "a.example", &[], "Allow - - default"),
+        (
+            "nothing said",
+            &[("n:a+", NOTHING)],
+            "a.example",
+            &[],
+            "Allow - - default",
+        ),
+        (
+            "denied by name",
+            &[("n:a+", DNS_DENY)],
+            "x.evil.example",
+            &[],
+            "Deny team/a+ names rule",
+        ),
+        (
+            "in Audit",
+            &[("n:a-", DNS_DENY)],
+            "x.evil.example",
+            &[],
+            "Allow+wouldDeny team/a- names rule",
+        ),
+        (
+            "another name",
+            &[("n:a+", DNS_DENY)],
+            "evil.example",
+            &[],
+            "Allow - - default",
+        ),
+        (
+            "a Deny is about the name alone",
+            &[("n:a+", DNS_DENY)],
+            "y",
+            &["x.evil.example".to_owned()],
+            "Allow - - default",
+        ),
+        (
+            "by expression",
+            &[("n:a+", DNS_TYPES)],
+            "x.odd",
+            &[],
+            "Deny team/a+ types rule",
+        ),
+        (
+            "by expression, another",
+            &[("n:a+", DNS_TYPES)],
+            "x.even",
+            &[],
+            "Allow - - default",
+        ),
+        (
+            "deny all",
+            &[("n:a+", DENY_ALL)],
+            "a.example",
+            &[],
+            "Deny team/a+ deny rule",
+        ),
+        (
+            "an allowed host",
+            &[("n:a+", NAMED)],
+            "api.example.com",
+            &[],
+            "Allow team/a+ api rule",
+        ),
+        (
+            "below an allowed domain",
+            &[("n:a+", NAMED)],
+            "x.y.cdn.example",
+            &[],
+            "Allow team/a+ api rule",
+        ),
+        (
+            "on the way to an allowed host",
+            &[("n:a+", NAMED)],
+            "api.example.com.svc.cluster.local",
+            &towards,
+            "Allow team/a+ api rule",
+        ),
+        (
+            "no allowed host; networks name none",
+            &[("n:a+", NAMED)],
+            "evil.example",
+            &[],
+            "Deny team/a+ - default",
+        ),
+        (
+            "a cluster's default",
+            &[("c:z+", DEFAULT_DENY), ("n:a+", NAMED)],
+            "api.example.com",
+            &[],
+            "Deny z+ - default",
+        ),
+        (
+            "Audit's Allow lifts nothing",
+            &[("n:z+", DEFAULT_DENY), ("n:a-", NAMED)],
+            "api.example.com",
+            &[],
+            "Deny team/z+ - default",
+        ),
+        (
+            "an Allow for everything",
+            &[("n:a+", DEFAULT_DENY_ALLOW)],
+            "a.example",
+            &[],
+            "Allow team/a+ allow rule",
+        ),
+    ];
+    for (what, list, name, towards, expected) in rows {
+        let snapshot = compile(policies(list));
+        let decision = decide(&snapshot, &asks(name, towards));
+        assert_eq!(line(&decision), expected, "{what}");
+    }
+}
+
+#[test]
+fn a_deny_rule_on_a_host_leaves_its_name_resolvable_so_that_the_agent_is_told_why() {
+    let spec = "{mode: Enforce, rules: [{name: no, match: {hosts: [a.example]}, action: Deny}]}";
+    let snapshot = compile(vec![namespaced("p", spec)]);
+    assert_eq!(
+        line(&decide(&snapshot, &asks("a.example", &[]))),
+        "Allow - - default"
+    );
+    assert_eq!(
+        line(&decide(&snapshot, &get("a.example"))),
+        "Deny team/p no rule"
+    );
+}
+
+#[test]
+fn metadata_addresses_take_an_allow_of_their_own() {
+    let allow = |host: &str| {
+        format!(
+            "{{mode: MODE, rules: [{{name: own, match: {{hosts: ['{host}']}}, action: Allow}}]}}"
+        )
+    };
+    let (exact, near, far) = (
+        allow("169.254.169.254"),
+        allow("169.254.0.0/16"),
+        allow("0.0.0.0/0"),
+    );
+    let rows: [(&str, Policies<'_>, &str); 9] = [
+        ("no policy", &[], "Allow+wouldDeny - - metadata-address"),
+        (
+            "Audit",
+            &[("n:a-", NOTHING)],
+            "Allow+wouldDeny - - metadata-address",
+        ),
+        ("Enforce", &[("n:a+", NOTHING)], "Deny - - metadata-address"),
+        (
+            "an Allow of everything",
+            &[("n:a+", ALLOW_ALL)],
+            "Deny - - metadata-address",
+        ),
+        (
+            "a large network",
+            &[("n:a+", &far)],
+            "Deny - - metadata-address",
+        ),
+        ("the address", &[("n:a+", &exact)], "Allow team/a+ own rule"),
+        (
+            "its network, after others",
+            &[("n:A+", ALLOW_ALL), ("n:a+", &near)],
+            "Allow team/a+ own rule",
+        ),
+        (
+            "an Audit policy's",
+            &[("n:a-", &exact), ("n:b+", NOTHING)],
+            "Deny - - metadata-address",
+        ),
+        (
+            "a Deny says more",
+            &[("n:a+", &exact), ("n:b+", DENY_ALL)],
+            "Deny team/b+ deny rule",
+        ),
+    ];
+    for (what, list, expected) in rows {
+        let snapshot = compile(policies(list));
+        for ip in ["169.254.169.254", "::ffff:169.254.169.254"] {
+            for protocol in [Protocol::Http, Protocol::Tls, Protocol::Tcp] {
+                let decision = decide(&snapshot, &unread(protocol, ip, 80));
+                assert_eq!(line(&decision), expected, "{what} {ip} {protocol:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_closed_without_a_rule_is_opened_by_one_that_names_it() {
+    let rule = |matches: &str| {
+        format!("{{mode: Enforce, rules: [{{name: r, match: {{{matches}}}, action: Allow}}]}}")
+    };
+    for (matches, opens) in [
+        ("protocols: [dns], hosts: ['*.example']", true),
+        ("protocols: [dns], hosts: ['*']", false),
+        ("protocols: [dns]", false),
+        ("hosts: ['*.example']", false),
+        ("hosts: [10.1.0.0/16]", true),
+        ("hosts: [10.0.0.0/8]", false),
+    ] {
+        let snapshot = compile(vec![namespaced("p", &rule(matches))]);
+        let mut operation = asks("a.example", &[]);
+        operation.destination.ip = "10.1.2.3".parse().unwrap();
+        assert_eq!(
+            snapshot.opens(Mode::Enforce, &agent(), &operation),
+            opens,
+            "{matches}"
+        );
+        let audit = rule(matches).replace("Enforce", "Audit");
+        let snapshot = compile(vec![namespaced("p", &audit)]);
+        assert!(
+            !snapshot.opens(Mode::Enforce, &agent(), &operation),
+            "{matches}"
+        );
+        assert_eq!(
+            snapshot.opens(Mode::Audit, &agent(), &operation),
+            opens,
+            "{matches}"
+        );
+    }
+}

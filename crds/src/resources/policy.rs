@@ -192,6 +192,8 @@ pub enum Protocol {
     Udp,
     /// ICMP and ICMPv6 messages.
     Icmp,
+    /// One DNS query; `hosts` are then the names asked for.
+    Dns,
 }
 
 impl Protocol {
@@ -204,6 +206,7 @@ impl Protocol {
             Self::Tcp => "tcp",
             Self::Udp => "udp",
             Self::Icmp => "icmp",
+            Self::Dns => "dns",
         }
     }
 }
@@ -225,7 +228,7 @@ pub struct PolicyRule {
     #[serde(rename = "match", default, skip_serializing_if = "Option::is_none")]
     pub matches: Option<Match>,
     /// A CEL expression that must be true for the rule to apply, such as `http.method == "DELETE"`. Absent: true. Variables:
-    /// agent, destination, operation, and http where the operation is an HTTP request.
+    /// agent, destination, operation, http where the operation is an HTTP request, and dns where it is a DNS query.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 2048))]
     pub when: Option<String>,
@@ -241,10 +244,10 @@ pub struct PolicyRule {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Match {
-    /// Protocols: http (requests), tls (connections that pass unread), tcp (connections of unknown protocols), udp, icmp. Absent: http where the rule
-    /// has methods or reads http; else http, tls and tcp, and for a Deny without when also udp and icmp.
+    /// Protocols: http (requests), tls (connections that pass unread), tcp (connections of unknown protocols), udp, icmp, dns (queries, by the name asked). Absent:
+    /// http where the rule has methods or reads http; else http, tls and tcp, for a Deny without when also udp and icmp, and if that has no hosts either, dns.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 5))]
+    #[schemars(length(max = 6))]
     pub protocols: Vec<Protocol>,
     /// Destinations: a name (`api.example.com`), names below a domain (`*.example.com`), everything (`*`), an address, or a CIDR (`10.0.0.0/8`).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

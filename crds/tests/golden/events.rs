@@ -108,6 +108,7 @@ fn dns() -> Event {
         dns: Some(DnsInfo {
             rcode: "NOERROR".to_owned(),
             answers: vec!["203.0.113.7".to_owned()],
+            withheld: Vec::new(),
         }),
         timing: Some(Timing {
             total_us: 812,

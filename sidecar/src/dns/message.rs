@@ -2,7 +2,7 @@
 //!
 //! Owns reading a query's question and an answer's addresses, and writing the
 //! short replies that the resolver gives itself. Messages are forwarded as the
-//! bytes they were, never written anew.
+//! bytes they were; only one that loses addresses is written anew.
 //!
 //! Invariant: an answer counts only for the question that was asked, and its
 //! addresses only as far as a chain of aliases leads to them from that name.
@@ -10,7 +10,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use hickory_proto::op::{Header, MessageType, OpCode, Query};
+use hickory_proto::op::{Header, Message, MessageType, OpCode, Query};
 use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
 use hickory_proto::serialize::binary::{BinDecodable, BinDecoder};
 
@@ -25,6 +25,23 @@ const MAX_RECORDS: usize = 512;
 
 /// Most aliases followed from the name asked, as in common resolvers.
 const MAX_ALIASES: usize = 16;
+
+/// Most bytes of the text that goes with a refusal: with the longest question, the
+/// reply stays within the 512 bytes that every client takes.
+const MAX_EXPLANATION: usize = 200;
+
+/// Type of the pseudo-record with extensions (RFC 6891 section 6.1.1).
+const OPT: u16 = 41;
+
+/// UDP payload that the reply offers, bytes (RFC 9715).
+const PAYLOAD: u16 = 1_232;
+
+/// Option "Extended DNS Error" (RFC 8914 section 2).
+const EXTENDED_ERROR: u16 = 15;
+
+/// Extended error "Blocked": by a security policy of the resolver's operator (RFC
+/// 8914 section 4.16).
+const BLOCKED: u16 = 15;
 
 /// Response codes (RFC 1035 section 4.1.1).
 pub const FORMERR: u8 = 1;
@@ -89,7 +106,7 @@ impl Question {
 
     /// Writes a query of the resolver's own, recursion desired.
     pub fn write(id: u16, name: &Name, kind: RecordType) -> Option<(Self, Vec<u8>)> {
-        let mut message = hickory_proto::op::Message::new(id, MessageType::Query, OpCode::Query);
+        let mut message = Message::new(id, MessageType::Query, OpCode::Query);
         message.metadata.recursion_desired = true;
         message.add_query(Query::query(name.clone(), kind));
         let bytes = message.to_vec().ok()?;
@@ -101,9 +118,12 @@ impl Question {
         normalize(&self.query.name().to_ascii())
     }
 
-    /// `A`, `AAAA` and so on.
+    /// `A`, `AAAA` and so on; `TYPE65399` where the type has no name (RFC 3597 section 5).
     pub fn kind(&self) -> String {
-        self.query.query_type().to_string()
+        match self.query.query_type() {
+            RecordType::Unknown(code) => format!("TYPE{code}"),
+            named => named.to_string(),
+        }
     }
 
     /// Whether a zone transfer is asked for: many messages long, and never a
@@ -138,6 +158,48 @@ impl Question {
     /// A reply without records.
     pub fn reply(&self, message: &[u8], rcode: u8) -> Option<Vec<u8>> {
         reply(message.get(..self.end)?, 1, rcode)
+    }
+
+    /// A refusal. A client that speaks EDNS is told why (RFC 8914).
+    pub fn refuse(&self, message: &[u8], why: &str) -> Option<Vec<u8>> {
+        let mut reply = self.reply(message, REFUSED)?;
+        let speaks_edns = Message::from_vec(message).is_ok_and(|query| query.edns.is_some());
+        if !speaks_edns {
+            return Some(reply);
+        }
+        let text = why.get(..why.floor_char_boundary(MAX_EXPLANATION))?;
+        let length = u16::try_from(text.len().checked_add(2)?).ok()?;
+        *reply.get_mut(HEADER - 1)? = 1;
+        reply.push(0);
+        for field in [
+            OPT,
+            PAYLOAD,
+            0,
+            0,
+            length.checked_add(4)?,
+            EXTENDED_ERROR,
+            length,
+            BLOCKED,
+        ] {
+            reply.extend(field.to_be_bytes());
+        }
+        reply.extend(text.as_bytes());
+        Some(reply)
+    }
+
+    /// An answer without these addresses. What hints at them in other records
+    /// (RFC 9460) goes too.
+    pub fn without(&self, answer: &[u8], withheld: &[IpAddr]) -> Option<Vec<u8>> {
+        let mut message = Message::from_vec(answer).ok()?;
+        message.answers.retain(|record| match &record.data {
+            RData::A(address) => !withheld.contains(&address.0.into()),
+            RData::AAAA(address) => !withheld.contains(&address.0.into()),
+            RData::HTTPS(_) | RData::SVCB(_) => false,
+            _ => true,
+        });
+        // It is not what was signed any more.
+        message.metadata.authentic_data = false;
+        message.to_vec().ok()
     }
 
     fn asks_the_same(&self, other: &Query) -> bool {
@@ -226,7 +288,6 @@ fn rcode_of(message: &[u8]) -> Option<u8> {
 mod tests {
     use std::str::FromStr;
 
-    use hickory_proto::op::Message;
     use hickory_proto::rr::rdata::{A, CNAME, TXT};
     use proptest::prelude::*;
 
@@ -388,6 +449,51 @@ mod tests {
         assert_eq!((bare.len(), rcode_of(&bare)), (HEADER, Some(FORMERR)));
     }
 
+    #[test]
+    fn a_refusal_says_why_to_clients_that_speak_edns_and_fits_any_client() {
+        let long = format!("{0}.{0}.{0}.example.", "a".repeat(60));
+        for asked in ["asked.example.", long.as_str()] {
+            let (question, plain) = ask(asked);
+            let refusal = question.refuse(&plain, "denied").unwrap();
+            assert_eq!(Message::from_vec(&refusal).unwrap().edns, None);
+            let mut query = Message::from_vec(&plain).unwrap();
+            query.set_edns(hickory_proto::op::Edns::new());
+            let query = query.to_vec().unwrap();
+            let question = Question::read(&query).unwrap();
+            let why = format!("denied by policy a, rule b: {}", "ä".repeat(300));
+            let bytes = question.refuse(&query, &why).unwrap();
+            assert!(bytes.len() <= 512, "{}", bytes.len());
+            let refusal = Message::from_vec(&bytes).unwrap();
+            assert_eq!(
+                question.answer(&bytes).map(|answer| answer.rcode),
+                Some(REFUSED)
+            );
+            assert!(refusal.edns.is_some());
+            let text = String::from_utf8_lossy(&bytes);
+            assert!(text.contains("denied by policy a, rule b: ää"), "{text}");
+            let option = [0, 15, 0, u8::try_from(MAX_EXPLANATION + 2).unwrap(), 0, 15];
+            assert!(bytes.windows(6).any(|window| window == option));
+        }
+    }
+
+    #[test]
+    fn addresses_are_taken_out_of_an_answer_and_the_rest_stays() {
+        let (question, bytes) = ask("asked.example.");
+        let answer = answer_with(
+            &bytes,
+            vec![
+                alias("asked.example.", "b.example."),
+                a("b.example.", [127, 0, 0, 1]),
+                a("b.example.", [1, 1, 1, 1]),
+            ],
+        );
+        let left = question.without(&answer, &[[127, 0, 0, 1].into()]).unwrap();
+        let found = question.answer(&left).unwrap().addresses;
+        let found: Vec<_> = found.iter().map(|(ip, _)| ip.to_string()).collect();
+        assert_eq!(found, ["1.1.1.1"]);
+        assert_eq!(Message::from_vec(&left).unwrap().answers.len(), 2);
+    }
+
     proptest! {
         #[test]
         fn no_bytes_make_the_reader_panic(
@@ -408,6 +514,8 @@ mod tests {
                 prop_assert!(read.addresses.len() <= MAX_RECORDS);
             }
             let _ = bare_reply(&noise, FORMERR);
+            let _ = question.refuse(&noise, "no");
+            let _ = question.without(&answer, &[[1, 2, 3, 4].into()]);
         }
     }
 }

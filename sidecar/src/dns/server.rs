@@ -1,7 +1,7 @@
 //! Queries in, answers out.
 //!
-//! Owns the listeners, the limits on what runs at once, and the order "record,
-//! then answer". Refuses messages that are not queries: they get an error of
+//! Owns the listeners, the limits on what runs at once, and the order "judge, ask,
+//! record, then answer". Refuses messages that are not queries: they get an error of
 //! the protocol and an event, or no reply at all where one could start a loop.
 
 use std::io;
@@ -16,7 +16,7 @@ use tokio::time::timeout;
 
 use super::message::{FORMERR, Question, REFUSED, SERVFAIL, Unanswerable, bare_reply, rcode_name};
 use super::upstream::{Answered, read_message, write_message};
-use super::{DnsListeners, DnsQuery, DnsTransport, MAX_ANSWERS, Resolver};
+use super::{DnsListeners, DnsQuery, DnsTransport, Judge, MAX_ANSWERS, Resolver};
 
 /// Most queries in flight. Each holds some 10 KiB; more wait in the kernel.
 const MAX_IN_FLIGHT: usize = 512;
@@ -43,10 +43,12 @@ const PAUSE: Duration = Duration::from_millis(50);
 pub async fn serve(
     listeners: DnsListeners,
     resolver: Arc<Resolver>,
+    judge: Arc<dyn Judge>,
     events: mpsc::Sender<DnsQuery>,
 ) -> io::Result<()> {
     let server = Server {
         resolver,
+        judge,
         events,
         in_flight: Arc::new(Semaphore::new(MAX_IN_FLIGHT)),
     };
@@ -77,6 +79,7 @@ pub async fn serve(
 #[derive(Clone)]
 struct Server {
     resolver: Arc<Resolver>,
+    judge: Arc<dyn Judge>,
     events: mpsc::Sender<DnsQuery>,
     in_flight: Arc<Semaphore>,
 }
@@ -162,6 +165,8 @@ impl Server {
             query_type: String::new(),
             rcode: "",
             answers: Vec::new(),
+            withheld: Vec::new(),
+            ruling: None,
             server: None,
             client,
             elapsed: Duration::ZERO,
@@ -192,25 +197,56 @@ impl Server {
         if question.is_transfer() {
             return (REFUSED, question.reply(message, REFUSED));
         }
-        match self
-            .resolver
-            .forward(question, message, event.transport)
-            .await
+        let Some(ruling) = self.judge.query(&event.name, &event.query_type) else {
+            return (SERVFAIL, question.reply(message, SERVFAIL));
+        };
+        let refused = ruling.denies().then(|| ruling.explanation());
+        event.ruling = Some(ruling);
+        if let Some(why) = refused {
+            return (REFUSED, question.refuse(message, &why));
+        }
+        let asked = self.resolver.forward(question, message, event.transport);
+        match asked.await {
+            Some(answered) => self.answered(question, message, answered, event),
+            None => (SERVFAIL, question.reply(message, SERVFAIL)),
+        }
+    }
+
+    /// What the client gets of a nameserver's answer.
+    fn answered(
+        &self,
+        question: &Question,
+        message: &[u8],
+        answered: Answered,
+        event: &mut DnsQuery,
+    ) -> (u8, Option<Vec<u8>>) {
+        let Answered {
+            bytes,
+            answer,
+            server,
+        } = answered;
+        event.server = Some(server);
+        let mut withheld = self.resolver.suspicious(&event.name, &answer);
+        if !withheld.is_empty()
+            && let Some(passed) = event.ruling.take()
         {
-            Some(Answered {
-                bytes,
-                answer,
-                server,
-            }) => {
-                event.server = Some(server);
-                event.answers = answer
-                    .addresses
-                    .iter()
-                    .map(|(address, _)| *address)
-                    .take(MAX_ANSWERS)
-                    .collect();
-                (answer.rcode, Some(bytes))
-            }
+            let (name, kind) = (&event.name, &event.query_type);
+            let (ruling, kept) = self.judge.answer(name, kind, &withheld, passed);
+            event.ruling = Some(ruling);
+            withheld = kept;
+        }
+        self.resolver.learn(&event.name, &answer, &withheld);
+        let addresses = answer.addresses.iter().map(|(address, _)| *address);
+        let given = addresses.filter(|address| !withheld.contains(address));
+        event.answers = given.take(MAX_ANSWERS).collect();
+        if withheld.is_empty() {
+            return (answer.rcode, Some(bytes));
+        }
+        let left = question.without(&bytes, &withheld);
+        withheld.truncate(MAX_ANSWERS);
+        event.withheld = withheld;
+        match left {
+            Some(left) => (answer.rcode, Some(left)),
             None => (SERVFAIL, question.reply(message, SERVFAIL)),
         }
     }
@@ -221,17 +257,66 @@ mod tests {
     use std::net::{IpAddr, Ipv4Addr};
     use std::str::FromStr;
 
+    use chaperone_crds::{
+        record::{DecisionInfo, Outcome},
+        resources::Mode,
+        snapshot::Revision,
+    };
     use hickory_proto::op::{Message, ResponseCode};
     use hickory_proto::rr::rdata::{A, AAAA, CNAME};
     use hickory_proto::rr::{Name, RData, Record, RecordType};
 
     use super::*;
-    use crate::dns::{Hosts, Names};
+    use crate::dns::{Hosts, Names, Ruling};
+
+    /// Denies names that begin with `no`, and keeps what looks wrong from those that begin with `wary`.
+    struct Strict;
+
+    impl Judge for Strict {
+        fn query(&self, name: &str, _: &str) -> Option<Ruling> {
+            let action = if name.starts_with("no") {
+                Outcome::Deny
+            } else {
+                Outcome::Allow
+            };
+            Some(ruling(action))
+        }
+
+        fn answer(
+            &self,
+            name: &str,
+            _: &str,
+            wrong: &[IpAddr],
+            passed: Ruling,
+        ) -> (Ruling, Vec<IpAddr>) {
+            if name.starts_with("wary") {
+                (ruling(Outcome::Deny), wrong.to_vec())
+            } else {
+                (passed, Vec::new())
+            }
+        }
+    }
+
+    fn ruling(action: Outcome) -> Ruling {
+        Ruling {
+            decision: DecisionInfo {
+                action,
+                would_deny: false,
+                mode: Mode::Enforce,
+                policy: Some("agents/names".to_owned()),
+                rule: Some("no-such-names".to_owned()),
+                revision: Revision::of(b""),
+                reason: "rule".to_owned(),
+                message: Some("Ask for another.".to_owned()),
+            },
+            error: None,
+        }
+    }
 
     const LOCAL: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 0);
 
     /// How a nameserver of these tests behaves.
-    #[derive(Clone, Copy)]
+    #[derive(Clone, Copy, PartialEq)]
     enum Nature {
         Honest,
         /// Precedes its answer by one with another id.
@@ -239,6 +324,8 @@ mod tests {
         /// Answers over UDP that the answer is too long.
         Truncating,
         Failing,
+        /// Every name leads to the pod itself.
+        Rebinding,
     }
 
     struct Setup {
@@ -262,7 +349,8 @@ mod tests {
         let names = Arc::new(Names::new(Hosts::default()));
         let resolver = Arc::new(Resolver::with_servers(servers, None, names));
         let (sender, events) = mpsc::channel(1);
-        let serving = tokio::spawn(serve(listeners, Arc::clone(&resolver), sender));
+        let judge = Arc::new(Strict);
+        let serving = tokio::spawn(serve(listeners, Arc::clone(&resolver), judge, sender));
         Setup {
             address,
             resolver,
@@ -276,13 +364,14 @@ mod tests {
         let name = message.queries[0].name().clone();
         let end = Name::from_str("end.example.").unwrap();
         let data = match message.queries[0].query_type() {
+            RecordType::A if nature == Nature::Rebinding => RData::A(A(Ipv4Addr::LOCALHOST)),
             RecordType::A => RData::A(A(Ipv4Addr::new(192, 0, 2, 80))),
             _ => RData::AAAA(AAAA("2001:db8::80".parse().unwrap())),
         };
         match nature {
             Nature::Failing => message.metadata.response_code = ResponseCode::ServFail,
             Nature::Truncating => message.metadata.truncation = true,
-            Nature::Honest | Nature::Forging => {
+            Nature::Honest | Nature::Forging | Nature::Rebinding => {
                 message.add_answer(Record::from_rdata(
                     name,
                     0,
@@ -453,6 +542,44 @@ mod tests {
         let reply = Message::from_vec(&ask(setup.address, &transfer).await).unwrap();
         assert_eq!(reply.metadata.response_code, ResponseCode::Refused);
         assert_eq!(setup.events.recv().await.unwrap().name, "zone.example");
+    }
+
+    #[tokio::test]
+    async fn a_denied_name_is_refused_without_asking_anybody_and_the_client_is_told_why() {
+        let mut setup = serving(vec![nobody()]).await;
+        let mut message = Message::from_vec(&query("no.example.")).unwrap();
+        message.set_edns(hickory_proto::op::Edns::new());
+        let reply = ask(setup.address, &message.to_vec().unwrap()).await;
+        let read = Message::from_vec(&reply).unwrap();
+        assert_eq!(read.metadata.response_code, ResponseCode::Refused);
+        let told = String::from_utf8_lossy(&reply);
+        assert!(
+            told.contains("denied by policy agents/names, rule no-such-names: Ask for another."),
+            "{told}"
+        );
+        let event = setup.events.recv().await.unwrap();
+        assert_eq!((event.rcode, event.server), ("REFUSED", None));
+        assert_eq!(event.ruling, Some(ruling(Outcome::Deny)));
+    }
+
+    #[tokio::test]
+    async fn an_address_that_is_kept_from_the_client_is_not_remembered_either() {
+        let mut setup = serving(vec![nameserver(Nature::Rebinding).await]).await;
+        let local = IpAddr::from(Ipv4Addr::LOCALHOST);
+        for (name, kept) in [("wary.example", true), ("trusting.example", false)] {
+            let reply = ask(setup.address, &query(&format!("{name}."))).await;
+            let answers = Message::from_vec(&reply).unwrap().answers;
+            let given = answers
+                .iter()
+                .any(|record| matches!(record.data, RData::A(_)));
+            assert_eq!(given, !kept, "{name}");
+            let event = setup.events.recv().await.unwrap();
+            assert_eq!(
+                (event.withheld == [local], event.answers == [local]),
+                (kept, !kept)
+            );
+            assert_eq!(setup.resolver.names().agrees(name, local), !kept);
+        }
     }
 
     #[tokio::test]

@@ -16,6 +16,7 @@ use tokio::net::UdpSocket;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::message::{Answer, NOTIMP, Question, REFUSED, SERVFAIL};
+use super::rebinding::Rebinding;
 use super::{DnsTransport, Names, ResolvConf};
 use crate::capture;
 
@@ -39,6 +40,7 @@ pub struct Resolver {
     servers: Vec<SocketAddr>,
     mark: Option<u32>,
     names: Arc<Names>,
+    rebinding: Rebinding,
 }
 
 /// Why a name has no addresses.
@@ -66,16 +68,27 @@ impl Resolver {
     /// Asks the nameservers of `conf` from sockets that carry `mark`, and
     /// remembers answers in `names`.
     pub fn new(conf: &ResolvConf, mark: Option<u32>, names: Arc<Names>) -> Self {
-        Self::with_servers(conf.nameservers().to_vec(), mark, names)
+        Self {
+            rebinding: Rebinding::new(conf.search()),
+            ..Self::with_servers(conf.nameservers().to_vec(), mark, names)
+        }
     }
 
-    /// As [`Resolver::new`], with nameservers at any port.
+    /// As [`Resolver::new`], with nameservers at any port and no search domains.
     pub fn with_servers(servers: Vec<SocketAddr>, mark: Option<u32>, names: Arc<Names>) -> Self {
         Self {
             servers,
             mark,
             names,
+            rebinding: Rebinding::default(),
         }
+    }
+
+    /// Takes these addresses for the pod's own: no name from outside leads there.
+    #[must_use]
+    pub fn of_pod(mut self, own: Vec<IpAddr>) -> Self {
+        self.rebinding.set_own(own);
+        self
     }
 
     /// What this resolver has learned.
@@ -84,8 +97,8 @@ impl Resolver {
     }
 
     /// Addresses of a name, asked for now, IPv4 first. The name is taken as it
-    /// is, without search domains. Empty when it has none. Remembered as if the
-    /// client had asked; gives no event.
+    /// is, without search domains. Empty when it has none. Remembered, but for what
+    /// looks wrong (see `rebinding`), as if the client had asked; gives no event.
     ///
     /// # Errors
     /// As [`LookupError`]. One address family may fail as long as the other
@@ -108,6 +121,9 @@ impl Resolver {
         name.set_fqdn(true);
         let (question, bytes) = Question::write(id, &name, kind)?;
         let answered = self.forward(&question, &bytes, DnsTransport::Udp).await?;
+        let name = question.name();
+        let wrong = self.suspicious(&name, &answered.answer);
+        self.learn(&name, &answered.answer, &wrong);
         let usable = answered.answer.rcode != SERVFAIL && answered.answer.rcode != REFUSED;
         usable.then(|| {
             answered
@@ -119,25 +135,35 @@ impl Resolver {
         })
     }
 
-    /// Forwards a query as it is and remembers the answer. `None` when no
-    /// server answered.
-    pub(super) async fn forward(
-        &self,
-        question: &Question,
-        bytes: &[u8],
-        transport: DnsTransport,
-    ) -> Option<Answered> {
-        let answered = self.ask_in_turn(question, bytes, transport).await?;
-        let name = question.name();
-        for (address, ttl) in &answered.answer.addresses {
-            self.names.learn(&name, *address, *ttl);
-        }
-        Some(answered)
+    /// Those of the addresses that may be taken for the host: all but what looks
+    /// wrong for its name (see `rebinding`).
+    pub(crate) fn credible(&self, name: &str, mut addresses: Vec<IpAddr>) -> Vec<IpAddr> {
+        let wrong = self
+            .rebinding
+            .suspicious(&super::names::normalize(name), &addresses);
+        addresses.retain(|address| !wrong.contains(address));
+        addresses
     }
 
-    /// Server after server until one answers. One that says it can't is
-    /// believed only if no other does better.
-    async fn ask_in_turn(
+    /// Addresses of an answer that look wrong for the name asked (see `rebinding`).
+    pub(super) fn suspicious(&self, name: &str, answer: &Answer) -> Vec<IpAddr> {
+        let addresses: Vec<IpAddr> = answer.addresses.iter().map(|(ip, _)| *ip).collect();
+        self.rebinding.suspicious(name, &addresses)
+    }
+
+    /// Remembers the addresses of an answer, but for those that are `withheld`.
+    pub(super) fn learn(&self, name: &str, answer: &Answer, withheld: &[IpAddr]) {
+        for (address, ttl) in &answer.addresses {
+            if !withheld.contains(address) {
+                self.names.learn(name, *address, *ttl);
+            }
+        }
+    }
+
+    /// Forwards a query as it is, to server after server until one answers. One that
+    /// says it can't is believed only if no other does better. `None` when no server
+    /// answered.
+    pub(super) async fn forward(
         &self,
         question: &Question,
         bytes: &[u8],

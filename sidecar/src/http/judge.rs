@@ -254,6 +254,7 @@ impl Case<'_> {
                 body_size: self.request.body_size,
                 body,
             }),
+            dns: None,
         };
         ask(&operation)
     }

@@ -12,10 +12,12 @@ use tokio::sync::mpsc;
 
 use crate::{
     capture::{DatagramGap, GapReader, Transport},
-    dns::{self, DnsListeners, DnsQuery, Resolver},
+    dns::{self, DnsListeners, DnsQuery, Resolver, Ruling},
     link::builtin,
     shared::Shared,
 };
+
+use super::names::PolicyJudge;
 
 /// Events of the resolver and of the packet filter that may wait to be recorded.
 const EVENT_QUEUE: usize = 1024;
@@ -23,8 +25,9 @@ const EVENT_QUEUE: usize = 1024;
 /// Serves the pod's DNS and records its queries.
 pub fn serve_names(shared: &Arc<Shared>, listeners: DnsListeners, resolver: Arc<Resolver>) {
     let (events, mut queries) = mpsc::channel(EVENT_QUEUE);
+    let judge = Arc::new(PolicyJudge::new(shared.clone()));
     tokio::spawn(async move {
-        if let Err(error) = dns::serve(listeners, resolver, events).await {
+        if let Err(error) = dns::serve(listeners, resolver, judge, events).await {
             tracing::error!(%error, "the resolver stopped");
         }
     });
@@ -46,6 +49,13 @@ async fn record_query(shared: &Shared, query: DnsQuery) {
         .with_label_values(&[query.rcode])
         .inc();
     let mut event = active.event(EventKind::Dns);
+    if let Some(Ruling { decision, error }) = query.ruling {
+        if decision.action == Outcome::Deny {
+            let denials = &shared.metrics.denials;
+            denials.with_label_values(&[&decision.reason]).inc();
+        }
+        (event.decision, event.error) = (Some(decision), error);
+    }
     event.operation = Some(OperationInfo {
         protocol: "dns".to_owned(),
         verb: query.query_type,
@@ -54,6 +64,7 @@ async fn record_query(shared: &Shared, query: DnsQuery) {
     event.dns = Some(DnsInfo {
         rcode: query.rcode.to_owned(),
         answers: query.answers.iter().map(ToString::to_string).collect(),
+        withheld: query.withheld.iter().map(ToString::to_string).collect(),
     });
     shared.recorder.record(event).await;
 }
