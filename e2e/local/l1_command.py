@@ -194,6 +194,21 @@ def the_command_cannot_undo_its_capture_even_as_root():
 
 
 @test
+def the_command_cannot_read_the_sidecars_memory_environment_or_descriptors():
+    tries = {
+        "read its environment": "cat /proc/$PPID/environ",
+        "read its map": "cat /proc/$PPID/maps",
+        "open its memory": "exec 3</proc/$PPID/mem",
+        "follow its descriptors": "readlink /proc/$PPID/fd/*",
+        "trace it": "python3 -c 'import ctypes, sys; sys.exit(ctypes.CDLL(None).ptrace(16, int(sys.argv[1]), 0, 0) != 0)' $PPID",
+        "enter its namespace": "nsenter --net=/proc/$PPID/ns/net true",
+    }
+    for what, command in tries.items():
+        got = run("Audit", "bash", "-c", f"{command} >/dev/null && echo DONE")
+        assert "DONE" not in got.out, f"could {what}: {got.out} {got.err}"
+
+
+@test
 def a_killed_sidecar_leaves_its_command_without_network():
     script = "curl -sS -o /dev/null -w 'first:%{http_code} ' http://files.example.com/hello.txt; echo $$ >&2; sleep 2; curl -sS -m 5 -o /dev/null -w 'second:%{http_code} ' http://files.example.com/hello.txt"
     words, log = command_line("Audit", "bash", "-c", script)

@@ -16,7 +16,7 @@ use chaperone_sidecar::capture::{
     CaptureConfig, CaptureError, CaptureMode, DatagramGap, DatagramKind, Datagrams, GapReader,
     OriginalDstError, Transport, dial, install, original_dst, remove, ruleset,
 };
-use netns::{Namespace, OUTSIDE, OUTSIDE6, POD, POD6, World, at, output, runtime};
+use netns::{Namespace, OUTSIDE, OUTSIDE6, POD, POD6, World, at, gaps_during, output, runtime};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 /// Environment variable by which a test asks its own binary for one step in a
@@ -729,24 +729,6 @@ fn ping(ip: &str) -> std::io::Result<bool> {
     let request = [8, 0, 0xf7, 0xfd, 0, 1, 0, 1];
     socket.send_to(&request, &at(ip, 0).into())?;
     Ok((&socket).read(&mut [0; 128]).is_ok())
-}
-
-/// Runs `work` inside the namespace and returns the gaps that it caused.
-fn gaps_during(namespace: &Namespace, work: impl FnOnce() + Send + 'static) -> Vec<DatagramGap> {
-    namespace.run(move || {
-        let reader = GapReader::bind(NFLOG_GROUP).unwrap();
-        work();
-        runtime().block_on(async {
-            let (events, mut receiver) = tokio::sync::mpsc::channel(64);
-            tokio::spawn(reader.run(events));
-            let mut gaps = Vec::new();
-            let quiet = Duration::from_millis(300);
-            while let Ok(Some(gap)) = tokio::time::timeout(quiet, receiver.recv()).await {
-                gaps.push(gap);
-            }
-            gaps
-        })
-    })
 }
 
 fn told(gap: &DatagramGap) -> String {

@@ -13,9 +13,9 @@ use ipnet::IpNet;
 use nix::libc::{
     NF_ACCEPT, NF_DROP, NFT_CMP_EQ, NFT_CMP_GTE, NFT_CMP_LTE, NFT_CMP_NEQ, NFT_CT_DIRECTION,
     NFT_CT_MARK, NFT_CT_STATE, NFT_CT_STATUS, NFT_META_IIFNAME, NFT_META_L4PROTO, NFT_META_MARK,
-    NFT_META_NFPROTO, NFT_META_SKUID, NFT_PAYLOAD_NETWORK_HEADER, NFT_PAYLOAD_TRANSPORT_HEADER,
-    NFT_REJECT_ICMPX_ADMIN_PROHIBITED, NFT_REJECT_ICMPX_PORT_UNREACH, NFT_REJECT_ICMPX_UNREACH,
-    NFT_REJECT_TCP_RST, NFT_RETURN,
+    NFT_META_NFPROTO, NFT_META_OIFNAME, NFT_META_SKUID, NFT_PAYLOAD_NETWORK_HEADER,
+    NFT_PAYLOAD_TRANSPORT_HEADER, NFT_REJECT_ICMPX_ADMIN_PROHIBITED, NFT_REJECT_ICMPX_PORT_UNREACH,
+    NFT_REJECT_ICMPX_UNREACH, NFT_REJECT_TCP_RST, NFT_RETURN,
 };
 
 use super::netlink::Attributes;
@@ -103,8 +103,9 @@ fn encode_match(condition: &Match, out: &mut Attributes) {
             meta(NFT_META_SKUID, out);
             compare(NFT_CMP_EQ, &uid.to_ne_bytes(), out);
         }
-        Match::FromLoopback => input_interface(NFT_CMP_EQ, out),
-        Match::FromOutside => input_interface(NFT_CMP_NEQ, out),
+        Match::FromLoopback => interface(NFT_META_IIFNAME, NFT_CMP_EQ, out),
+        Match::FromOutside => interface(NFT_META_IIFNAME, NFT_CMP_NEQ, out),
+        Match::ToOutside => interface(NFT_META_OIFNAME, NFT_CMP_NEQ, out),
         Match::LocalDestination => {
             expression("fib", out, |data| {
                 data.be32(1, REGISTER)
@@ -175,10 +176,10 @@ fn encode_action(action: Action, log_group: u16, out: &mut Attributes) {
     }
 }
 
-fn input_interface(operator: i32, out: &mut Attributes) {
+fn interface(key: i32, operator: i32, out: &mut Attributes) {
     let mut name = [0_u8; IFNAMSIZ];
     name[..2].copy_from_slice(b"lo");
-    meta(NFT_META_IIFNAME, out);
+    meta(key, out);
     compare(operator, &name, out);
 }
 

@@ -37,6 +37,7 @@ fn write_chain(f: &mut Formatter<'_>, chain: &Chain, group: u16) -> fmt::Result 
         Hook::Prerouting => "prerouting",
         Hook::Input => "input",
         Hook::Output => "output",
+        Hook::Postrouting => "postrouting",
     };
     let priority = match chain.priority {
         -300 => "raw".to_owned(),
@@ -73,6 +74,7 @@ fn match_text(condition: &Match) -> String {
         Match::SocketUid(uid) => format!("meta skuid {uid}"),
         Match::FromLoopback => "iifname \"lo\"".to_owned(),
         Match::FromOutside => "iifname != \"lo\"".to_owned(),
+        Match::ToOutside => "oifname != \"lo\"".to_owned(),
         Match::LocalDestination => "fib daddr type local".to_owned(),
         Match::Protocol(number) => format!("meta l4proto {}", protocol_text(*number)),
         Match::DestinationPort(number, ports) => {

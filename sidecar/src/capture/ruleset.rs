@@ -81,6 +81,8 @@ pub enum Hook {
     Input,
     /// Packets from this namespace.
     Output,
+    /// Packets that leave, after routing.
+    Postrouting,
 }
 
 /// Verdict at the end of a chain.
@@ -113,6 +115,8 @@ pub enum Match {
     FromLoopback,
     /// Arrived on any other interface.
     FromOutside,
+    /// Leaves by any other interface than loopback.
+    ToOutside,
     /// The destination is an address of this namespace, loopback included.
     LocalDestination,
     /// Transport protocol number.
@@ -181,6 +185,7 @@ pub fn ruleset(config: &CaptureConfig) -> Ruleset {
     chains.push(nat_output(config));
     chains.push(filter_output(config));
     chains.push(filter_input(config));
+    chains.push(filter_postrouting());
     Ruleset {
         log_group: config.log_group,
         chains,
@@ -307,6 +312,22 @@ fn filter_output(config: &CaptureConfig) -> Chain {
         priority: 0,
         policy,
         rules,
+    }
+}
+
+/// A socket that is bound to an interface takes its packets there although they were redirected to an address of this namespace: the sidecar would not see them, the
+/// network would. No packet to such an address has business outside, and only after routing can they be told.
+fn filter_postrouting() -> Chain {
+    Chain {
+        name: "filter_postrouting",
+        kind: ChainKind::Filter,
+        hook: Hook::Postrouting,
+        priority: 0,
+        policy: Policy::Accept,
+        rules: vec![rule(
+            [Match::ToOutside, Match::LocalDestination],
+            [Action::Log(PREFIX_REFUSED), Action::Drop],
+        )],
     }
 }
 

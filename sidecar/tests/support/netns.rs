@@ -10,7 +10,10 @@ use std::net::IpAddr;
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
+use chaperone_crds::pod::NFLOG_GROUP;
+use chaperone_sidecar::capture::{DatagramGap, GapReader};
 use nix::sched::{CloneFlags, setns};
 
 /// Address of the pod.
@@ -164,4 +167,25 @@ pub fn output(command: &mut Command) -> Output {
 /// Parses an address and attaches a port.
 pub fn at(ip: &str, port: u16) -> std::net::SocketAddr {
     (ip.parse::<IpAddr>().unwrap(), port).into()
+}
+
+/// Runs `work` inside the namespace and returns the gaps that it caused.
+pub fn gaps_during(
+    namespace: &Namespace,
+    work: impl FnOnce() + Send + 'static,
+) -> Vec<DatagramGap> {
+    namespace.run(move || {
+        let reader = GapReader::bind(NFLOG_GROUP).unwrap();
+        work();
+        runtime().block_on(async {
+            let (events, mut receiver) = tokio::sync::mpsc::channel(64);
+            tokio::spawn(reader.run(events));
+            let mut gaps = Vec::new();
+            let quiet = Duration::from_millis(300);
+            while let Ok(Some(gap)) = tokio::time::timeout(quiet, receiver.recv()).await {
+                gaps.push(gap);
+            }
+            gaps
+        })
+    })
 }
