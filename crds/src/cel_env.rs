@@ -113,6 +113,8 @@ impl VariableResolver for Activation<'_, '_> {
             "destination.sni" => operation.destination.sni.unwrap_or_default(),
             "dns.name" => operation.dns?.name,
             "dns.type" => operation.dns?.kind,
+            "grpc.service" => facts.grpc().ok()?.map_or("", |call| call.service),
+            "grpc.method" => facts.grpc().ok()?.map_or("", |call| call.method),
             "agent.namespace" => &facts.agent.namespace,
             "agent.pod" => &facts.agent.pod,
             "agent.serviceAccount" => &facts.agent.service_account,
@@ -165,7 +167,7 @@ impl Activation<'_, '_> {
         Some(CowVal::Borrowed(self.literals.networks.get(number)?))
     }
 
-    /// `None`: it cannot be told, because the body could not be judged.
+    /// `None`: it cannot be told, because the body or the path could not be judged.
     fn present(&self, field: &str) -> Option<bool> {
         let destination = &self.facts.operation.destination;
         Some(match field {
@@ -174,6 +176,7 @@ impl Activation<'_, '_> {
             "http.contentType" => !self.facts.content_type().is_empty(),
             "http.bodySize" => self.facts.body_size().is_some(),
             "http.body" => self.facts.body().ok()?.is_some(),
+            "grpc.service" | "grpc.method" => self.facts.grpc().ok()?.is_some(),
             _ => return None,
         })
     }

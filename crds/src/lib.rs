@@ -11,6 +11,7 @@ pub mod control;
 pub mod decide;
 pub mod detect;
 pub mod documents;
+pub mod grpc;
 pub mod hosts;
 pub mod pod;
 pub mod record;

@@ -53,6 +53,9 @@ pub struct Event {
     /// The HTTP exchange.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http: Option<HttpInfo>,
+    /// The gRPC call that the HTTP exchange was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grpc: Option<GrpcInfo>,
     /// The DNS query.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dns: Option<DnsInfo>,
@@ -93,6 +96,7 @@ impl Event {
             operation: None,
             decision: None,
             http: None,
+            grpc: None,
             dns: None,
             gap: None,
             open: None,
@@ -252,6 +256,31 @@ pub struct HttpInfo {
     /// Response body, masked, cut at maxBodyBytes; at level RequestResponse.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub response_body: Option<BodyInfo>,
+}
+
+/// The gRPC call of an HTTP exchange.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct GrpcInfo {
+    /// Full name of the service.
+    pub service: String,
+    /// Name of the method.
+    pub method: String,
+    /// Status code that the agent received: 0 is OK, 7 PERMISSION_DENIED. Absent: none was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<u32>,
+    /// Messages from the agent that were sent whole. Absent: 0.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub request_messages: u64,
+    /// Their bytes, as encoded. Absent: 0.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub request_message_bytes: u64,
+    /// Messages to the agent that arrived whole. Absent: 0.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub response_messages: u64,
+    /// Their bytes, as encoded. Absent: 0.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub response_message_bytes: u64,
 }
 
 fn is_zero(number: &u64) -> bool {

@@ -14,25 +14,28 @@ mod exchange;
 mod flow;
 mod head;
 mod limits;
+mod meter;
 mod tunnel;
 mod upstream;
 
 use std::{
     future::{Future, poll_fn},
+    pin::Pin,
     task::{Context as TaskContext, Poll},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use futures::stream::{FuturesUnordered, StreamExt};
 use h2::{Reason, RecvStream, server};
 use http::Request;
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Sleep};
 
 use self::{
     ended::word,
     exchange::Context,
     limits::MAX_STREAMS,
+    meter::{Flood, Meter, Metered},
     upstream::{Driven, Upstream, UpstreamEvent},
 };
 use crate::{
@@ -47,7 +50,7 @@ const PREFACE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest time for saying goodbye.
 const GOODBYE: Duration = Duration::from_secs(1);
 
-type Agent<A> = server::Connection<Prefixed<A>, Bytes>;
+type AgentConnection<A> = server::Connection<Metered<Prefixed<A>>, Bytes>;
 type Accepted = (Request<RecvStream>, server::SendResponse<Bytes>);
 
 /// What happens on a connection.
@@ -66,6 +69,8 @@ enum Happening {
     Stopping,
     /// It has waited long enough.
     CutOff,
+    /// The agent sends too much, or too slowly.
+    Flood(Flood),
 }
 
 /// Serves requests until either side ends the connection. `secure`: both sides are TLS, and `upstream` is there already.
@@ -77,8 +82,8 @@ pub async fn serve<A: Io>(
 ) {
     let protocol = protocol(secure);
     link.count_connection(protocol);
-    let agent = match greet(agent).await {
-        Ok(agent) => agent,
+    let (agent, meter) = match greet(agent).await {
+        Ok(greeted) => greeted,
         Err(None) => return link.record_unused(protocol).await,
         Err(Some(error)) => return over(link, protocol, &error).await,
     };
@@ -98,6 +103,8 @@ pub async fn serve<A: Io>(
     let mut connection = Connection {
         link,
         agent: Some(agent),
+        meter,
+        head_timer: None,
         handed_over,
         upstream: None,
         extended_connect: false,
@@ -110,6 +117,7 @@ pub async fn serve<A: Io>(
     }
     match served {
         Served::Failed(error) => over(link, protocol, &error).await,
+        Served::Flooded(flood) => flooded(link, protocol, flood.reason(), flood.message()).await,
         Served::Nothing if secure => link.record_unused(protocol).await,
         Served::Nothing | Served::Requests => {}
     }
@@ -117,7 +125,7 @@ pub async fn serve<A: Io>(
 
 /// Answers a connection that is refused whole: one request is read, so that the client hears the answer to it.
 pub async fn refuse_connection<A: Io>(agent: Wire<A>, status: u16, reason: &str, message: &str) {
-    let Ok(mut agent) = greet(agent).await else {
+    let Ok((mut agent, _)) = greet(agent).await else {
         return;
     };
     let refusing = async {
@@ -135,10 +143,10 @@ fn protocol(secure: bool) -> &'static str {
 }
 
 /// Reads the agent's preface. `None` in the error: it said nothing.
-async fn greet<A: Io>(agent: Wire<A>) -> Result<Agent<A>, Option<h2::Error>> {
-    let handshake = limits::server(Prefixed::new(agent.unread, agent.stream));
-    match tokio::time::timeout(PREFACE_TIMEOUT, handshake).await {
-        Ok(Ok(agent)) => Ok(agent),
+async fn greet<A: Io>(agent: Wire<A>) -> Result<(AgentConnection<A>, Meter), Option<h2::Error>> {
+    let (metered, meter) = Metered::new(Prefixed::new(agent.unread, agent.stream));
+    match tokio::time::timeout(PREFACE_TIMEOUT, limits::server(metered)).await {
+        Ok(Ok(agent)) => Ok((agent, meter)),
         Ok(Err(error)) if error.is_io() => Err(None),
         Ok(Err(error)) => Err(Some(error)),
         Err(_) => Err(None),
@@ -153,11 +161,17 @@ async fn over(link: &Link, protocol: &'static str, error: &h2::Error) {
     };
     let message = format!("the HTTP/2 connection is refused ({})", word(reason));
     if reason == Reason::ENHANCE_YOUR_CALM {
-        let denials = &link.shared.metrics.denials;
-        denials.with_label_values(&["flood"]).inc();
-        return link.record_failure(protocol, "flood", message).await;
+        return flooded(link, protocol, "flood", &message).await;
     }
     record::malformed(link, protocol, "http2", &message).await;
+}
+
+/// Records a connection that was ended because of what its agent sent.
+async fn flooded(link: &Link, protocol: &'static str, reason: &'static str, message: &str) {
+    let denials = &link.shared.metrics.denials;
+    denials.with_label_values(&[reason]).inc();
+    link.record_failure(protocol, reason, message.to_owned())
+        .await;
 }
 
 /// What a connection came to.
@@ -168,13 +182,18 @@ enum Served {
     Requests,
     /// The agent's side failed.
     Failed(h2::Error),
+    /// It was ended because of what the agent sent.
+    Flooded(Flood),
 }
 
 /// Both connections.
 struct Connection<'a, A> {
     link: &'a Link,
     /// `None` once it is over.
-    agent: Option<Agent<A>>,
+    agent: Option<AgentConnection<A>>,
+    meter: Meter,
+    /// Runs while a header block is under way, to the time that it has to end by.
+    head_timer: Option<(Instant, Pin<Box<Sleep>>)>,
     handed_over: mpsc::Receiver<Driven>,
     upstream: Option<Driven>,
     /// Whether the agent was told that extended CONNECT is taken.
@@ -220,6 +239,11 @@ impl<A: Io> Connection<'_, A> {
                     self.no_more_requests();
                 }
                 Happening::CutOff => break,
+                Happening::Flood(flood) => {
+                    served = Served::Flooded(flood);
+                    self.calm().await;
+                    break;
+                }
             }
         }
         self.drain(&mut streams).await;
@@ -231,6 +255,9 @@ impl<A: Io> Connection<'_, A> {
         if let Poll::Ready(happening) = self.poll_agent(room, cx) {
             return Poll::Ready(happening);
         }
+        if self.poll_head_timer(cx).is_ready() {
+            return Poll::Ready(Happening::Flood(Flood::SlowHead));
+        }
         if let Poll::Ready(Some(driven)) = self.handed_over.poll_recv(cx) {
             return Poll::Ready(Happening::Dialled(Box::new(driven)));
         }
@@ -241,6 +268,9 @@ impl<A: Io> Connection<'_, A> {
         let Some(agent) = &mut self.agent else {
             return Poll::Pending;
         };
+        if let Some(flood) = self.meter.flood() {
+            return Poll::Ready(Happening::Flood(flood));
+        }
         if !room {
             // Moves bytes for the streams that there are.
             return agent
@@ -252,6 +282,17 @@ impl<A: Io> Connection<'_, A> {
             Some(Err(error)) => Happening::AgentOver(Some(error)),
             None => Happening::AgentOver(None),
         })
+    }
+
+    fn poll_head_timer(&mut self, cx: &mut TaskContext<'_>) -> Poll<()> {
+        let Some(ends) = self.meter.head_ends() else {
+            self.head_timer = None;
+            return Poll::Pending;
+        };
+        let timer = self.head_timer.take().filter(|(known, _)| *known == ends);
+        let timer =
+            timer.unwrap_or_else(|| (ends, Box::pin(tokio::time::sleep_until(ends.into()))));
+        self.head_timer.insert(timer).1.as_mut().poll(cx)
     }
 
     fn poll_upstream(&mut self, cx: &mut TaskContext<'_>) -> Poll<Happening> {
@@ -285,7 +326,15 @@ impl<A: Io> Connection<'_, A> {
         }
     }
 
-    /// The sidecar stops: streams end by themselves at this moment, and what they say is given a last chance to be heard.
+    /// Ends the agent's connection with ENHANCE_YOUR_CALM.
+    async fn calm(&mut self) {
+        if let Some(mut agent) = self.agent.take() {
+            agent.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+            let _ = tokio::time::timeout(GOODBYE, poll_fn(|cx| agent.poll_closed(cx))).await;
+        }
+    }
+
+    /// The sidecar stops, or the connection: streams end by themselves at this moment, and what they say is given a last chance to be heard.
     async fn drain<F: Future<Output = ()>>(&mut self, streams: &mut FuturesUnordered<F>) {
         let rest = async {
             while self.agent.is_some() || !streams.is_empty() {

@@ -48,6 +48,10 @@ fn exchanges(records: &[Record]) -> Vec<&Record> {
         .collect()
 }
 
+fn action(record: &Record) -> Outcome {
+    record.event.decision.as_ref().unwrap().action
+}
+
 fn error(record: &Record) -> &str {
     record.event.error.as_deref().unwrap_or_default()
 }
@@ -595,4 +599,164 @@ async fn extended_connect_is_offered_where_the_upstream_takes_it() {
     let mut from = soon(response).await.unwrap().into_body();
     write(&mut to, Bytes::from_static(b"ping")).await.unwrap();
     assert_eq!(soon(from.data()).await.unwrap().unwrap(), "ping");
+}
+
+fn no_deletes_by_grpc() -> String {
+    policy(
+        "Enforce",
+        "  rules:\n    - name: no-delete\n      match: {protocols: [http]}\n      when: grpc.service == \"acme.v1.Orders\" && grpc.method == \"Delete\"\n      action: Deny\n      message: Löschen is for people.\n",
+    )
+}
+
+fn call(path: &str) -> Request<()> {
+    Request::post(url(path))
+        .header("content-type", "application/grpc+proto")
+        .header("te", "trailers")
+        .body(())
+        .unwrap()
+}
+
+#[tokio::test]
+async fn a_grpc_call_is_denied_in_grpcs_words_and_a_call_that_passes_is_counted() {
+    let mut story = Story::begin(&no_deletes_by_grpc()).await;
+    story
+        .serve(|request, mut respond| async move {
+            let mut body = request.into_body();
+            while body.data().await.is_some() {}
+            let mut to = respond.send_response(Response::new(()), false).unwrap();
+            to.send_data(Bytes::from_static(b"\0\0\0\0\x03abc\0\0\0"), false)
+                .unwrap();
+            to.send_data(Bytes::from_static(b"\0\x01x"), false).unwrap();
+            let mut trailers = HeaderMap::new();
+            trailers.insert("grpc-status", "5".parse().unwrap());
+            to.send_trailers(trailers).unwrap();
+        })
+        .await;
+    let (response, _body) = story.open(call("/acme.v1.Orders/Delete")).await;
+    let refused = soon(response).await.unwrap();
+    assert_eq!(refused.status(), StatusCode::OK);
+    assert_eq!(refused.headers()["grpc-status"], "7");
+    assert_eq!(
+        refused.headers()["grpc-message"],
+        "L%C3%B6schen is for people. (policy agents/p, rule no-delete)"
+    );
+    assert_eq!(refused.headers()["content-type"], "application/grpc+proto");
+    let (response, mut body) = story.open(call("/acme.v1.Orders/Get")).await;
+    body.send_data(Bytes::from_static(b"\0\0\0\0\x02hi"), true)
+        .unwrap();
+    let (_, trailers) = read(&mut soon(response).await.unwrap().into_body())
+        .await
+        .unwrap();
+    assert_eq!(trailers.unwrap()["grpc-status"], "5");
+    let records = story.records().await;
+    let calls: Vec<_> = exchanges(&records)
+        .iter()
+        .map(|record| record.event.grpc.clone().unwrap())
+        .collect();
+    assert_eq!((calls[0].status, &*calls[0].method), (Some(7), "Delete"));
+    let passed = &calls[1];
+    assert_eq!(
+        (&*passed.service, &*passed.method, passed.status),
+        ("acme.v1.Orders", "Get", Some(5))
+    );
+    assert_eq!(
+        (
+            passed.request_messages,
+            passed.request_message_bytes,
+            passed.response_messages,
+            passed.response_message_bytes
+        ),
+        (1, 2, 2, 4)
+    );
+}
+
+#[tokio::test]
+async fn rapid_resets_end_the_connection_and_are_recorded() {
+    let mut story = Story::begin("").await;
+    story.serve(hi).await;
+    let mut agent = soon(story.agent.clone().ready()).await.unwrap();
+    for _ in 0..5000 {
+        let Ok(ready) = soon(agent.ready()).await else {
+            break;
+        };
+        agent = ready;
+        let get = Request::get(url("/")).body(()).unwrap();
+        let Ok((response, mut body)) = agent.send_request(get, false) else {
+            break;
+        };
+        body.send_reset(Reason::CANCEL);
+        drop(response);
+        agent = story.agent.clone();
+        tokio::task::yield_now().await;
+    }
+    let ended = soon(&mut story.agent_connection)
+        .await
+        .unwrap()
+        .unwrap_err();
+    assert_eq!(ended.reason(), Some(Reason::ENHANCE_YOUR_CALM));
+    let records = story.records().await;
+    let reasons: Vec<_> = records
+        .iter()
+        .filter(|record| record.event.kind == EventKind::Connection)
+        .map(|record| record.event.decision.clone().unwrap().reason)
+        .collect();
+    assert_eq!(reasons, ["flood"]);
+}
+
+/// Writes bytes and awaits the sidecar's goodbye; returns the code of its GOAWAY.
+async fn goodbye_to(bytes: &[u8]) -> (u32, Vec<Record>) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let (agent, upstream, served, setup) = Story::raw("");
+    let (mut from, mut to) = tokio::io::split(agent);
+    let bytes = [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], bytes].concat();
+    let writing = tokio::spawn(async move {
+        let _ = to.write_all(&bytes).await;
+        to
+    });
+    let mut code = None;
+    loop {
+        let mut head = [0; 9];
+        if soon(from.read_exact(&mut head)).await.is_err() {
+            break;
+        }
+        let mut rest = vec![0; usize::from(u16::from_be_bytes([head[1], head[2]]))];
+        soon(from.read_exact(&mut rest)).await.unwrap();
+        if head[3] == 7 {
+            code = Some(u32::from_be_bytes(rest[4..8].try_into().unwrap()));
+        }
+    }
+    drop((from, writing.await, upstream));
+    (code.unwrap(), support::raw_records(served, setup).await)
+}
+
+#[tokio::test]
+async fn floods_of_frames_that_carry_nothing_end_the_connection() {
+    let settings = b"\0\0\0\x04\0\0\0\0\0";
+    let ping = b"\0\0\x08\x06\0\0\0\0\012345678";
+    let calm = u32::from(Reason::ENHANCE_YOUR_CALM);
+    for flood in [settings.repeat(5000), ping.repeat(5000)] {
+        let (code, records) = goodbye_to(&[&settings[..], &flood].concat()).await;
+        assert_eq!(code, calm);
+        let last = records
+            .iter()
+            .rfind(|r| r.event.kind == EventKind::Connection);
+        assert_eq!(
+            last.unwrap().event.decision.clone().unwrap().reason,
+            "flood"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_header_block_without_end_ends_the_connection() {
+    let settings = b"\0\0\0\x04\0\0\0\0\0";
+    let headers = b"\0\0\x01\x01\0\0\0\0\x01\x82";
+    let continuation = b"\0\0\x01\x09\0\0\0\0\x01\x84";
+    let flood = [&settings[..], headers, &continuation.repeat(10_000)].concat();
+    let (code, records) = goodbye_to(&flood).await;
+    assert_ne!(code, u32::from(Reason::NO_ERROR));
+    let last = records
+        .iter()
+        .rfind(|r| r.event.kind == EventKind::Connection);
+    assert_eq!(action(last.unwrap()), Outcome::Deny);
 }

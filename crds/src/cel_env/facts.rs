@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     decide::{BodyView, HeaderFields, Operation},
+    grpc::GrpcCall,
     hosts::normalize_host,
     pod::PodIdentity,
     resources::Protocol,
@@ -150,6 +151,14 @@ impl<'a> Facts<'a> {
             .path
             .get_or_init(|| path::normalize(self.operation.http.map_or("", |http| http.path)));
         path.as_deref().map_err(|fault| *fault)
+    }
+
+    /// The remote procedure that a gRPC request calls; `None` when it is not gRPC.
+    pub(super) fn grpc(&self) -> Result<Option<GrpcCall<'_>>, Fault> {
+        if !GrpcCall::is_grpc(self.content_type()) {
+            return Ok(None);
+        }
+        Ok(GrpcCall::of_path(self.path()?))
     }
 
     /// Query parameters.

@@ -49,7 +49,9 @@ pub(super) fn describe(error: &ExecutionError, source: &str, facts: &Facts<'_>) 
 /// Why a variable has no value.
 fn undeclared(name: &str, facts: &Facts<'_>) -> String {
     let fault = match name {
-        "http.path" => facts.path().err(),
+        "http.path" | "grpc.service" | "grpc.method" | "has grpc.service" | "has grpc.method" => {
+            facts.path().err()
+        }
         "http.query" => facts.query().err(),
         "http.bodySize" => {
             Some("http.bodySize is not known for this request; test it with has(http.bodySize)")

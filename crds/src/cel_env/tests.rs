@@ -61,6 +61,7 @@ fn every_variable_and_function_of_the_documentation_works() {
         r#"http.headers.exists(h, h.startsWith("x-")) && !("X-Team" in http.headers)"#,
         r#"http.contentType == "application/json" && has(http.contentType)"#,
         r#"has(http.bodySize) && http.bodySize > 100"#,
+        r#"!has(grpc.service) && grpc.service == "" && !has(grpc.method) && grpc.method == """#,
         r#"has(http.body) && http.body.n == 3 && http.body.f == 1.5 && http.body.ok && http.body.none == null"#,
         r#"http.body.big == 18446744073709551615u"#,
         r#"http.body.user.name == "Ana \"A\" B" && has(http.body.user.tags) && !has(http.body.user.age)"#,

@@ -245,7 +245,7 @@ impl Checker<'_> {
             return Ty::Dyn;
         };
         let path = format!("{}.{}", object.name, field.name);
-        self.checked.reads_http |= object.name == "http";
+        self.checked.reads_http |= matches!(object.name, "http" | "grpc");
         self.checked.reads_dns |= object.name == "dns";
         self.checked.reads_body |= path == "http.body";
         if !test {

@@ -114,7 +114,7 @@ fn expressions_are_refused_with_place_and_advice() {
         (
             "banana == 1",
             1,
-            "there are agent, destination, operation, http",
+            "there are agent, destination, operation, grpc, http",
         ),
         (
             "http.headers[\"x\"] == agent.label.x",

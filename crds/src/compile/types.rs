@@ -171,6 +171,13 @@ pub(crate) const OBJECTS: &[Object] = &[
         ],
     },
     Object {
+        name: "grpc",
+        fields: &[
+            optional("service", FieldKind::Text),
+            optional("method", FieldKind::Text),
+        ],
+    },
+    Object {
         name: "http",
         fields: &[
             field("method", FieldKind::Text),

@@ -1,5 +1,6 @@
 use super::{BodyView, Operation, fixtures::*};
 use crate::{
+    record::Outcome,
     resources::{Action, Mode, Protocol},
     snapshot::Policy,
 };
@@ -315,6 +316,51 @@ fn on_selects_by_protocol_host_port_and_method() {
     let ssh = unread(Protocol::Tcp, "192.0.2.10", 22);
     assert!(matches("{ports: [22]}", &ssh));
     assert!(!matches("{methods: [GET]}", &ssh));
+}
+
+#[test]
+fn a_rule_on_a_grpc_method_denies_that_call_alone() {
+    let when = "grpc.service == \"acme.v1.Orders\" && grpc.method == \"Delete\"";
+    let spec = format!("{{mode: Enforce, rules: [{{name: r, action: Deny, when: '{when}'}}]}}");
+    let compiled = compile(vec![namespaced("p", &spec)]);
+    for (path, content_type, outcome) in [
+        (
+            "/acme.v1.Orders/Delete",
+            Some("application/grpc"),
+            Outcome::Deny,
+        ),
+        (
+            "/acme.v1.Orders/%44elete",
+            Some("application/grpc-web+proto"),
+            Outcome::Deny,
+        ),
+        (
+            "/acme.v1.Orders/Get",
+            Some("application/grpc"),
+            Outcome::Allow,
+        ),
+        (
+            "/acme.v1.Orders/Delete",
+            Some("application/json"),
+            Outcome::Allow,
+        ),
+        // It could be read in two ways, and an error of a Deny rule is a match.
+        (
+            "/acme.v1.Orders/x/../Delete",
+            Some("application/grpc"),
+            Outcome::Deny,
+        ),
+    ] {
+        let mut operation = request("POST", "a.example.com", path);
+        if let Some(http) = &mut operation.http {
+            http.content_type = content_type;
+        }
+        assert_eq!(
+            decide(&compiled, &operation).outcome,
+            outcome,
+            "{path} {content_type:?}"
+        );
+    }
 }
 
 #[test]

@@ -228,7 +228,7 @@ pub struct PolicyRule {
     #[serde(rename = "match", default, skip_serializing_if = "Option::is_none")]
     pub matches: Option<Match>,
     /// A CEL expression that must be true for the rule to apply, such as `http.method == "DELETE"`. Absent: true. Variables:
-    /// agent, destination, operation, http where the operation is an HTTP request, and dns where it is a DNS query.
+    /// agent, destination, operation, http and grpc where the operation is an HTTP request, and dns where it is a DNS query.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 2048))]
     pub when: Option<String>,

@@ -39,7 +39,7 @@ pub fn media(content_type: Option<&[u8]>) -> Media {
         _ if sub == b"octet-stream" => Media::Unsaid,
         b"image" if sub.ends_with(b"+xml") => Media::Text(Format::Plain),
         b"image" | b"audio" | b"video" | b"font" => Media::Binary,
-        b"application" if BINARY.contains(&sub) => Media::Binary,
+        b"application" if BINARY.contains(&sub) || sub.starts_with(b"grpc") => Media::Binary,
         _ => Media::Text(Format::Plain),
     }
 }

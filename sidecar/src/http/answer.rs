@@ -4,7 +4,7 @@ use bytes::Bytes;
 use chaperone_crds::record::DecisionInfo;
 use serde::Serialize;
 
-use crate::http1::error_response;
+use crate::{grpc, http1::error_response};
 
 /// The body of an answer that Chaperone makes itself.
 #[derive(Serialize)]
@@ -33,6 +33,19 @@ pub(crate) fn denied(
     method: &str,
 ) -> Bytes {
     error_response(status, &denial(decision), keep_alive, method)
+}
+
+/// An HTTP/1 answer for a gRPC-Web call that policy denies: no body, and what would be trailers in the head.
+pub(crate) fn denied_call(decision: &DecisionInfo, content_type: &str, keep_alive: bool) -> Bytes {
+    let connection = if keep_alive { "keep-alive" } else { "close" };
+    let mut head = String::from("HTTP/1.1 200 OK\r\n");
+    for (name, value) in grpc::denial(decision, content_type) {
+        head.push_str(&format!("{name}: {value}\r\n"));
+    }
+    head.push_str(&format!(
+        "content-length: 0\r\nconnection: {connection}\r\n\r\n"
+    ));
+    Bytes::from(head)
 }
 
 /// An HTTP/1 answer for bytes that Chaperone refuses, or for an upstream that failed.

@@ -191,12 +191,15 @@ impl<A: Io> Exchange<'_, A> {
     /// Answers 403 (or 421). The connection stays usable if the rest of the request can be read away.
     async fn deny(mut self, judgement: &Judgement) -> Next {
         let keep = self.head.keep_alive() && self.drain().await;
-        let answer = answer::denied(
-            judgement.status,
-            &judgement.decision,
-            keep,
-            self.head.method(),
-        );
+        let decision = &judgement.decision;
+        let (status, answer) = if self.evidence.deny_call() {
+            let content_type = self.head.headers().get_str("content-type");
+            let content_type = content_type.unwrap_or_default();
+            (200, answer::denied_call(decision, content_type, keep))
+        } else {
+            let (status, method) = (judgement.status, self.head.method());
+            (status, answer::denied(status, decision, keep, method))
+        };
         let sent = self.agent.send(&answer).await;
         self.link
             .shared
@@ -204,7 +207,7 @@ impl<A: Io> Exchange<'_, A> {
             .denials
             .with_label_values(&[&judgement.decision.reason])
             .inc();
-        self.evidence.answered(judgement.status, sent.is_ok());
+        self.evidence.answered(status, sent.is_ok());
         self.end().await;
         if keep && sent.is_ok() {
             Next::Request
@@ -335,6 +338,7 @@ impl<A: Io> Exchange<'_, A> {
             head: progress.head.as_ref().map(ResponseView::of_http1),
             bytes: progress.bytes,
             upstream_us: progress.answered.map(|at| micros(at.duration_since(since))),
+            grpc_status: None,
             findings: progress.findings,
             sample: progress.sample,
             unmasked: progress.unmasked.map(|error| error.to_string()),

@@ -16,6 +16,7 @@ use super::{
     view::{self, RequestView, ResponseView},
 };
 use crate::{
+    grpc,
     link::{Link, builtin, micros},
     shared::Active,
 };
@@ -28,6 +29,8 @@ pub(crate) struct Received<'a> {
     pub(crate) bytes: u64,
     /// From the request's head being sent to the response's head.
     pub(crate) upstream_us: Option<u64>,
+    /// Status of a gRPC call, where trailers said it.
+    pub(crate) grpc_status: Option<u32>,
     /// What masks found.
     pub(crate) findings: Vec<MaskedInfo>,
     /// The body's beginning.
@@ -69,6 +72,8 @@ impl Evidence {
         event.destination = Some(destination);
         event.operation = Some(subject.operation_info(request.method, &url));
         event.session = redact::session(request.fields);
+        let content_type = view::field(request.fields, "content-type");
+        event.grpc = grpc::call(request.path, content_type);
         let http = HttpInfo {
             request_headers: (level >= Level::Request)
                 .then(|| redact::headers(request.fields, &masks.records)),
@@ -87,14 +92,18 @@ impl Evidence {
 
     /// Keeps the beginning of a body if the audit level asks for it.
     pub(crate) fn sample(&self, active: &Active, level: Level) -> Sample {
-        if self.level >= level {
+        let mut sample = if self.level >= level {
             Sample::new(
                 self.masks.records.clone(),
                 active.snapshot.max_body_bytes() as usize,
             )
         } else {
             Sample::off()
+        };
+        if self.event.grpc.is_some() {
+            sample.count_messages();
         }
+        sample
     }
 
     /// Masks that apply to the response.
@@ -120,8 +129,20 @@ impl Evidence {
         self.http.complete = sent;
     }
 
+    /// Whether it is a gRPC call, which is denied in gRPC's own words. The record then says so.
+    pub(crate) fn deny_call(&mut self) -> bool {
+        if let Some(call) = &mut self.event.grpc {
+            call.status = Some(grpc::PERMISSION_DENIED);
+        }
+        self.event.grpc.is_some()
+    }
+
     /// The request's body.
     pub(crate) fn request_body(&mut self, bytes: u64, sample: Sample) {
+        if let (Some(call), Some(messages)) = (&mut self.event.grpc, sample.messages()) {
+            call.request_messages = messages.count;
+            call.request_message_bytes = messages.bytes;
+        }
         self.http.request_bytes = bytes;
         self.http.request_body = if bytes > 0 { sample.finish() } else { None };
     }
@@ -135,6 +156,13 @@ impl Evidence {
             self.failed(&format!("passed unmasked: {error}"));
         }
         let Some(head) = received.head else { return };
+        if let (Some(call), Some(messages)) = (&mut self.event.grpc, received.sample.messages()) {
+            call.response_messages = messages.count;
+            call.response_message_bytes = messages.bytes;
+            let in_body = || messages.status();
+            let in_head = || grpc::status(head.fields);
+            call.status = received.grpc_status.or_else(in_body).or_else(in_head);
+        }
         self.http.status = Some(head.status);
         self.http.content_type =
             view::field(head.fields, "content-type").map(|value| value.chars().take(128).collect());

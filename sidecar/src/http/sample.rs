@@ -6,6 +6,7 @@ use chaperone_crds::{decide::HeaderFields, detect::CompiledMasks, record::BodyIn
 
 use crate::{
     body::{DecodeStack, codings},
+    grpc::Messages,
     mask::Masker,
 };
 
@@ -19,6 +20,8 @@ pub(crate) struct Sample {
     kept: Vec<u8>,
     limit: usize,
     seen: usize,
+    /// Counts the messages of a gRPC call, at every audit level.
+    messages: Option<Messages>,
 }
 
 impl Sample {
@@ -40,7 +43,18 @@ impl Sample {
             kept: Vec::new(),
             limit: 0,
             seen: 0,
+            messages: None,
         }
+    }
+
+    /// Also counts gRPC messages.
+    pub(crate) fn count_messages(&mut self) {
+        self.messages = Some(Messages::default());
+    }
+
+    /// The gRPC messages so far, where they are counted.
+    pub(crate) fn messages(&self) -> Option<&Messages> {
+        self.messages.as_ref()
     }
 
     /// Says what the body is, before any of it comes: its head's fields.
@@ -58,6 +72,9 @@ impl Sample {
 
     /// Sees more of the body.
     pub(crate) fn push(&mut self, payload: &[u8]) {
+        if let Some(messages) = &mut self.messages {
+            messages.push(payload);
+        }
         if self.masker.is_none() || self.omitted.is_some() {
             return;
         }

@@ -3,9 +3,9 @@
 use bytes::Bytes;
 use chaperone_crds::record::DecisionInfo;
 use h2::server::SendResponse;
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 
-use crate::http::answer;
+use crate::{grpc, http::answer};
 
 /// Answers an operation that policy denies.
 ///
@@ -18,6 +18,26 @@ pub(crate) fn denied(
     no_body: bool,
 ) -> Result<(), h2::Error> {
     send(respond, status, answer::denial(decision), no_body)
+}
+
+/// Answers a gRPC call that policy denies: a head alone, with what would be trailers in it ("Trailers-Only").
+///
+/// # Errors
+/// When the stream is gone.
+pub(crate) fn denied_call(
+    respond: &mut SendResponse<Bytes>,
+    decision: &DecisionInfo,
+    content_type: &str,
+) -> Result<(), h2::Error> {
+    let mut response = Response::new(());
+    for (name, value) in grpc::denial(decision, content_type) {
+        if let Ok(value) = HeaderValue::from_str(&value) {
+            response
+                .headers_mut()
+                .insert(HeaderName::from_static(name), value);
+        }
+    }
+    respond.send_response(response, true).map(|_| ())
 }
 
 /// Answers bytes that Chaperone refuses, or an upstream that failed.
@@ -66,6 +86,7 @@ fn send(
         header::CONTENT_TYPE,
         HeaderValue::from_static("application/json"),
     );
+    fields.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     fields.insert(header::CONTENT_LENGTH, HeaderValue::from(json.len()));
     let mut stream = respond.send_response(response, no_body)?;
     if no_body {

@@ -22,6 +22,7 @@ use crate::{
     body::{
         BodyFilter, CodingError, Edit, Look, Message, Treatment, Unreadable, is_false_when_masked,
     },
+    grpc,
     http::{
         download::{DownloadError, MAX_INTERIM, MAX_LOOKED_AT_BYTES},
         sample::Sample,
@@ -46,6 +47,8 @@ pub(crate) struct Progress {
     pub(crate) bytes: u64,
     /// When the head came.
     pub(crate) answered: Option<Instant>,
+    /// Status of a gRPC call, where trailers said it.
+    pub(crate) grpc_status: Option<u32>,
     /// What masks found.
     pub(crate) findings: Vec<MaskedInfo>,
     /// The body's beginning, for the record.
@@ -89,6 +92,7 @@ impl Download {
                 head: None,
                 bytes: 0,
                 answered: None,
+                grpc_status: None,
                 findings: Vec::new(),
                 sample,
                 unmasked: None,
@@ -280,6 +284,7 @@ impl Download {
                     let mut ready = self.take(&Bytes::new(), true)?;
                     self.send_ready(&mut ready, false, to).await?;
                     let trailers = self.true_trailers(trailers);
+                    self.progress.grpc_status = grpc::status(&Fields(trailers.clone()));
                     return flow::end(to, Some(trailers)).map_err(Ended::AgentReset);
                 }
                 Turn::Reset(reason) => return Err(Ended::AgentReset(reason)),

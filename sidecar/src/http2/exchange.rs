@@ -204,14 +204,18 @@ impl Exchange<'_> {
 
     /// Answers 403 (or 421). Other streams go on.
     async fn deny(mut self, judgement: &Judgement) {
-        let sent = answer::denied(
-            &mut self.respond,
-            judgement.status,
-            &judgement.decision,
-            self.head.is_head(),
-        );
+        let decision = &judgement.decision;
+        let (status, sent) = if self.evidence.deny_call() {
+            let content_type = self.head.content_type();
+            let sent = answer::denied_call(&mut self.respond, decision, content_type);
+            (200, sent)
+        } else {
+            let (status, no_body) = (judgement.status, self.head.is_head());
+            let sent = answer::denied(&mut self.respond, status, decision, no_body);
+            (status, sent)
+        };
         self.count_denial(&judgement.decision.reason);
-        self.evidence.answered(judgement.status, sent.is_ok());
+        self.evidence.answered(status, sent.is_ok());
         self.end().await;
     }
 
@@ -396,6 +400,7 @@ fn note(evidence: &mut Evidence, progress: Progress, since: Instant) {
         }),
         bytes: progress.bytes,
         upstream_us: progress.answered.map(|at| micros(at.duration_since(since))),
+        grpc_status: progress.grpc_status,
         findings: progress.findings,
         sample: progress.sample,
         unmasked: progress.unmasked.map(|error| error.to_string()),

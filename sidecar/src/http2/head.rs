@@ -156,6 +156,14 @@ impl Head {
         self.method == Method::CONNECT
     }
 
+    /// Value of `Content-Type`; empty where there is none.
+    pub(crate) fn content_type(&self) -> &str {
+        let value = self.fields.0.get(header::CONTENT_TYPE);
+        value
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default()
+    }
+
     /// Whether the answer to it has no body.
     pub(crate) fn is_head(&self) -> bool {
         self.method == Method::HEAD
