@@ -51,6 +51,14 @@ e2e: ## the proof in a real cluster (root)
 bench: ## Chaperone beside HAProxy, Envoy and mitmproxy, as one table (root)
 	@./bench/run
 
+.PHONY: bench-core
+bench-core: ## what decisions, records, heads, bodies and masks cost (criterion)
+	cargo bench --locked -p chaperone-crds -p chaperone-sidecar
+
+.PHONY: soak
+soak: ## twenty minutes of mixed load, and whether memory grows (root)
+	@./bench/soak
+
 .PHONY: images
 images: ## build the release images (static musl, from scratch)
 	@./e2e/images/product --release

@@ -1,0 +1,82 @@
+//! What a record costs: serialising it into its place in the chain, and hashing it.
+
+use std::hint::black_box;
+
+use chaperone_crds::{
+    chain::{Chain, StreamId},
+    record::{
+        AgentRef, DecisionInfo, DestinationInfo, Event, EventKind, HttpInfo, OperationInfo,
+        Outcome, Timing,
+    },
+    resources::Mode,
+    snapshot::Revision,
+};
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+
+/// The commonest record: a request that a default let pass, at level Metadata.
+fn event() -> Event {
+    let mut event = Event::new(
+        EventKind::Http,
+        AgentRef {
+            namespace: "agents".to_owned(),
+            pod: "claude-7d9f8b6c5-x2x4q".to_owned(),
+            service_account: "claude".to_owned(),
+        },
+    );
+    event.destination = Some(DestinationInfo {
+        host: Some("api.example.com".to_owned()),
+        ip: "192.0.2.10".to_owned(),
+        port: 443,
+        sni: None,
+    });
+    event.operation = Some(OperationInfo {
+        protocol: "http".to_owned(),
+        verb: "GET".to_owned(),
+        resource: "https://api.example.com/v1/items/17?expand=owner".to_owned(),
+    });
+    event.decision = Some(DecisionInfo {
+        action: Outcome::Allow,
+        would_deny: false,
+        mode: Mode::Enforce,
+        policy: None,
+        rule: None,
+        revision: Revision::of(b"policies"),
+        reason: "default".to_owned(),
+        message: None,
+    });
+    event.http = Some(HttpInfo {
+        status: Some(200),
+        response_bytes: 1024,
+        complete: true,
+        content_type: Some("application/json".to_owned()),
+        ..HttpInfo::default()
+    });
+    event.timing = Some(Timing {
+        total_us: 812,
+        upstream_us: Some(790),
+        decide_us: Some(2),
+    });
+    event
+}
+
+fn record(c: &mut Criterion) {
+    let event = event();
+    let time = "2026-11-24T10:00:00.000007Z"
+        .parse()
+        .expect("the bench's own time is well formed");
+    let mut chain = Chain::new(StreamId::from_random([7; 16]));
+    let mut line = Vec::new();
+    chain.append(&event, time, &mut line);
+    let mut group = c.benchmark_group("record");
+    group.throughput(Throughput::Bytes(line.len() as u64));
+    group.bench_function("serialise-and-hash", |b| {
+        b.iter(|| {
+            line.clear();
+            chain.append(black_box(&event), time, &mut line)
+        });
+    });
+    group.finish();
+}
+
+criterion_group!(benches, record);
+criterion_main!(benches);
