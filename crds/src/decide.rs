@@ -120,6 +120,13 @@ pub enum BodyView<'a> {
 pub trait HeaderFields: Send + Sync {
     /// All fields: name in any case, and value as sent.
     fn fields(&self) -> Box<dyn Iterator<Item = (&str, &[u8])> + '_>;
+
+    /// The first value of this name, in any case.
+    fn first(&self, name: &str) -> Option<&[u8]> {
+        self.fields()
+            .find(|(known, _)| known.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value)
+    }
 }
 
 impl HeaderFields for Vec<(String, Vec<u8>)> {

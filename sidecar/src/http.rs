@@ -25,7 +25,7 @@ use tokio::io::AsyncWriteExt;
 use crate::{
     gap::{self, Gap, Reason},
     http1::{HeadError, RequestHead, parse_request},
-    link::Link,
+    link::{Link, Stop},
     wire::{Io, Wire},
 };
 
@@ -58,8 +58,9 @@ pub async fn serve<A: Io>(link: &Link, agent: &mut Wire<A>, mut upstream: Upstre
     let protocol = if secure { "https" } else { "http" };
     link.count_connection(protocol);
     let mut reused = false;
+    let mut stop = link.stop();
     loop {
-        let head = match read_head(link, agent, upstream.as_mut()).await {
+        let head = match read_head(&mut stop, agent, upstream.as_mut()).await {
             Ok(head) => head,
             Err(NoHead::Ended) => {
                 if secure && !reused {
@@ -69,7 +70,8 @@ pub async fn serve<A: Io>(link: &Link, agent: &mut Wire<A>, mut upstream: Upstre
             }
             Err(why) => return refuse_head(link, agent, protocol, why).await,
         };
-        match exchange::run(link, agent, &mut upstream, secure, reused, head).await {
+        let next = exchange::run(link, &mut stop, agent, &mut upstream, secure, reused, head);
+        match next.await {
             Next::Request => reused = true,
             Next::Close => return close(agent).await,
             Next::CloseEarly => return close_early(agent).await,
@@ -126,11 +128,10 @@ pub async fn refuse_connection<A: Io>(
 
 /// The next head.
 async fn read_head<A: Io>(
-    link: &Link,
+    stop: &mut Stop,
     agent: &mut Wire<A>,
     mut upstream: Option<&mut Wire<Box<dyn Io>>>,
 ) -> Result<RequestHead, NoHead> {
-    let mut stopping = link.shared.stopping.clone();
     let mut deadline = None;
     let mut pace = Pace::default();
     loop {
@@ -150,7 +151,7 @@ async fn read_head<A: Io>(
             read = agent.fill() => read,
             // Between requests an upstream has nothing to say: bytes or an end both mean that the connection is over.
             () = upstream_ends(upstream.as_deref_mut()), if idle => return Err(NoHead::Ended),
-            Ok(_) = stopping.wait_for(|stop| *stop), if idle => return Err(NoHead::Ended),
+            () = stop.told(), if idle => return Err(NoHead::Ended),
             () = expires(deadline) => return Err(NoHead::Slow),
         };
         match read {

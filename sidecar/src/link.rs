@@ -5,6 +5,7 @@
 
 use std::{
     net::SocketAddr,
+    pin::Pin,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -174,10 +175,35 @@ impl Link {
 
     /// Ready once the sidecar has been stopping for [`DRAIN`]: what still runs is broken off, and recorded while there is time.
     pub async fn cut_off(&self) {
+        self.stop().cut_off().await;
+    }
+
+    /// Tells of the sidecar's stop, for waits that come again and again.
+    pub fn stop(&self) -> Stop {
         let mut stopping = self.shared.stopping.clone();
-        if stopping.wait_for(|stop| *stop).await.is_err() {
-            return std::future::pending().await;
+        Stop(Some(Box::pin(async move {
+            if stopping.wait_for(|stop| *stop).await.is_err() {
+                std::future::pending().await
+            }
+        })))
+    }
+}
+
+/// Tells of the sidecar's stop. Made once for a connection: a new subscription for each request costs more than all its looks.
+pub struct Stop(Option<Pin<Box<dyn Future<Output = ()> + Send>>>);
+
+impl Stop {
+    /// Ready once the sidecar stops. May be asked again, also after it was dropped half-way.
+    pub async fn told(&mut self) {
+        if let Some(stop) = &mut self.0 {
+            stop.await;
+            self.0 = None;
         }
+    }
+
+    /// As [`Link::cut_off`].
+    pub async fn cut_off(&mut self) {
+        self.told().await;
         tokio::time::sleep(DRAIN).await;
     }
 }

@@ -29,6 +29,8 @@ pub struct Metrics {
     pub decision_seconds: Histogram,
     /// Bytes of bodies: `request`, `response`.
     pub body_bytes: IntCounterVec,
+    /// Those of the counters above that each request touches.
+    pub each: EachRequest,
     /// Values masked, by detector kind.
     pub masked: IntCounter,
     /// DNS queries by response code.
@@ -39,6 +41,27 @@ pub struct Metrics {
     pub control_connected: IntGauge,
     /// Mode of the pod: 1 for the mode that holds.
     pub mode: IntGaugeVec,
+}
+
+/// Series that each request touches, looked up once: a look-up hashes labels.
+#[derive(Clone)]
+pub struct EachRequest {
+    /// Requests that passed.
+    pub allowed: IntCounter,
+    /// Bytes of request bodies.
+    pub request_bytes: IntCounter,
+    /// Bytes of response bodies.
+    pub response_bytes: IntCounter,
+}
+
+impl EachRequest {
+    fn of(requests: &IntCounterVec, body_bytes: &IntCounterVec) -> Self {
+        Self {
+            allowed: requests.with_label_values(&["allow"]),
+            request_bytes: body_bytes.with_label_values(&["request"]),
+            response_bytes: body_bytes.with_label_values(&["response"]),
+        }
+    }
 }
 
 impl Metrics {
@@ -53,7 +76,18 @@ impl Metrics {
                 registry.register(Box::new(counters.clone()))?;
                 Ok(counters)
             };
+        let requests = counters(
+            "chaperone_http_requests_total",
+            "HTTP requests by decision.",
+            "decision",
+        )?;
+        let body_bytes = counters(
+            "chaperone_http_body_bytes_total",
+            "Bytes of HTTP bodies.",
+            "direction",
+        )?;
         let metrics = Self {
+            each: EachRequest::of(&requests, &body_bytes),
             connections: counters(
                 "chaperone_connections_total",
                 "Captured connections by result.",
@@ -67,11 +101,7 @@ impl Metrics {
                 "chaperone_panics_total",
                 "Connections that a bug of the sidecar ended.",
             )?,
-            requests: counters(
-                "chaperone_http_requests_total",
-                "HTTP requests by decision.",
-                "decision",
-            )?,
+            requests,
             denials: counters(
                 "chaperone_denials_total",
                 "Refused operations by reason.",
@@ -89,11 +119,7 @@ impl Metrics {
                 )
                 .buckets(DECISION_BUCKETS.to_vec()),
             )?,
-            body_bytes: counters(
-                "chaperone_http_body_bytes_total",
-                "Bytes of HTTP bodies.",
-                "direction",
-            )?,
+            body_bytes,
             masked: IntCounter::new(
                 "chaperone_masked_values_total",
                 "Values masked in responses.",
@@ -143,6 +169,7 @@ mod tests {
             gaps,
             decision_seconds,
             body_bytes,
+            each: _,
             masked,
             dns_queries,
             policy_swaps,

@@ -121,6 +121,11 @@ impl<'a> Facts<'a> {
             .get_or_init(|| normalize_host(self.operation.http.map_or("", |http| http.host)))
     }
 
+    /// The method of an HTTP request, as expressions see it.
+    pub(crate) fn http_method(&self) -> Option<&str> {
+        self.operation.http.as_ref().map(|_| self.method())
+    }
+
     /// Method in upper case: methods are case-sensitive (RFC 9110 section 9.1), but there are servers that take `delete` for `DELETE`.
     pub(super) fn method(&self) -> &str {
         self.method.get_or_init(|| {

@@ -2,7 +2,7 @@
 //!
 //! Owns the limits on the text and on the shape of the parsed tree. Invariant: an [`Expression`] evaluates without overflowing a 1 MiB stack.
 
-use cel::common::ast::{EntryExpr, Expr, IdedExpr};
+use cel::common::ast::{EntryExpr, Expr, IdedExpr, LiteralValue, operators};
 
 use super::{
     check::{self, Checked},
@@ -26,6 +26,8 @@ pub(crate) struct Expression {
     reads_http: bool,
     reads_dns: bool,
     reads_body: bool,
+    /// The method that it asks for before anything else.
+    method: Option<String>,
 }
 
 impl std::fmt::Debug for Expression {
@@ -73,6 +75,7 @@ impl Expression {
         } = check::check(source, program.source_info(), &mut tree)?;
         Ok(Self {
             source: source.to_owned(),
+            method: first_method(&tree).map(str::to_owned),
             tree,
             literals,
             reads_http,
@@ -86,6 +89,11 @@ impl Expression {
     /// # Errors
     /// Why there is no answer, as a sentence.
     pub(crate) fn evaluate(&self, facts: &Facts<'_>) -> Result<bool, String> {
+        if let (Some(asked), Some(sent)) = (&self.method, facts.http_method())
+            && asked != sent
+        {
+            return Ok(false);
+        }
         cel_env::evaluate(&self.tree, &self.literals, &self.source, facts)
     }
 
@@ -102,6 +110,32 @@ impl Expression {
     /// Whether it reads `http.body`.
     pub(crate) fn reads_body(&self) -> bool {
         self.reads_body
+    }
+}
+
+/// The method of an expression that begins with `http.method == "…" &&`, or is that alone. The rest is not evaluated where that is false, so neither need the beginning be: most rules
+/// are about methods that most requests do not have.
+fn first_method(tree: &IdedExpr) -> Option<&str> {
+    let mut first = tree;
+    while let Expr::Call(call) = &first.expr
+        && call.func_name == operators::LOGICAL_AND
+    {
+        first = call.args.first()?;
+    }
+    let Expr::Call(call) = &first.expr else {
+        return None;
+    };
+    match call.args.as_slice() {
+        [left, right] if call.func_name == operators::EQUALS => match (&left.expr, &right.expr) {
+            (Expr::Ident(name), Expr::Literal(LiteralValue::String(text)))
+            | (Expr::Literal(LiteralValue::String(text)), Expr::Ident(name))
+                if name == "http.method" =>
+            {
+                Some(text.inner())
+            }
+            _ => None,
+        },
+        _ => None,
     }
 }
 
@@ -164,5 +198,32 @@ fn entry_parts(entry: &EntryExpr) -> Vec<&IdedExpr> {
     match entry {
         EntryExpr::StructField(field) => vec![&field.value],
         EntryExpr::MapEntry(entry) => vec![&entry.key, &entry.value],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_method_that_is_asked_for_first_is_known_without_evaluating() {
+        for (source, expected) in [
+            (r#"http.method == "DELETE""#, Some("DELETE")),
+            (
+                r#""DELETE" == http.method && http.path == "/""#,
+                Some("DELETE"),
+            ),
+            (
+                r#"http.method == "PUT" && http.path == "/" && http.query.exists(k, k == "a") && http.host == "b""#,
+                Some("PUT"),
+            ),
+            (r#"http.path == "/" && http.method == "PUT""#, None),
+            (r#"http.method == "PUT" || http.path == "/""#, None),
+            (r#"http.method != "PUT""#, None),
+            (r#"http.path == "PUT""#, None),
+        ] {
+            let expression = Expression::compile(source).unwrap();
+            assert_eq!(expression.method.as_deref(), expected, "{source}");
+        }
     }
 }

@@ -90,6 +90,11 @@ impl CompiledRule {
             .any(|known| known.eq_ignore_ascii_case(method))
     }
 
+    /// Whether `when` reads `http.body`.
+    pub(crate) fn reads_body(&self) -> bool {
+        self.when.as_ref().is_some_and(Expression::reads_body)
+    }
+
     /// Whether `when` is true.
     ///
     /// # Errors

@@ -21,6 +21,7 @@ pub struct CompiledSnapshot {
     mode: Mode,
     audit_level: Level,
     max_body_bytes: u32,
+    reads_body: bool,
     passthrough: Vec<HostPattern>,
     masks: Masks,
     policies: Vec<String>,
@@ -128,6 +129,7 @@ impl CompiledSnapshot {
             mode: heads.iter().map(|head| head.mode).max().unwrap_or_default(),
             audit_level,
             max_body_bytes: max_body_bytes.unwrap_or(crate::resources::DEFAULT_BODY_BYTES),
+            reads_body: rules.iter().any(CompiledRule::reads_body),
             passthrough,
             masks,
             policies: snapshot
@@ -171,6 +173,12 @@ impl CompiledSnapshot {
     #[must_use]
     pub fn max_body_bytes(&self) -> u32 {
         self.max_body_bytes
+    }
+
+    /// Whether any rule reads `http.body`. Where none does, nobody need look for a candidate that does.
+    #[must_use]
+    pub fn reads_body(&self) -> bool {
+        self.reads_body
     }
 
     /// Whether TLS to this server name passes unread.

@@ -25,8 +25,7 @@ impl Candidates<'_> {
     /// Whether a candidate reads `http.body`, so that the data path must buffer it before [`Self::decide`].
     #[must_use]
     pub fn needs_body(&self) -> bool {
-        self.rules()
-            .any(|rule| rule.when.as_ref().is_some_and(|when| when.reads_body()))
+        self.rules().any(CompiledRule::reads_body)
     }
 
     /// Evaluates the candidates and merges what they say. `operation` is the one that they were looked up for, its body now read if they need it.

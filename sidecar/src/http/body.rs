@@ -1,6 +1,7 @@
 //! A response's body under way: as written, or filtered as it streams and framed anew.
 
-use bytes::BytesMut;
+use bytes::{Buf, BytesMut};
+use futures::FutureExt;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{
@@ -10,7 +11,7 @@ use super::{
 use crate::{
     body::{BodyFilter, is_false_when_masked},
     http1::{BodyDecoder, BodyFraming, Headers, ResponseHead, write_chunk, write_last_chunk},
-    wire,
+    wire::{self, Appetite, BULK_BYTES},
 };
 
 /// A body under way.
@@ -20,6 +21,8 @@ pub(super) struct Body {
     /// Framing that the agent sees.
     written: BodyFraming,
     filtered: Vec<u8>,
+    /// Bytes at the beginning of what is unread that leave as they are.
+    ready: usize,
     /// The head, until it is sent: before that, a body that cannot be read may still be answered in words.
     head: Option<ResponseHead>,
 }
@@ -37,6 +40,7 @@ impl Body {
             filter,
             written,
             filtered: Vec::new(),
+            ready: 0,
             head: Some(head),
         }
     }
@@ -54,56 +58,65 @@ impl Body {
         R: AsyncRead + Unpin,
         W: AsyncWrite + Unpin,
     {
+        let mut appetite = Appetite::default();
         loop {
-            let taken = self.take(unread, out, &mut progress.sample);
+            let taken = self.take(unread, &mut progress.sample);
             progress.bytes = self.decoder.payload_bytes();
             taken?;
-            self.send(agent, out, progress).await?;
+            // What is there already leaves in one write: a TLS stream gives a record at a time.
+            let ahead = match self.decoder.is_done() || self.ready >= BULK_BYTES {
+                true => None,
+                false => appetite.fill(upstream, unread).now_or_never(),
+            };
+            if matches!(ahead, Some(Ok(read)) if read > 0) && self.filter.is_none() {
+                continue;
+            }
+            self.send(agent, unread, out, progress).await?;
             if self.decoder.is_done() {
                 return Ok(());
             }
-            if wire::fill(upstream, unread)
-                .await
-                .map_err(DownloadError::Upstream)?
-                == 0
-            {
+            let read = match ahead {
+                Some(read) => read,
+                None => appetite.fill(upstream, unread).await,
+            };
+            if read.map_err(DownloadError::Upstream)? == 0 {
                 self.decoder.eof()?;
                 if let Some(filter) = &mut self.filter {
                     filter.end();
                 }
-                return self.send(agent, out, progress).await;
+                return self.send(agent, unread, out, progress).await;
             }
         }
     }
 
-    /// Takes what is unread: to `out` as it is, or to the filter.
-    fn take(
-        &mut self,
-        unread: &mut BytesMut,
-        out: &mut BytesMut,
-        sample: &mut Sample,
-    ) -> Result<(), DownloadError> {
+    /// Takes what is unread: it is ready to be sent as it is, or goes to the filter.
+    fn take(&mut self, unread: &mut BytesMut, sample: &mut Sample) -> Result<(), DownloadError> {
         let filter = &mut self.filter;
-        let progress = self.decoder.pump(unread, |payload| {
+        let fresh = unread.get(self.ready..).unwrap_or_default();
+        let progress = self.decoder.pump(fresh, |payload| {
             sample.push(payload);
             if let Some(filter) = filter {
                 filter.push(payload);
             }
         })?;
-        let raw = unread.split_to(progress.consumed);
         match filter {
-            None => out.extend_from_slice(&raw),
-            // Also for a body of no bytes, which is done before it begins: its last chunk is due all the same.
-            Some(filter) if progress.done => filter.end(),
-            Some(_) => {}
+            None => self.ready = self.ready.saturating_add(progress.consumed),
+            Some(filter) => {
+                unread.advance(progress.consumed);
+                // Also for a body of no bytes, which is done before it begins: its last chunk is due all the same.
+                if progress.done {
+                    filter.end();
+                }
+            }
         }
         Ok(())
     }
 
-    /// Sends what is in `out` and all that the filter lets go, a bounded piece at a time.
+    /// Sends what is in `out`, then what is ready of `unread` or all that the filter lets go, a bounded piece at a time.
     async fn send<W: AsyncWrite + Unpin>(
         &mut self,
         agent: &mut W,
+        unread: &mut BytesMut,
         out: &mut BytesMut,
         progress: &mut Progress,
     ) -> Result<(), DownloadError> {
@@ -111,10 +124,14 @@ impl Body {
             let pulled = self.pull(out);
             self.report(progress);
             let more = pulled?;
-            if !out.is_empty() {
+            if !out.is_empty() || self.ready > 0 {
                 progress.head = progress.head.take().or(self.head.take());
-                wire::send(agent, out).await.map_err(DownloadError::Agent)?;
+                let ready = unread.get(..self.ready).unwrap_or_default();
+                let sent = wire::send_both(agent, out, ready).await;
+                sent.map_err(DownloadError::Agent)?;
                 out.clear();
+                unread.advance(self.ready);
+                self.ready = 0;
             }
             if !more {
                 return Ok(());

@@ -27,7 +27,7 @@ use super::{
 use crate::{
     body::{MASKED_REQUEST_FIELDS, strong_again},
     http1::{BodyDecoder, HeaderEditError, RequestHead, ResponseHead},
-    link::{Link, builtin, micros},
+    link::{Link, Stop, builtin, micros},
     shared::Active,
     wire::{Io, Wire},
 };
@@ -56,6 +56,7 @@ pub(crate) enum Next {
 /// A request on its way.
 struct Exchange<'a, A> {
     link: &'a Link,
+    stop: &'a mut Stop,
     active: Arc<Active>,
     agent: &'a mut Wire<A>,
     upstream: &'a mut Upstream,
@@ -76,6 +77,7 @@ struct Exchange<'a, A> {
 /// Tells the story of one exchange. `reused`: the upstream connection carried a request before.
 pub(crate) async fn run<A: Io>(
     link: &Link,
+    stop: &mut Stop,
     agent: &mut Wire<A>,
     upstream: &mut Upstream,
     secure: bool,
@@ -93,6 +95,7 @@ pub(crate) async fn run<A: Io>(
     let body = BodyDecoder::new(head.framing());
     let mut exchange = Exchange {
         link,
+        stop,
         active,
         agent,
         upstream,
@@ -325,8 +328,9 @@ impl<A: Io> Exchange<'_, A> {
             sample: &mut self.sample,
         };
         tokio::select! {
+            biased;
             outcomes = relay(self.agent, upstream, sending, plan, progress) => outcomes,
-            () = self.link.cut_off() => Outcomes { upload: None, download: Err(DownloadError::Stopping) },
+            () = self.stop.cut_off() => Outcomes { upload: None, download: Err(DownloadError::Stopping) },
         }
     }
 

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Instant};
 
 use chaperone_crds::{
     decide::{BodyView, Destination, HttpView, Operation},
-    record::{DecisionInfo, DestinationInfo, OperationInfo, Outcome},
+    record::{DecisionInfo, DestinationInfo, Outcome},
     resources::{Mode, Protocol},
 };
 
@@ -17,11 +17,8 @@ use crate::{
 
 /// What a request is, in policy's words.
 pub(crate) struct Subject {
-    pub(crate) scheme: &'static str,
     /// Host that policy sees: canonical; the address where the request names none.
     pub(crate) host: String,
-    pub(crate) path: String,
-    pub(crate) query: Option<String>,
     /// `scheme://authority/path?query`.
     pub(crate) url: String,
 }
@@ -44,29 +41,24 @@ impl Subject {
         } else {
             80
         };
-        let shown = if host.contains(':') {
-            format!("[{host}]")
-        } else {
-            host.clone()
+        let port = link.destination.port();
+        let (open, close) = match host.contains(':') {
+            true => ("[", "]"),
+            false => ("", ""),
         };
-        let authority = if link.destination.port() == default_port {
-            shown
-        } else {
-            format!("{shown}:{}", link.destination.port())
+        let port = match port == default_port {
+            true => String::new(),
+            false => format!(":{port}"),
         };
         let slash = if path.starts_with('/') { "" } else { "/" };
         let mark = if query.is_some() { "?" } else { "" };
-        let url = format!(
-            "{scheme}://{authority}{slash}{path}{mark}{}",
-            query.unwrap_or_default()
-        );
-        Self {
-            scheme,
-            host,
-            path: path.to_owned(),
-            query: query.map(str::to_owned),
-            url,
-        }
+        let query = query.unwrap_or_default();
+        // One allocation, and no formatting: this is done for each request.
+        let url = [
+            scheme, "://", open, &host, close, &port, slash, path, mark, query,
+        ]
+        .concat();
+        Self { host, url }
     }
 
     /// The destination, as records show it.
@@ -75,16 +67,8 @@ impl Subject {
             host: Some(self.host.clone()),
             ip: link.destination.ip().to_string(),
             port: link.destination.port(),
-            sni: link.sni.clone(),
-        }
-    }
-
-    /// The operation, as records show it.
-    pub(crate) fn operation_info(&self, method: &str, shown_url: &str) -> OperationInfo {
-        OperationInfo {
-            protocol: "http".to_owned(),
-            verb: method.to_owned(),
-            resource: shown_url.to_owned(),
+            // Said once: the two agree, or the exchange is refused and both stand.
+            sni: link.sni.clone().filter(|sni| *sni != self.host),
         }
     }
 }
@@ -166,9 +150,11 @@ pub(crate) struct Case<'a> {
 impl Case<'_> {
     /// Whether a rule that may apply reads the body.
     pub(crate) fn needs_body(&self) -> bool {
-        self.with_operation(BodyView::NotRead, |operation| {
-            self.active.snapshot.candidates(operation).needs_body()
-        })
+        let snapshot = &self.active.snapshot;
+        snapshot.reads_body()
+            && self.with_operation(BodyView::NotRead, |operation| {
+                snapshot.candidates(operation).needs_body()
+            })
     }
 
     /// What policy says.
@@ -245,10 +231,10 @@ impl Case<'_> {
             },
             http: Some(HttpView {
                 method: self.request.method,
-                scheme: self.subject.scheme,
+                scheme: self.request.scheme,
                 host: &self.subject.host,
-                path: &self.subject.path,
-                query: self.subject.query.as_deref().unwrap_or_default(),
+                path: self.request.path,
+                query: self.request.query.unwrap_or_default(),
                 headers: self.request.fields,
                 content_type: view::field(self.request.fields, "content-type"),
                 body_size: self.request.body_size,

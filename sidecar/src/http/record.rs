@@ -5,7 +5,9 @@ use std::{sync::Arc, time::Instant};
 use chaperone_crds::{
     compile::MaskSet,
     detect::CompiledMasks,
-    record::{DecisionInfo, Event, EventKind, HttpInfo, MaskedInfo, Outcome, Timing},
+    record::{
+        DecisionInfo, Event, EventKind, HttpInfo, MaskedInfo, OperationInfo, Outcome, Timing,
+    },
     resources::Level,
 };
 
@@ -20,6 +22,9 @@ use crate::{
     link::{Link, builtin, micros},
     shared::Active,
 };
+
+/// Most characters of a content type in a record.
+const MAX_TYPE_CHARS: usize = 128;
 
 /// A response, as far as it came.
 pub(crate) struct Received<'a> {
@@ -64,13 +69,13 @@ impl Evidence {
             link.destination.port(),
         );
         let level = active.snapshot.audit_level();
-        let url = redact::url(&subject.url, &masks.records);
         let mut event = active.event(EventKind::Http);
-        let mut destination = subject.destination(link);
-        // Said once: the two agree, or the exchange is refused and both stand.
-        destination.sni = destination.sni.filter(|sni| *sni != subject.host);
-        event.destination = Some(destination);
-        event.operation = Some(subject.operation_info(request.method, &url));
+        event.destination = Some(subject.destination(link));
+        event.operation = Some(OperationInfo {
+            protocol: "http".to_owned(),
+            verb: request.method.to_owned(),
+            resource: redact::url(&subject.url, &masks.records),
+        });
         event.session = redact::session(request.fields);
         let content_type = view::field(request.fields, "content-type");
         event.grpc = grpc::call(request.path, content_type);
@@ -165,7 +170,7 @@ impl Evidence {
         }
         self.http.status = Some(head.status);
         self.http.content_type =
-            view::field(head.fields, "content-type").map(|value| value.chars().take(128).collect());
+            view::field(head.fields, "content-type").map(|value| cut(value, MAX_TYPE_CHARS));
         if self.level >= Level::RequestResponse {
             self.http.response_headers = Some(redact::headers(head.fields, &self.masks.records));
             self.http.response_body = if received.bytes > 0 {
@@ -209,19 +214,27 @@ impl Evidence {
             Some(_) => "allow",
             None => "malformed",
         };
-        metrics.requests.with_label_values(&[decision]).inc();
-        metrics
-            .body_bytes
-            .with_label_values(&["request"])
-            .inc_by(self.http.request_bytes);
-        metrics
-            .body_bytes
-            .with_label_values(&["response"])
-            .inc_by(self.http.response_bytes);
-        metrics
-            .masked
-            .inc_by(self.event.masked.iter().map(|found| found.count).sum());
+        match decision {
+            "allow" => metrics.each.allowed.inc(),
+            other => metrics.requests.with_label_values(&[other]).inc(),
+        }
+        metrics.each.request_bytes.inc_by(self.http.request_bytes);
+        metrics.each.response_bytes.inc_by(self.http.response_bytes);
+        if !self.event.masked.is_empty() {
+            metrics
+                .masked
+                .inc_by(self.event.masked.iter().map(|found| found.count).sum());
+        }
     }
+}
+
+/// At most so many characters of a text.
+fn cut(text: &str, most: usize) -> String {
+    let end = text
+        .char_indices()
+        .nth(most)
+        .map_or(text.len(), |(at, _)| at);
+    text.get(..end).unwrap_or_default().to_owned()
 }
 
 /// Records a head that was refused: `reason` is a word, `message` says it in full.

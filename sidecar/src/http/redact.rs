@@ -105,7 +105,10 @@ fn is_credential(name: &str) -> bool {
 fn text(bytes: &[u8], limit: usize, masks: &Arc<CompiledMasks>) -> String {
     // Masked before it is cut: a cut secret would not be recognised.
     let (masked, _) = mask_all(masks, bytes);
-    let shown = masked.get(..limit).unwrap_or(&masked);
+    let Some(shown) = masked.get(..limit) else {
+        return String::from_utf8(masked)
+            .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned());
+    };
     let mut text = String::from_utf8_lossy(shown).into_owned();
     if shown.len() < masked.len() {
         text.push('\u{2026}');

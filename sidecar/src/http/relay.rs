@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     http1::BodyDecoder,
-    wire::{self, Io, READ_BYTES, Wire},
+    wire::{self, Halves, Io, READ_BYTES, Wire},
 };
 
 /// What came of the two directions.
@@ -61,8 +61,12 @@ pub(crate) async fn relay<A: Io, U: Io>(
     progress: &mut Progress,
 ) -> Outcomes {
     let from_agent = &mut agent.unread;
-    let (mut agent_read, mut agent_write) = tokio::io::split(&mut agent.stream);
-    let (mut upstream_read, mut upstream_write) = tokio::io::split(&mut upstream.stream);
+    let (agents, upstreams) = (
+        Halves::of(&mut agent.stream),
+        Halves::of(&mut upstream.stream),
+    );
+    let (mut agent_read, mut agent_write) = (agents.half(), agents.half());
+    let (mut upstream_read, mut upstream_write) = (upstreams.half(), upstreams.half());
     let mut receive = pin!(download(
         &mut upstream_read,
         &mut upstream.unread,
@@ -78,6 +82,7 @@ pub(crate) async fn relay<A: Io, U: Io>(
             sending
         ));
         tokio::select! {
+            biased;
             sent = &mut send => sent,
             received = &mut receive => return match received {
                 // The response came first and keeps the connection: the rest of the request belongs to it.
@@ -88,6 +93,7 @@ pub(crate) async fn relay<A: Io, U: Io>(
     };
     match sent {
         Ok(()) => tokio::select! {
+            biased;
             received = &mut receive => Outcomes::answered(received),
             error = hang_up(&mut agent_read, from_agent, &mut upstream_write) => Outcomes::answered(Err(DownloadError::Agent(error))),
         },
@@ -111,9 +117,7 @@ where
     W: AsyncWrite + Unpin,
 {
     let mut first = sending.head;
-    // One write where the body is small: most are.
-    first.extend_from_slice(&sending.held.written);
-    wire::send(upstream, &first)
+    wire::send_both(upstream, &mut first, &sending.held.written)
         .await
         .map_err(UploadError::Upstream)?;
     drop((first, sending.held));

@@ -8,7 +8,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::{held::BODY_TIMEOUT, sample::Sample};
 use crate::{
     http1::{BodyDecoder, BodyError},
-    wire,
+    wire::{self, Appetite},
 };
 
 /// Why a body did not arrive whole.
@@ -40,9 +40,11 @@ where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
 {
+    let mut appetite = Appetite::default();
     while !body.is_done() {
         if unread.is_empty() {
-            let read = wire::fill(agent, unread)
+            let read = appetite
+                .fill(agent, unread)
                 .await
                 .map_err(UploadError::Agent)?;
             if read == 0 {

@@ -76,13 +76,16 @@ pub(crate) fn scheme(secure: bool) -> &'static str {
 /// The first value of this name, where it is UTF-8.
 pub(crate) fn field<'a>(fields: &'a dyn HeaderFields, name: &str) -> Option<&'a str> {
     fields
-        .fields()
-        .find(|(known, _)| known.eq_ignore_ascii_case(name))
-        .and_then(|(_, value)| std::str::from_utf8(value).ok())
+        .first(name)
+        .and_then(|value| std::str::from_utf8(value).ok())
 }
 
 impl HeaderFields for Headers {
     fn fields(&self) -> Box<dyn Iterator<Item = (&str, &[u8])> + '_> {
         Box::new(self.iter())
+    }
+
+    fn first(&self, name: &str) -> Option<&[u8]> {
+        self.get(name)
     }
 }
