@@ -91,7 +91,7 @@ async fn tell(dir: &Dir, bytes: &[u8]) -> (usize, bool) {
                 _ => http::serve(&link, &mut side, there, true).await,
             }
         };
-        guard(&link, None, story).await;
+        guard(&link, None, std::pin::pin!(story)).await;
     };
     let speaking = async {
         let (mut hear, mut speak) = tokio::io::split(&mut agent);

@@ -6,6 +6,7 @@
 use std::{
     net::SocketAddr,
     os::fd::{AsFd, OwnedFd},
+    pin::{Pin, pin},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -34,7 +35,7 @@ pub async fn serve(shared: Arc<Shared>, stream: TcpStream, destination: Original
         return;
     };
     let socket = stream.as_fd().try_clone_to_owned().ok();
-    guard(&link, socket, tell(&link, stream)).await;
+    guard(&link, socket, pin!(tell(&link, stream))).await;
 }
 
 /// What is known of a connection when it comes. `None` while there is no policy.
@@ -50,7 +51,11 @@ pub fn begin(shared: Arc<Shared>, destination: SocketAddr) -> Option<Link> {
 }
 
 /// Runs the story of a connection. If it panics, `socket` (a copy of the agent's, whose own went with the story) is reset, and a record and a metric say so; everyone else goes on.
-pub async fn guard(link: &Link, socket: Option<OwnedFd>, story: impl Future<Output = ()>) {
+pub async fn guard<F: Future<Output = ()>>(
+    link: &Link,
+    socket: Option<OwnedFd>,
+    story: Pin<&mut F>,
+) {
     let Err(panicked) = isolate::contain(story).await else {
         return;
     };
@@ -112,5 +117,24 @@ async fn server_first(link: &Link, mut agent: Wire<TcpStream>) {
             gap::opaque(link, &mut agent, Some(&mut upstream)).await;
         }
         First::Silent => link.record_unused("tcp").await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size<'a, F: Future>(_: impl Fn(&'a Link, TcpStream) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    fn size_of_all<F: Future>(_: impl Fn(Arc<Shared>, TcpStream, OriginalDst) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn the_wall_around_a_connection_keeps_room_for_its_state_once() {
+        let (story, all) = (size(tell), size_of_all(serve));
+        assert!(all < story + story / 2, "{all} bytes around {story}");
     }
 }

@@ -8,7 +8,7 @@ use std::{
     cell::Cell,
     future::poll_fn,
     panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind},
-    pin::pin,
+    pin::Pin,
 };
 
 thread_local! {
@@ -26,12 +26,12 @@ pub fn install() {
     std::panic::set_hook(Box::new(hook));
 }
 
-/// Runs a future whose panic is its own end only. All that it owned is dropped.
+/// Runs a future whose panic is its own end only. All that it owned is dropped. It comes by reference: the state of a connection has some tens of KiB, and each move of a future
+/// into another keeps room for it once more.
 ///
 /// # Errors
 /// [`Panicked`].
-pub async fn contain<F: Future>(story: F) -> Result<F::Output, Panicked> {
-    let mut story = pin!(story);
+pub async fn contain<F: Future>(mut story: Pin<&mut F>) -> Result<F::Output, Panicked> {
     poll_fn(|cx| {
         let wall = Wall::build();
         let polled = catch_unwind(AssertUnwindSafe(|| story.as_mut().poll(cx)));
@@ -76,7 +76,7 @@ fn hook(panic: &PanicHookInfo<'_>) {
 
 #[cfg(test)]
 mod tests {
-    use std::{os::unix::process::ExitStatusExt, process::Command, rc::Rc};
+    use std::{os::unix::process::ExitStatusExt, pin::pin, process::Command, rc::Rc};
 
     use super::*;
 
@@ -84,11 +84,12 @@ mod tests {
     async fn a_panic_ends_its_future_alone_and_drops_what_it_owned() {
         let owned = Rc::new(());
         let kept = owned.clone();
-        let story = contain(async move {
+        let story = pin!(async move {
             tokio::task::yield_now().await;
             assert!(Rc::strong_count(&kept) > 2, "never so");
         });
-        let (panicked, other) = tokio::join!(story, contain(async { 7 }));
+        let sound = pin!(async { 7 });
+        let (panicked, other) = tokio::join!(contain(story), contain(sound));
         assert_eq!((panicked, other), (Err(Panicked), Ok(7)));
         assert_eq!(Rc::strong_count(&owned), 1);
         assert!(!CONTAINED.get());

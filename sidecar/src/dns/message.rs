@@ -96,6 +96,9 @@ impl Question {
         if header.counts.queries != 1 {
             return Err(malformed);
         }
+        if is_compressed(message) {
+            return Err(malformed);
+        }
         let query = Query::read(&mut decoder).map_err(|_| malformed)?;
         Ok(Self {
             id: header.metadata.id,
@@ -274,6 +277,18 @@ fn reply(head: &[u8], questions: u16, rcode: u8) -> Option<Vec<u8>> {
     bytes.extend([0; 6]);
     bytes.extend(head.get(HEADER..)?);
     Some(bytes)
+}
+
+/// Whether the first name has a pointer (RFC 1035 section 4.1.4). Nothing but the header stands before it: such a name would read otherwise once a flag of the header is another.
+fn is_compressed(message: &[u8]) -> bool {
+    let mut at = HEADER;
+    while let Some(length @ 1..) = message.get(at).copied() {
+        if length & 0xc0 != 0 {
+            return true;
+        }
+        at = at.saturating_add(usize::from(length)).saturating_add(1);
+    }
+    false
 }
 
 fn is_response(message: &[u8]) -> bool {

@@ -1,6 +1,6 @@
 //! A connection whose story panics: what its agent, its record and everyone else see of that.
 
-use std::{io, os::fd::AsFd};
+use std::{io, os::fd::AsFd, pin::pin};
 
 use chaperone_crds::record::{EventKind, Outcome};
 use chaperone_sidecar::connection::{begin, guard};
@@ -30,17 +30,19 @@ async fn a_panic_resets_its_connection_is_recorded_and_disturbs_no_other() {
     let (doomed_link, other_link) = (link(), link());
 
     let socket = doomed_end.as_fd().try_clone_to_owned().ok();
-    let panicking = guard(&doomed_link, socket, async move {
+    let doomed_story = pin!(async move {
         let mut stream = doomed_end;
         let answer = "HTTP/1.0 200 OK\r\n\r\nhalf";
         stream.write_all(answer.as_bytes()).await.unwrap();
         stream.read_u8().await.unwrap();
         panic!("{SECRET}");
     });
-    let going_on = guard(&other_link, None, async move {
+    let other_story = pin!(async move {
         let byte = other_end.read_u8().await.unwrap();
         other_end.write_u8(byte).await.unwrap();
     });
+    let panicking = guard(&doomed_link, socket, doomed_story);
+    let going_on = guard(&other_link, None, other_story);
     let agents = async {
         let mut half = [0; 23];
         doomed.read_exact(&mut half).await.unwrap();
