@@ -61,6 +61,7 @@ fn operation() -> Operation<'static> {
             sni: Some("svc0.example.com"),
         },
         dns: None,
+        ws: None,
         http: Some(HttpView {
             method: "DELETE",
             scheme: "https",

@@ -99,6 +99,9 @@ impl VariableResolver for Activation<'_, '_> {
         if let Some(http) = name.strip_prefix("http.") {
             return self.http(http);
         }
+        if let Some(ws) = name.strip_prefix("ws.") {
+            return self.ws(ws);
+        }
         let text = match name {
             "operation.protocol" => operation.protocol.as_str(),
             "operation.verb" => operation.verb,
@@ -152,6 +155,22 @@ impl Activation<'_, '_> {
         Some(CowVal::owned(CelString::from(text)))
     }
 
+    fn ws<'b>(&'b self, field: &str) -> Option<CowVal<'b, 'b>> {
+        let ws = self.facts.operation.ws.as_ref()?;
+        let text = match field {
+            "direction" => ws.direction.as_str(),
+            "binary" => return Some(CowVal::owned(CelBool::from(ws.binary))),
+            "size" => {
+                let size = i64::try_from(self.facts.message_size()?).ok()?;
+                return Some(CowVal::owned(CelInt::from(size)));
+            }
+            "text" => self.facts.message_text().ok()??,
+            "json" => return Some(CowVal::Borrowed(self.facts.message_json().ok()??.as_val())),
+            _ => return None,
+        };
+        Some(CowVal::owned(CelString::from(text)))
+    }
+
     /// Presence tests and literals.
     fn internal<'b>(&'b self, name: &str) -> Option<CowVal<'b, 'b>> {
         if let Some(field) = name.strip_prefix(PRESENCE) {
@@ -177,6 +196,9 @@ impl Activation<'_, '_> {
             "http.bodySize" => self.facts.body_size().is_some(),
             "http.body" => self.facts.body().ok()?.is_some(),
             "grpc.service" | "grpc.method" => self.facts.grpc().ok()?.is_some(),
+            "ws.size" => self.facts.message_size().is_some(),
+            "ws.text" => self.facts.message_text().ok()?.is_some(),
+            "ws.json" => self.facts.message_json().ok()?.is_some(),
             _ => return None,
         })
     }

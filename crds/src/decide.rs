@@ -43,6 +43,8 @@ pub struct Operation<'a> {
     pub destination: Destination<'a>,
     /// The request, when `protocol` is [`Protocol::Http`].
     pub http: Option<HttpView<'a>>,
+    /// The message, when the operation is one on a WebSocket connection; `http` is then the handshake that opened it.
+    pub ws: Option<WsView<'a>>,
     /// The query, when `protocol` is [`Protocol::Dns`].
     pub dns: Option<DnsView<'a>>,
 }
@@ -114,6 +116,57 @@ pub enum BodyView<'a> {
     Complete(&'a [u8]),
     /// It is longer than [`MAX_JUDGED_BODY_BYTES`], or it ended early.
     TooLarge,
+}
+
+/// One message on a WebSocket connection.
+#[derive(Clone, Copy)]
+pub struct WsView<'a> {
+    /// Who sends it.
+    pub direction: WsDirection,
+    /// Whether it is bytes and no text.
+    pub binary: bool,
+    /// What it says.
+    pub message: MessageView<'a>,
+}
+
+/// Who sends a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WsDirection {
+    /// The agent, to the upstream.
+    Send,
+    /// The upstream, to the agent.
+    Receive,
+}
+
+impl WsDirection {
+    /// The word in policies and records: `send`, `receive`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Send => "send",
+            Self::Receive => "receive",
+        }
+    }
+}
+
+/// What a message says.
+#[derive(Clone, Copy)]
+pub enum MessageView<'a> {
+    /// All of a text message.
+    Text(&'a str),
+    /// A binary message of this many bytes.
+    Binary(u64),
+    /// It is longer than [`MAX_JUDGED_BODY_BYTES`].
+    TooLarge,
+}
+
+impl fmt::Debug for WsView<'_> {
+    /// Prints no text: it may be secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WsView")
+            .field("direction", &self.direction)
+            .finish_non_exhaustive()
+    }
 }
 
 /// The header fields of a request, in order. The data path implements it for its own head type.

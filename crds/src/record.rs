@@ -56,6 +56,12 @@ pub struct Event {
     /// The gRPC call that the HTTP exchange was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grpc: Option<GrpcInfo>,
+    /// The message on a WebSocket connection.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<MessageInfo>,
+    /// The WebSocket connection.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ws: Option<WsInfo>,
     /// The DNS query.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dns: Option<DnsInfo>,
@@ -97,6 +103,8 @@ impl Event {
             decision: None,
             http: None,
             grpc: None,
+            message: None,
+            ws: None,
             dns: None,
             gap: None,
             open: None,
@@ -128,6 +136,12 @@ pub enum EventKind {
     /// One HTTP request and its response.
     #[serde(rename = "http")]
     Http,
+    /// One message on a WebSocket connection.
+    #[serde(rename = "ws.message")]
+    WsMessage,
+    /// A WebSocket connection is over.
+    #[serde(rename = "ws.close")]
+    WsClose,
     /// One DNS query.
     #[serde(rename = "dns")]
     Dns,
@@ -308,6 +322,47 @@ pub struct BodyInfo {
     /// True when the body was longer than what is kept.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub truncated: bool,
+}
+
+/// One message on a WebSocket connection. Direction and URL are the operation's.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct MessageInfo {
+    /// Number of the connection, as its `ws.close` has it.
+    pub connection: u64,
+    /// Bytes of the message, decompressed, as its sender wrote it.
+    pub bytes: u64,
+    /// True for a binary message. Absent: text.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub binary: bool,
+    /// The text, masked, cut at maxBodyBytes: the agent's from level Request on, the upstream's at level RequestResponse.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body: Option<BodyInfo>,
+}
+
+/// A WebSocket connection that is over. Its handshake is a record of kind `http`.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct WsInfo {
+    /// Number of the connection, counted from 1 since the sidecar's container started.
+    pub connection: u64,
+    /// Who ended it: agent, upstream, chaperone.
+    pub closed_by: String,
+    /// Close code that the one who ended it gave (RFC 6455 section 7.4). Absent: it ended without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<u16>,
+    /// Messages from the agent. Absent: 0.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub sent_messages: u64,
+    /// Their bytes, decompressed. Absent: 0.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub sent_bytes: u64,
+    /// Messages from the upstream. Absent: 0.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub received_messages: u64,
+    /// Their bytes, decompressed. Absent: 0.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub received_bytes: u64,
 }
 
 /// One DNS query. Name and type are the operation's.

@@ -178,6 +178,7 @@ fn decide(snapshot: &CompiledSnapshot, target: &str, body: &[u8]) -> Decision {
             body: BodyView::Complete(body),
         }),
         dns: None,
+        ws: None,
     };
     snapshot
         .candidates(&operation)

@@ -16,6 +16,7 @@ mod relay;
 pub(crate) mod sample;
 mod upload;
 pub(crate) mod view;
+pub(crate) mod websocket;
 
 use std::time::Duration;
 
@@ -76,6 +77,10 @@ pub async fn serve<A: Io>(link: &Link, agent: &mut Wire<A>, mut upstream: Upstre
             Next::Close => return close(agent).await,
             Next::CloseEarly => return close_early(agent).await,
             Next::Abort => return agent.stream.break_off(),
+            Next::WebSocket(opening) => {
+                let Some(mut upstream) = upstream else { return };
+                return websocket::serve(link, agent, &mut upstream, *opening).await;
+            }
             Next::Tunnel(decision) => {
                 return tunnel(link, agent, upstream, *decision).await;
             }

@@ -33,4 +33,5 @@ pub mod sidecar;
 pub mod splice;
 pub mod tls;
 pub mod trust;
+pub mod websocket;
 pub mod wire;

@@ -119,6 +119,7 @@ impl Link {
             },
             http: None,
             dns: None,
+            ws: None,
         };
         active
             .snapshot

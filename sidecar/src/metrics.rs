@@ -31,6 +31,8 @@ pub struct Metrics {
     pub body_bytes: IntCounterVec,
     /// Those of the counters above that each request touches.
     pub each: EachRequest,
+    /// WebSocket messages by who sends: `send` (the agent), `receive`.
+    pub ws_messages: IntCounterVec,
     /// Values masked, by detector kind.
     pub masked: IntCounter,
     /// DNS queries by response code.
@@ -120,6 +122,11 @@ impl Metrics {
                 .buckets(DECISION_BUCKETS.to_vec()),
             )?,
             body_bytes,
+            ws_messages: counters(
+                "chaperone_ws_messages_total",
+                "WebSocket messages by direction.",
+                "direction",
+            )?,
             masked: IntCounter::new(
                 "chaperone_masked_values_total",
                 "Values masked in responses.",
@@ -170,6 +177,7 @@ mod tests {
             decision_seconds,
             body_bytes,
             each: _,
+            ws_messages,
             masked,
             dns_queries,
             policy_swaps,
@@ -188,6 +196,7 @@ mod tests {
                 Box::new(gaps),
                 Box::new(decision_seconds),
                 Box::new(body_bytes),
+                Box::new(ws_messages),
                 Box::new(masked),
                 Box::new(dns_queries),
                 Box::new(policy_swaps),

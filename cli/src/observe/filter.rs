@@ -24,6 +24,8 @@ pub(crate) enum Verdict {
 pub(crate) enum Kind {
     /// HTTP requests.
     Http,
+    /// WebSocket messages, and connections that are over.
+    Ws,
     /// DNS queries.
     Dns,
     /// Traffic that was not read.
@@ -40,6 +42,7 @@ impl Kind {
     fn of(kind: EventKind) -> Self {
         match kind {
             EventKind::Http => Self::Http,
+            EventKind::WsMessage | EventKind::WsClose => Self::Ws,
             EventKind::Dns => Self::Dns,
             EventKind::Gap => Self::Gap,
             EventKind::Connection => Self::Connection,

@@ -68,9 +68,9 @@ fn word(kind: EventKind, verdict: Option<Verdict>) -> &'static str {
         (None, EventKind::Config) => "config",
         (None, EventKind::StreamOpen) => "open",
         (None, EventKind::StreamResume) => "resume",
-        (None, EventKind::StreamClose) => "close",
+        (None, EventKind::StreamClose | EventKind::WsClose) => "close",
         (None, EventKind::Connection) => "failed",
-        (None, EventKind::Http | EventKind::Gap) => "-",
+        (None, EventKind::Http | EventKind::WsMessage | EventKind::Gap) => "-",
     }
 }
 
@@ -88,7 +88,7 @@ fn style(kind: EventKind, verdict: Option<Verdict>) -> Style {
 fn operation(event: &Event) -> String {
     if let Some(operation) = &event.operation {
         let what = match event.kind {
-            EventKind::Http | EventKind::Dns => &operation.verb,
+            EventKind::Http | EventKind::WsMessage | EventKind::Dns => &operation.verb,
             _ => &operation.protocol,
         };
         return format!("{what} {}", operation.resource);
@@ -132,6 +132,21 @@ fn outcome(event: &Event) -> String {
         if !http.complete {
             parts.push("incomplete".to_owned());
         }
+    }
+    if let Some(message) = &event.message {
+        parts.push(Bytes(message.bytes).to_string());
+    }
+    if let Some(ws) = &event.ws {
+        parts.push(
+            ws.code
+                .map_or_else(|| "no code".to_owned(), |c| c.to_string()),
+        );
+        parts.push(format!("by {}", clean(&ws.closed_by)));
+        parts.push(format!(
+            "↑{} ↓{}",
+            Bytes(ws.sent_bytes),
+            Bytes(ws.received_bytes)
+        ));
     }
     if let Some(dns) = &event.dns {
         parts.push(dns.rcode.clone());

@@ -9,7 +9,7 @@ use super::{
     path,
 };
 use crate::{
-    decide::{BodyView, HeaderFields, Operation},
+    decide::{BodyView, HeaderFields, MessageView, Operation},
     grpc::GrpcCall,
     hosts::normalize_host,
     pod::PodIdentity,
@@ -27,7 +27,7 @@ pub(crate) type Fault = &'static str;
 /// nothing to copy, so that no expression can make memory grow by looping over large text.
 #[derive(Default)]
 pub(crate) struct Store {
-    /// Strings of the body that had escapes, in order.
+    /// Strings of the body, or of a message, that had escapes, in order. An operation has one or the other.
     escaped: OnceLock<Vec<String>>,
     /// Headers that are given more than once: lower-case name and joined values.
     joined: OnceLock<Vec<(String, String)>>,
@@ -77,6 +77,7 @@ pub(crate) struct Facts<'a> {
     path: OnceLock<Result<Cow<'a, str>, Fault>>,
     query: OnceLock<Result<Pairs, Fault>>,
     body: OnceLock<Result<Option<Json<'a>>, Fault>>,
+    message: OnceLock<Result<Option<Json<'a>>, Fault>>,
 }
 
 impl<'a> Facts<'a> {
@@ -98,6 +99,7 @@ impl<'a> Facts<'a> {
             path: OnceLock::new(),
             query: OnceLock::new(),
             body: OnceLock::new(),
+            message: OnceLock::new(),
         }
     }
 
@@ -213,6 +215,39 @@ impl<'a> Facts<'a> {
             }
             Err(json::Fault::Syntax) => Ok(None),
         }
+    }
+
+    /// Bytes of the message; `None` where it is too long to be judged.
+    pub(super) fn message_size(&self) -> Option<u64> {
+        match self.operation.ws?.message {
+            MessageView::Text(text) => u64::try_from(text.len()).ok(),
+            MessageView::Binary(size) => Some(size),
+            MessageView::TooLarge => None,
+        }
+    }
+
+    /// Text of the message; `None` when it is binary.
+    pub(super) fn message_text(&self) -> Result<Option<&'a str>, Fault> {
+        match self.operation.ws.map(|ws| ws.message) {
+            Some(MessageView::Text(text)) => Ok(Some(text)),
+            Some(MessageView::Binary(_)) | None => Ok(None),
+            Some(MessageView::TooLarge) => Err("the message is too large to be judged"),
+        }
+    }
+
+    /// The message as JSON; `None` when it is not.
+    pub(super) fn message_json(&self) -> Result<Option<&Json<'a>>, Fault> {
+        let json = self.message.get_or_init(|| {
+            let Some(text) = self.message_text()? else {
+                return Ok(None);
+            };
+            match json::parse(text.as_bytes(), &self.store.escaped) {
+                Ok(json) => Ok(Some(json)),
+                Err(json::Fault::Refused(why)) => Err(why),
+                Err(json::Fault::Syntax) => Ok(None),
+            }
+        });
+        json.as_ref().map(Option::as_ref).map_err(|fault| *fault)
     }
 
     /// Whether the body is compressed or the like: a server would read what we cannot.

@@ -1,6 +1,6 @@
 use crate::{
     compile::expression_for_tests as compile,
-    decide::{BodyView, Operation, fixtures::*},
+    decide::{BodyView, MessageView, Operation, WsDirection, WsView, fixtures::*},
 };
 
 use super::{Facts, Store};
@@ -36,6 +36,42 @@ fn eval_body(source: &str, body: &[u8]) -> Result<bool, String> {
     http.content_type = Some("application/json; charset=utf-8");
     http.body = BodyView::Complete(body);
     eval_on(source, &operation)
+}
+
+#[test]
+fn a_message_is_read_with_the_handshake_that_opened_its_connection() {
+    let on = |source: &str, view| {
+        let mut operation = request("GET", "ws.example.com", "/chat");
+        operation.ws = Some(WsView {
+            direction: WsDirection::Send,
+            binary: matches!(view, MessageView::Binary(_)),
+            message: view,
+        });
+        eval_on(source, &operation)
+    };
+    let json = MessageView::Text(r#"{"kind": "say", "n": [1, 2]}"#);
+    for source in [
+        r#"ws.direction == "send" && !ws.binary && ws.size == 28 && http.path == "/chat""#,
+        r#"has(ws.text) && ws.text.contains("say") && ws.text.matches("^\\{")"#,
+        r#"has(ws.json) && ws.json.kind == "say" && ws.json.n.exists(n, n == 2)"#,
+    ] {
+        assert_eq!(on(source, json), Ok(true), "{source}");
+    }
+    assert_eq!(on("has(ws.json)", MessageView::Text("hi")), Ok(false));
+    assert_eq!(on("has(ws.text)", MessageView::Binary(3)), Ok(false));
+    assert_eq!(
+        on("ws.binary && ws.size == 3", MessageView::Binary(3)),
+        Ok(true)
+    );
+    assert!(on("ws.text == \"\"", MessageView::Binary(3)).is_err());
+    for source in [
+        "ws.text == \"\"",
+        "has(ws.text)",
+        "has(ws.json)",
+        "ws.size > 1",
+    ] {
+        assert!(on(source, MessageView::TooLarge).is_err(), "{source}");
+    }
 }
 
 #[test]
@@ -212,13 +248,18 @@ fn the_type_model_and_the_resolver_know_the_same_names() {
         } else {
             format!("dyn({path}) == dyn({path}) || true")
         };
-        assert_eq!(eval(&source), Ok(true), "{path}");
-        let bare = compile(&format!("dyn({path}) != dyn(\"no such thing\")")).unwrap();
-        let agent = agent();
-        let store = Store::default();
         let mut operation = get("a.example.com");
         operation.http.as_mut().unwrap().body = BodyView::Complete(b"{}");
         operation.dns = asks("a.example.com", &[]).dns;
+        operation.ws = Some(WsView {
+            direction: WsDirection::Send,
+            binary: false,
+            message: MessageView::Text("{}"),
+        });
+        assert_eq!(eval_on(&source, &operation), Ok(true), "{path}");
+        let bare = compile(&format!("dyn({path}) != dyn(\"no such thing\")")).unwrap();
+        let agent = agent();
+        let store = Store::default();
         let facts = Facts::new(&agent, &operation, &store);
         assert_eq!(bare.evaluate(&facts), Ok(true), "{path}");
     }

@@ -30,6 +30,7 @@ pub(super) struct Checked {
     pub(super) reads_http: bool,
     pub(super) reads_dns: bool,
     pub(super) reads_body: bool,
+    pub(super) reads_ws: bool,
 }
 
 /// Checks a tree and rewrites it in place.
@@ -55,6 +56,7 @@ pub(super) fn check(
             reads_http: false,
             reads_dns: false,
             reads_body: false,
+            reads_ws: false,
         },
     };
     let ty = checker.visit(tree);
@@ -248,6 +250,7 @@ impl Checker<'_> {
         self.checked.reads_http |= matches!(object.name, "http" | "grpc");
         self.checked.reads_dns |= object.name == "dns";
         self.checked.reads_body |= path == "http.body";
+        self.checked.reads_ws |= object.name == "ws";
         if !test {
             node.expr = Expr::Ident(path);
             return field.ty();

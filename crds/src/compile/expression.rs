@@ -28,6 +28,7 @@ pub(crate) struct Expression {
     reads_body: bool,
     /// The method that it asks for before anything else.
     method: Option<String>,
+    reads_ws: bool,
 }
 
 impl std::fmt::Debug for Expression {
@@ -72,6 +73,7 @@ impl Expression {
             reads_http,
             reads_dns,
             reads_body,
+            reads_ws,
         } = check::check(source, program.source_info(), &mut tree)?;
         Ok(Self {
             source: source.to_owned(),
@@ -81,6 +83,7 @@ impl Expression {
             reads_http,
             reads_dns,
             reads_body,
+            reads_ws,
         })
     }
 
@@ -105,6 +108,11 @@ impl Expression {
     /// Whether it reads any part of `dns`.
     pub(crate) fn reads_dns(&self) -> bool {
         self.reads_dns
+    }
+
+    /// Whether it reads any part of `ws`.
+    pub(crate) fn reads_ws(&self) -> bool {
+        self.reads_ws
     }
 
     /// Whether it reads `http.body`.

@@ -95,6 +95,11 @@ impl CompiledRule {
         self.when.as_ref().is_some_and(Expression::reads_body)
     }
 
+    /// Whether it is about messages of WebSocket connections.
+    pub(crate) fn reads_ws(&self) -> bool {
+        self.when.as_ref().is_some_and(Expression::reads_ws)
+    }
+
     /// Whether `when` is true.
     ///
     /// # Errors
@@ -146,7 +151,7 @@ fn compile_rule(rule: &PolicyRule, report: &mut Report<'_>) -> CompiledRule {
 }
 
 fn protocols(rule: &PolicyRule, matches: &Match, when: Option<&Expression>) -> Vec<Protocol> {
-    let reads_http = when.is_some_and(Expression::reads_http);
+    let reads_http = when.is_some_and(|when| when.reads_http() || when.reads_ws());
     let reads_dns = when.is_some_and(Expression::reads_dns);
     if !matches.protocols.is_empty() {
         let mut protocols = matches.protocols.clone();
@@ -204,6 +209,9 @@ fn check_protocols(
         let message = "when reads http, which only HTTP requests have; write protocols: [http], or make a second rule for the other protocols";
         report.add(name, "match.protocols", Trouble::at(&written(), 0, message));
     }
+    if when.is_some_and(Expression::reads_ws) {
+        check_messages(rule, others, &written(), report);
+    }
     let datagrams = matches
         .protocols
         .iter()
@@ -233,6 +241,20 @@ fn check_dns(name: Part<'_>, matches: &Match, written: &str, report: &mut Report
                 Trouble::at(host, 0, message),
             );
         }
+    }
+}
+
+/// A rule that reads `ws` is about messages, which the handshake's decision lets pass: only a Deny says more.
+fn check_messages(rule: &PolicyRule, others: bool, written: &str, report: &mut Report<'_>) {
+    let name = Part::Rule(&rule.name);
+    if others {
+        let message = "when reads ws, which only messages of WebSocket connections have; write protocols: [http], or make a second rule for the other protocols";
+        report.add(name, "match.protocols", Trouble::at(written, 0, message));
+    }
+    if rule.action == Action::Allow {
+        let source = rule.when.as_deref().unwrap_or_default();
+        let message = "a rule that reads ws must deny: messages pass where their handshake passed; write a Deny with the opposite condition";
+        report.add(name, "action", Trouble::at(source, 0, message));
     }
 }
 

@@ -357,6 +357,23 @@ fn each_policy_is_named_where_a_snapshot_has_errors() {
     assert_eq!(names, ["floor", "team/web"]);
 }
 
+#[test]
+fn a_rule_that_reads_ws_must_deny_and_be_about_http() {
+    for (rule, expected) in [
+        ("{name: a, when: 'ws.binary', action: Allow}", "must deny"),
+        (
+            "{name: a, match: {protocols: [tcp]}, when: 'ws.binary', action: Deny}",
+            "protocols: [http]",
+        ),
+    ] {
+        let policy = namespaced("web", &format!("rules: [{rule}]"));
+        let errors = compile_policy(&policy).expect_err(rule).to_string();
+        assert!(errors.contains(expected), "{errors}");
+    }
+    let fine = "rules: [{name: a, match: {protocols: [http]}, when: 'ws.binary', action: Deny}]";
+    compile_policy(&namespaced("web", fine)).unwrap();
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 

@@ -107,6 +107,7 @@ pub(crate) struct Field {
 
 enum FieldKind {
     Text,
+    Bool,
     Int,
     TextList,
     TextMap,
@@ -117,6 +118,7 @@ impl Field {
     pub(crate) fn ty(&self) -> Ty {
         match self.kind {
             FieldKind::Text => Ty::Text,
+            FieldKind::Bool => Ty::Bool,
             FieldKind::Int => Ty::Int,
             FieldKind::TextList => Ty::list(Ty::Text),
             FieldKind::TextMap => Ty::map(Ty::Text),
@@ -196,6 +198,16 @@ pub(crate) const OBJECTS: &[Object] = &[
         fields: &[
             field("name", FieldKind::Text),
             field("type", FieldKind::Text),
+        ],
+    },
+    Object {
+        name: "ws",
+        fields: &[
+            field("direction", FieldKind::Text),
+            field("binary", FieldKind::Bool),
+            optional("size", FieldKind::Int),
+            optional("text", FieldKind::Text),
+            optional("json", FieldKind::Json),
         ],
     },
 ];

@@ -87,6 +87,7 @@ pub(crate) fn request<'a>(method: &'a str, host: &'a str, path: &'a str) -> Oper
             body: BodyView::NotRead,
         }),
         dns: None,
+        ws: None,
     }
 }
 
@@ -122,6 +123,7 @@ pub(crate) fn unread(protocol: Protocol, ip: &str, port: u16) -> Operation<'stat
         },
         http: None,
         dns: None,
+        ws: None,
     }
 }
 

@@ -84,6 +84,8 @@ impl CompiledSnapshot {
 #[derive(Debug, Default)]
 pub(crate) struct RuleIndex {
     http: HostIndex,
+    /// Rules on messages of WebSocket connections: those that read `ws`.
+    ws: HostIndex,
     tls: HostIndex,
     tcp: HostIndex,
     udp: HostIndex,
@@ -97,6 +99,10 @@ impl RuleIndex {
     pub(crate) fn new(rules: &[CompiledRule]) -> Self {
         let mut index = Self::default();
         for (number, rule) in (0_u32..).zip(rules) {
+            if rule.reads_ws() {
+                index.ws.add(number, &rule.hosts);
+                continue;
+            }
             for protocol in &rule.protocols {
                 index.of_mut(*protocol).add(number, &rule.hosts);
             }
@@ -110,7 +116,11 @@ impl RuleIndex {
     fn lookup(&self, operation: &Operation<'_>) -> Vec<u32> {
         let host = operation.destination.host.map(normalize_host);
         let ip = (operation.protocol != Protocol::Dns).then_some(operation.destination.ip);
-        self.of(operation.protocol).lookup(host.as_deref(), ip)
+        let index = match operation.ws {
+            Some(_) => &self.ws,
+            None => self.of(operation.protocol),
+        };
+        index.lookup(host.as_deref(), ip)
     }
 
     /// Rules on queries for this name.

@@ -1,4 +1,4 @@
-use super::{BodyView, Operation, fixtures::*};
+use super::{BodyView, MessageView, Operation, WsDirection, WsView, fixtures::*};
 use crate::{
     record::Outcome,
     resources::{Action, Mode, Protocol},
@@ -33,6 +33,71 @@ fn policies(list: Policies<'_>) -> Vec<Policy> {
             }
         })
         .collect()
+}
+
+/// A message on a connection that a GET to `ws.example.com` opened.
+fn message<'a>(direction: WsDirection, message: MessageView<'a>) -> Operation<'a> {
+    Operation {
+        ws: Some(WsView {
+            direction,
+            binary: matches!(message, MessageView::Binary(_)),
+            message,
+        }),
+        ..get("ws.example.com")
+    }
+}
+
+#[test]
+fn rules_that_read_ws_are_about_messages_and_no_other_rule_is() {
+    let snapshot = compile(vec![
+        namespaced(
+            "chat",
+            r#"
+mode: Enforce
+defaultAction: Deny
+rules:
+  - {name: chat, match: {hosts: [ws.example.com]}, action: Allow}
+  - name: no-drop
+    match: {hosts: [ws.example.com]}
+    when: ws.direction == "send" && has(ws.json) && ws.json.action == "drop"
+    action: Deny
+"#,
+        ),
+        namespaced(
+            "watch",
+            r#"
+rules:
+  - {name: no-binary, when: ws.binary && http.path == "/", action: Deny}
+"#,
+        ),
+    ]);
+    let decide = |operation: &Operation<'_>| line(&decide(&snapshot, operation));
+    assert_eq!(decide(&get("ws.example.com")), "Allow team/chat chat rule");
+    let text = |text| MessageView::Text(text);
+    for (operation, expected) in [
+        (
+            message(WsDirection::Send, text("hello")),
+            "Allow - - default",
+        ),
+        (
+            message(WsDirection::Send, text(r#"{"action": "drop"}"#)),
+            "Deny team/chat no-drop rule",
+        ),
+        (
+            message(WsDirection::Receive, text(r#"{"action": "drop"}"#)),
+            "Allow - - default",
+        ),
+        (
+            message(WsDirection::Send, MessageView::Binary(3)),
+            "Allow+wouldDeny team/watch no-binary rule",
+        ),
+        (
+            message(WsDirection::Send, MessageView::TooLarge),
+            "Deny team/chat no-drop evaluation-error",
+        ),
+    ] {
+        assert_eq!(decide(&operation), expected, "{operation:?}");
+    }
 }
 
 #[test]

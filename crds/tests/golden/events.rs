@@ -6,8 +6,8 @@ use chaperone_crds::{
     pod::PodIdentity,
     record::{
         AgentRef, BodyInfo, CloseInfo, ConfigInfo, DecisionInfo, DestinationInfo, DnsInfo, Event,
-        EventKind, GapInfo, HttpInfo, MaskedInfo, OpenInfo, OperationInfo, Outcome, SessionInfo,
-        Timing,
+        EventKind, GapInfo, HttpInfo, MaskedInfo, MessageInfo, OpenInfo, OperationInfo, Outcome,
+        SessionInfo, Timing, WsInfo,
     },
     resources::Mode,
     snapshot::Revision,
@@ -32,6 +32,11 @@ pub(crate) fn golden_streams() -> Vec<(&'static str, u8, Vec<Event>)> {
             ],
         ),
         ("bodies", 0x22, vec![open(), with_bodies(), close(3)]),
+        (
+            "websocket",
+            0x44,
+            vec![open(), message(), denied_message(), ws_close(), close(5)],
+        ),
         (
             "resumed",
             0x33,
@@ -115,6 +120,77 @@ fn dns() -> Event {
             ..Timing::default()
         }),
         ..event(EventKind::Dns)
+    }
+}
+
+fn message() -> Event {
+    Event {
+        destination: Some(destination()),
+        operation: Some(OperationInfo {
+            protocol: "http".to_owned(),
+            verb: "receive".to_owned(),
+            resource: "https://api.example.com/v1/live".to_owned(),
+        }),
+        decision: Some(decision(Outcome::Allow)),
+        message: Some(MessageInfo {
+            connection: 7,
+            bytes: 31,
+            binary: false,
+            body: Some(BodyInfo {
+                text: Some("{\"mail\":\"[masked:email]\"}".to_owned()),
+                ..BodyInfo::default()
+            }),
+        }),
+        masked: vec![MaskedInfo {
+            mask: "pii".to_owned(),
+            detector: "email".to_owned(),
+            count: 1,
+        }],
+        timing: Some(Timing {
+            total_us: 40,
+            decide_us: Some(3),
+            ..Timing::default()
+        }),
+        ..event(EventKind::WsMessage)
+    }
+}
+
+fn denied_message() -> Event {
+    Event {
+        message: Some(MessageInfo {
+            connection: 7,
+            bytes: 4,
+            binary: true,
+            body: None,
+        }),
+        masked: Vec::new(),
+        decision: Some(decision(Outcome::Deny)),
+        ..message()
+    }
+}
+
+fn ws_close() -> Event {
+    Event {
+        destination: Some(destination()),
+        operation: Some(OperationInfo {
+            protocol: "http".to_owned(),
+            verb: "close".to_owned(),
+            resource: "https://api.example.com/v1/live".to_owned(),
+        }),
+        ws: Some(WsInfo {
+            connection: 7,
+            closed_by: "agent".to_owned(),
+            code: Some(1000),
+            sent_messages: 2,
+            sent_bytes: 20,
+            received_messages: 1,
+            received_bytes: 31,
+        }),
+        timing: Some(Timing {
+            total_us: 2_000_000,
+            ..Timing::default()
+        }),
+        ..event(EventKind::WsClose)
     }
 }
 

@@ -13,6 +13,7 @@ use crate::{
         BodyDecoder, BodyError, BodyFraming, HeadError, HeaderEditError, ResponseHead, Version,
         parse_response,
     },
+    websocket::{HandshakeError, Offer},
     wire,
 };
 
@@ -50,6 +51,9 @@ pub(crate) enum DownloadError {
     /// A switch to another protocol that the request did not ask for or policy does not allow.
     #[error("the upstream switched to another protocol unasked")]
     Switch,
+    /// An answer to a WebSocket handshake that does not fit it.
+    #[error("the upstream's answer to the WebSocket handshake is refused: {0}")]
+    Handshake(#[from] HandshakeError),
     /// An edited head does not fit.
     #[error("the response head cannot be edited: {0}")]
     Edit(#[from] HeaderEditError),
@@ -72,6 +76,7 @@ impl DownloadError {
             Self::Unreadable(Unreadable::Partial(_)) => "partial-response",
             Self::Coding(_) => "undecodable-response",
             Self::Switch => "unasked-switch",
+            Self::Handshake(_) => "websocket-handshake",
             Self::Agent(_) => "agent-gone",
             Self::Stopping => "stopping",
         }
@@ -85,7 +90,8 @@ impl DownloadError {
             | Self::Interim
             | Self::Unreadable(_)
             | Self::Coding(_)
-            | Self::Switch => true,
+            | Self::Switch
+            | Self::Handshake(_) => true,
             Self::NoAnswer
             | Self::Upstream(_)
             | Self::Edit(_)
@@ -105,10 +111,45 @@ pub(crate) struct Plan<'a> {
     pub(crate) masks: Option<Arc<CompiledMasks>>,
     /// Whether an unreadable response is refused (Enforce) or passed and recorded (Audit).
     pub(crate) strict: bool,
-    /// Whether a switch of protocols may pass.
-    pub(crate) may_switch: bool,
+    /// What a switch of protocols may lead to.
+    pub(crate) switch: Switch<'a>,
     /// Whether the agent was told 100 Continue already.
     pub(crate) continued: bool,
+}
+
+/// What may follow a head that ends HTTP/1.
+#[derive(Clone, Copy)]
+pub(crate) enum Switch<'a> {
+    /// Nothing: it is refused.
+    No,
+    /// Bytes that pass unread, or the inside of a CONNECT.
+    Tunnel,
+    /// WebSocket, if the upstream agrees to this.
+    WebSocket(&'a Offer),
+}
+
+impl Switch<'_> {
+    /// Whether this head leads where it may.
+    fn check(&self, head: &ResponseHead) -> Result<(), DownloadError> {
+        match self {
+            Self::No => Err(DownloadError::Switch),
+            Self::Tunnel => Ok(()),
+            Self::WebSocket(offer) => {
+                if !head
+                    .upgrade()
+                    .is_some_and(|to| to.eq_ignore_ascii_case("websocket"))
+                {
+                    return Err(DownloadError::Switch);
+                }
+                let fields = head.headers();
+                offer.accepted(
+                    fields.get_all("sec-websocket-accept"),
+                    fields.get_all("sec-websocket-extensions"),
+                )?;
+                Ok(())
+            }
+        }
+    }
 }
 
 /// What came of a response. Filled as it goes, so that it is right even when the response breaks off.
@@ -148,9 +189,7 @@ where
     let mut head = final_head(upstream, unread, agent, plan).await?;
     progress.answered = Some(Instant::now());
     if head.switches() {
-        if !plan.may_switch {
-            return Err(DownloadError::Switch);
-        }
+        plan.switch.check(&head)?;
         head.write_to(&mut out);
         progress.head = Some(head);
         wire::send(agent, &out)

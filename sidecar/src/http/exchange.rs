@@ -14,7 +14,7 @@ use chaperone_crds::{
 
 use super::{
     Upstream, answer,
-    download::{DownloadError, Plan, Progress},
+    download::{DownloadError, Plan, Progress, Switch},
     failure::Failure,
     held::Held,
     judge::{Agreement, Case, Judged, Judgement, Subject, agreement},
@@ -23,12 +23,14 @@ use super::{
     sample::Sample,
     upload::UploadError,
     view::{RequestView, ResponseView},
+    websocket::Opening,
 };
 use crate::{
     body::{MASKED_REQUEST_FIELDS, strong_again},
     http1::{BodyDecoder, HeaderEditError, RequestHead, ResponseHead},
     link::{Link, Stop, builtin, micros},
     shared::Active,
+    websocket::Offer,
     wire::{Io, Wire},
 };
 
@@ -51,6 +53,8 @@ pub(crate) enum Next {
     Abort,
     /// What follows is another protocol, which policy lets pass unread.
     Tunnel(Box<DecisionInfo>),
+    /// What follows is WebSocket.
+    WebSocket(Box<Opening>),
 }
 
 /// A request on its way.
@@ -66,6 +70,8 @@ struct Exchange<'a, A> {
     held: Held,
     /// What policy says of the bytes that a switch of protocols would bring.
     tunnel: Option<DecisionInfo>,
+    /// The request's offer, where it is a WebSocket handshake.
+    offer: Option<Offer>,
     /// Whether the upstream connection carried a request before.
     reused: bool,
     /// Whether the agent was told 100 Continue.
@@ -103,6 +109,7 @@ pub(crate) async fn run<A: Io>(
         body,
         held: Held::default(),
         tunnel: None,
+        offer: None,
         reused,
         continued: false,
         sample,
@@ -115,7 +122,7 @@ pub(crate) async fn run<A: Io>(
     exchange.evidence.judged(&judgement);
     match judgement.decision.action {
         Outcome::Deny => exchange.deny(&judgement).await,
-        Outcome::Allow => exchange.forward().await,
+        Outcome::Allow => exchange.forward(subject).await,
     }
 }
 
@@ -146,9 +153,11 @@ impl<A: Io> Exchange<'_, A> {
         }
     }
 
-    /// A request that may switch the connection to bytes that are not read needs leave for those too.
+    /// A request that may switch the connection to bytes that are not read needs leave for those too. WebSocket is read.
     fn judge_switch(&mut self, judgement: Judgement) -> Judgement {
-        if judgement.decision.action == Outcome::Deny || !self.may_switch() {
+        self.offer = offer(&self.head);
+        if judgement.decision.action == Outcome::Deny || self.offer.is_some() || !self.may_switch()
+        {
             return judgement;
         }
         let unread = self.link.unread_decision(&self.active, Protocol::Tcp);
@@ -243,7 +252,7 @@ impl<A: Io> Exchange<'_, A> {
     }
 
     /// Passes the request on and its response back.
-    async fn forward(mut self) -> Next {
+    async fn forward(mut self, subject: Subject) -> Next {
         if let Err(error) = self.dial().await {
             let message = format!("cannot reach the upstream: {error}");
             return self
@@ -257,12 +266,17 @@ impl<A: Io> Exchange<'_, A> {
                 .await;
         }
         let method = self.head.method().to_owned();
+        let offer = self.offer.clone();
         let plan = Plan {
             method: &method,
             version: self.head.version(),
             masks,
             strict: self.active.mode() == Mode::Enforce,
-            may_switch: self.tunnel.is_some(),
+            switch: match (&offer, &self.tunnel) {
+                (Some(offer), _) => Switch::WebSocket(offer),
+                (None, Some(_)) => Switch::Tunnel,
+                (None, None) => Switch::No,
+            },
             continued: self.continued,
         };
         let mut progress = Progress {
@@ -276,7 +290,7 @@ impl<A: Io> Exchange<'_, A> {
         };
         let since = Instant::now();
         let outcomes = self.pass_both(&plan, &mut progress).await;
-        self.conclude(outcomes, progress, since).await
+        self.conclude(outcomes, progress, since, subject).await
     }
 
     async fn dial(&mut self) -> io::Result<()> {
@@ -305,6 +319,17 @@ impl<A: Io> Exchange<'_, A> {
             headers.remove("upgrade");
             headers.remove("http2-settings");
             headers.remove_connection_options(&["upgrade", "http2-settings"])?;
+        }
+        if let Some(offer) = &self.offer {
+            // Extensions that are not read are not offered: RFC 6455 §9.1 leaves it to the server to take none.
+            let name = "Sec-WebSocket-Extensions";
+            match &offer.extensions {
+                Some(offers) if headers.get(name) == Some(offers.as_bytes()) => {}
+                Some(offers) => headers.set(name, offers.as_bytes())?,
+                None => {
+                    headers.remove(name);
+                }
+            }
         }
         if self.continued {
             headers.remove("expect");
@@ -335,7 +360,13 @@ impl<A: Io> Exchange<'_, A> {
     }
 
     /// Records what came of it and says what follows.
-    async fn conclude(mut self, outcomes: Outcomes, progress: Progress, since: Instant) -> Next {
+    async fn conclude(
+        mut self,
+        outcomes: Outcomes,
+        progress: Progress,
+        since: Instant,
+        subject: Subject,
+    ) -> Next {
         let answered = progress.head.is_some();
         let switched = progress.head.as_ref().is_some_and(ResponseHead::switches);
         self.evidence.response(Received {
@@ -351,10 +382,15 @@ impl<A: Io> Exchange<'_, A> {
             self.evidence.failed(&note.to_string());
         }
         let next = match outcomes.download {
-            Ok(_) if switched => match self.tunnel.take() {
-                Some(decision) => Next::Tunnel(Box::new(decision)),
-                None => Next::Abort,
-            },
+            Ok(_) if switched => {
+                self.evidence.complete();
+                let answer = progress.head.as_ref();
+                match (self.opening(answer, subject), self.tunnel.take()) {
+                    (Some(opening), _) => Next::WebSocket(Box::new(opening)),
+                    (None, Some(decision)) => Next::Tunnel(Box::new(decision)),
+                    (None, None) => Next::Abort,
+                }
+            }
             Ok(reusable) => {
                 self.evidence.complete();
                 let whole = self.body.is_done() && outcomes.upload.is_none();
@@ -375,6 +411,34 @@ impl<A: Io> Exchange<'_, A> {
         };
         self.end().await;
         next
+    }
+
+    /// What a WebSocket handshake that was accepted leads to.
+    fn opening(&mut self, answer: Option<&ResponseHead>, subject: Subject) -> Option<Opening> {
+        let fields = answer?.headers();
+        let accepted = self.offer.take()?.accepted(
+            fields.get_all("sec-websocket-accept"),
+            fields.get_all("sec-websocket-extensions"),
+        );
+        let (url, session) = self.evidence.said();
+        let secure = subject.url.starts_with("https:");
+        let request = RequestView::of_http1(&self.head, secure);
+        Some(Opening {
+            scheme: request.scheme,
+            path: request.path.to_owned(),
+            query: request.query.unwrap_or_default().to_owned(),
+            subject,
+            method: self.head.method().to_owned(),
+            fields: self
+                .head
+                .headers()
+                .iter()
+                .map(|(name, value)| (name.to_owned(), value.to_vec()))
+                .collect(),
+            url,
+            session,
+            deflate: accepted.ok()?,
+        })
     }
 
     /// Nothing was sent to the agent yet: it gets the reason in words, unless the end alone tells it more.
@@ -410,6 +474,25 @@ impl<A: Io> Exchange<'_, A> {
             .request_body(self.body.payload_bytes(), self.sample);
         self.evidence.end(self.link).await;
     }
+}
+
+/// The offer of a request that asks for WebSocket and nothing else.
+fn offer(head: &RequestHead) -> Option<Offer> {
+    let asked = head.method() == "GET"
+        && head
+            .upgrade()
+            .is_some_and(|to| to.trim().eq_ignore_ascii_case("websocket"))
+        && head.headers().get_all("upgrade").count() == 1;
+    let values = |name: &'static str| head.headers().get_all(name);
+    asked
+        .then(|| {
+            Offer::read(
+                values("sec-websocket-key"),
+                values("sec-websocket-version"),
+                values("sec-websocket-extensions"),
+            )
+        })
+        .flatten()
 }
 
 fn is_h2c(protocols: &str) -> bool {

@@ -241,6 +241,7 @@ impl Case<'_> {
                 body,
             }),
             dns: None,
+            ws: None,
         };
         ask(&operation)
     }

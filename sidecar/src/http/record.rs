@@ -6,7 +6,8 @@ use chaperone_crds::{
     compile::MaskSet,
     detect::CompiledMasks,
     record::{
-        DecisionInfo, Event, EventKind, HttpInfo, MaskedInfo, OperationInfo, Outcome, Timing,
+        DecisionInfo, Event, EventKind, HttpInfo, MaskedInfo, OperationInfo, Outcome, SessionInfo,
+        Timing,
     },
     resources::Level,
 };
@@ -114,6 +115,13 @@ impl Evidence {
     /// Masks that apply to the response.
     pub(crate) fn response_masks(&self) -> Option<Arc<CompiledMasks>> {
         self.masks.response.clone()
+    }
+
+    /// The URL and the hints for correlation, as the record has them.
+    pub(crate) fn said(&self) -> (String, Option<SessionInfo>) {
+        let operation = self.event.operation.as_ref();
+        let url = operation.map(|operation| operation.resource.clone());
+        (url.unwrap_or_default(), self.event.session.clone())
     }
 
     /// Policy has spoken.

@@ -107,6 +107,7 @@ fn query<'a>(name: &'a str, kind: &'a str, towards: &'a [String], ip: IpAddr) ->
             kind,
             towards,
         }),
+        ws: None,
     }
 }
 
