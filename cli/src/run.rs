@@ -14,7 +14,10 @@ use chaperone_crds::{
     pod::PodIdentity,
     snapshot::{Policy, Snapshot},
 };
-use chaperone_sidecar::local::{self, LocalRun};
+use chaperone_sidecar::{
+    local::{self, LocalRun},
+    memory,
+};
 
 /// Name of the sink that `--audit` makes.
 const SINK: &str = "audit-file";
@@ -63,6 +66,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
 }
 
 fn outcome(args: &Args) -> anyhow::Result<ExitStatus> {
+    memory::refuse_huge_pages();
     let snapshot = snapshot(args.policy.as_deref())?;
     let extra_roots = match &args.extra_roots {
         Some(path) => {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::{
     detect::{DETECT_BYTES, Detected, detect},
+    idle,
     link::Link,
     wire::{Io, Wire},
 };
@@ -56,7 +57,7 @@ pub async fn first_bytes<A: Io, U: Io>(
         let read = tokio::select! {
             biased;
             // Bytes that are there count before an end that came after them.
-            read = agent.fill() => read,
+            read = idle::fill(agent) => read,
             spoke = server_speaks(upstream.as_deref_mut()), if silent => match spoke {
                 true => return First::ServerFirst,
                 false => return First::Silent,
@@ -94,7 +95,7 @@ async fn expires(deadline: Option<tokio::time::Instant>) {
 async fn server_speaks<U: Io>(upstream: Option<&mut Wire<U>>) -> bool {
     match upstream {
         Some(upstream) => {
-            upstream.fill().await.is_ok_and(|read| read > 0)
+            idle::fill(upstream).await.is_ok_and(|read| read > 0)
                 && !upstream.unread.starts_with(b"HTTP/1.")
         }
         None => std::future::pending().await,

@@ -26,6 +26,7 @@ use tokio::io::AsyncWriteExt;
 use crate::{
     gap::{self, Gap, Reason},
     http1::{HeadError, RequestHead, parse_request},
+    idle,
     link::{Link, Stop},
     wire::{Io, Wire},
 };
@@ -72,7 +73,8 @@ pub async fn serve<A: Io>(link: &Link, agent: &mut Wire<A>, mut upstream: Upstre
             Err(why) => return refuse_head(link, agent, protocol, why).await,
         };
         let next = exchange::run(link, &mut stop, agent, &mut upstream, secure, reused, head);
-        match next.await {
+        // On the heap while it lasts: an exchange is larger than all that waits between two.
+        match Box::pin(next).await {
             Next::Request => reused = true,
             Next::Close => return close(agent).await,
             Next::CloseEarly => return close_early(agent).await,
@@ -153,7 +155,7 @@ async fn read_head<A: Io>(
         let read = tokio::select! {
             biased;
             // A request that is there counts before an end that came after it.
-            read = agent.fill() => read,
+            read = idle::fill(agent) => read,
             // Between requests an upstream has nothing to say: bytes or an end both mean that the connection is over.
             () = upstream_ends(upstream.as_deref_mut()), if idle => return Err(NoHead::Ended),
             () = stop.told(), if idle => return Err(NoHead::Ended),
@@ -170,7 +172,7 @@ async fn read_head<A: Io>(
 async fn upstream_ends(upstream: Option<&mut Wire<Box<dyn Io>>>) {
     match upstream {
         Some(upstream) => {
-            let _ = upstream.fill().await;
+            let _ = idle::fill(upstream).await;
         }
         None => std::future::pending().await,
     }

@@ -1,12 +1,13 @@
 //! The sidecar's program: what the webhook injects.
 
-use chaperone_sidecar::{settings::Settings, sidecar};
+use chaperone_sidecar::{memory, settings::Settings, sidecar};
 use tracing_subscriber::EnvFilter;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> anyhow::Result<()> {
+    memory::refuse_huge_pages();
     // Standard output carries audit records.
     let filter =
         EnvFilter::try_from_env("CHAPERONE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));

@@ -47,6 +47,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for Prefixed<S> {
             buf.put_slice(bytes);
         }
         self.prefix.advance(count);
+        if self.prefix.is_empty() {
+            // The stream may live long, and never needs the buffer again.
+            self.prefix = BytesMut::new();
+        }
         Poll::Ready(Ok(()))
     }
 }

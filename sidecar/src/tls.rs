@@ -59,21 +59,22 @@ pub async fn serve(link: &Link, mut agent: Wire<TcpStream>) {
         sni: hello.server_name.clone(),
         ..link.clone()
     };
-    if let Some((reason, detail)) = unread_reason(&link, &hello).await {
-        return pass_or_refuse(&link, agent, reason, detail).await;
+    if let Some((reason, detail)) = Box::pin(unread_reason(&link, &hello)).await {
+        return Box::pin(pass_or_refuse(&link, agent, reason, detail)).await;
     }
     let name = link
         .sni
         .clone()
         .unwrap_or_else(|| link.destination.ip().to_string());
-    match upstream::connect(&link, &name, &hello).await {
-        Ok(upstream) => intercept(&link, agent, &name, upstream).await,
+    // What is over when requests begin lies on the heap meanwhile: a connection mostly waits for its next request.
+    match Box::pin(upstream::connect(&link, &name, &hello)).await {
+        Ok(upstream) => Box::pin(intercept(&link, agent, &name, upstream)).await,
         Err(UpstreamError::Unreachable(error)) => {
             agent.stream.break_off();
             link.record_failure("tls", "upstream-unreachable", error.to_string())
                 .await;
         }
-        Err(error) => unverified(&link, agent, &name, &hello, error).await,
+        Err(error) => Box::pin(unverified(&link, agent, &name, &hello, error)).await,
     }
 }
 
@@ -199,23 +200,26 @@ async fn refuse_in_words(mut agent: Wire<AgentTls>, reason: Reason, message: &st
 async fn intercept(link: &Link, agent: Wire<TcpStream>, name: &str, upstream: Verified) {
     let chosen = upstream.stream.get_ref().1.alpn_protocol();
     let chosen = chosen.map(<[u8]>::to_vec);
-    let mut agent = match handshake(link, agent, name, chosen, upstream.asks).await {
+    let handshake = handshake(link, agent, name, chosen, upstream.asks);
+    let mut agent = match Box::pin(handshake).await {
         Ok(agent) => agent,
         Err(error) => return unfinished(link, error).await,
     };
     if has_certificate(&agent) {
-        return refuse_certificate(link, agent).await;
+        return Box::pin(refuse_certificate(link, agent)).await;
     }
     let mut upstream: Wire<Box<dyn Io>> = Wire::new(Box::new(upstream.stream), upstream.early);
     if speaks_http2(&agent.stream) {
         // Its server may speak before its client does.
-        return http2::serve(link, agent, Some(upstream), true).await;
+        return Box::pin(http2::serve(link, agent, Some(upstream), true)).await;
     }
     match first_bytes(link, &mut agent, Some(&mut upstream)).await {
-        First::Speaks(Detected::Http2) => http2::serve(link, agent, Some(upstream), true).await,
+        First::Speaks(Detected::Http2) => {
+            Box::pin(http2::serve(link, agent, Some(upstream), true)).await;
+        }
         First::Speaks(Detected::Http) => http::serve(link, &mut agent, Some(upstream), true).await,
         First::Speaks(_) | First::ServerFirst => {
-            gap::opaque(link, &mut agent, Some(&mut upstream)).await;
+            Box::pin(gap::opaque(link, &mut agent, Some(&mut upstream))).await;
         }
         First::Silent => link.record_unused("tls").await,
     }

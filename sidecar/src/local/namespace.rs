@@ -22,6 +22,7 @@ use rtnetlink::{LinkUnspec, RouteMessageBuilder};
 use crate::{
     capture::{self, CaptureConfig, CaptureMode, GapReader},
     listen::Listeners,
+    memory::with_huge_pages,
 };
 
 /// Index of the loopback interface: the first of every namespace.
@@ -258,7 +259,5 @@ fn start_confined(mut command: Command) -> Result<Child, NamespaceError> {
     caps::clear(None, CapSet::Inheritable)
         .map_err(|error| NamespaceError::Capability(error.to_string()))?;
     let program = command.get_program().to_string_lossy().into_owned();
-    command
-        .spawn()
-        .map_err(|source| NamespaceError::Start { program, source })
+    with_huge_pages(|| command.spawn()).map_err(|source| NamespaceError::Start { program, source })
 }

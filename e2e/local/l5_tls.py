@@ -1,4 +1,4 @@
-"""Group 4: TLS, its faults and its clients' habits."""
+"""Group 5: TLS, its faults and its clients' habits."""
 
 from .stage import ENFORCE, INTERNET_IP, MACHINE, STATE, environment, run, serve, sh, test
 from .upstream_faults import FAULTS, Servers
