@@ -16,7 +16,7 @@
 //! | `email` | ASCII addresses with a dotted domain; the at sign also as `%40`, `\u0040`, `&#64;`; a plus also as `%2B`, `\u002b` | other characters in escapes, quoted or non-ASCII local parts, `user@localhost` |
 //! | `creditCard` | 13 to 19 digits that begin with 2 to 6 (the payment industry's ranges, ISO/IEC 7812) and pass Luhn, in groups of three or more with single spaces or dashes | other separators, single spaced digits |
 //! | `usSsn` | `AAA-GG-SSSS` in issued ranges | other separators, or none |
-//! | `iban` | the countries, lengths and check digits of SWIFT's registry, in capitals, in one piece or in groups of four | small letters, other groups |
+//! | `iban` | the countries, lengths and check digits of SWIFT's registry, in capitals, in one piece or in groups of four with spaces or dashes | small letters, other groups |
 //! | `phone` | `+` and 8 to 15 digits of an assigned country code, in groups; `(AAA) EEE-NNNN`, `AAA-EEE-NNNN`, `AAA.EEE.NNNN` with valid area code and exchange | national numbers of other countries, numbers without separators or plus, `%2B` for the plus, extensions |
 //! | `ipv4` | four decimal parts, of networks that name hosts | loopback, 0/8, 240/4 and masks; parts of longer versions; what follows `version` or a product's name and a slash |
 //! | `ipv6` | all forms of RFC 4291 with at least one decimal digit | loopback, `::`, zone ids, `%3A` for a colon |
@@ -24,8 +24,8 @@
 //! | `cloudKey` | AWS secret access keys beside their id or after their name; Azure `AccountKey=`, `SharedAccessKey=`, `sig=`; Google API keys, OAuth secrets and access tokens; DigitalOcean tokens | the same values without id, name or prefix |
 //! | `apiToken` | the vendors' prefixes with their lengths and checksums: Anthropic, OpenAI, GitHub, GitLab, Slack, Stripe, Hugging Face, npm, PyPI, SendGrid; the secret part of a Telegram bot's token | other vendors'; Twilio's, whose secrets have no form |
 //! | `privateKey` | PEM private keys, also with escaped line breaks, up to END however far; a BEGIN line that no key follows is left alone | keys that are not PEM |
-//! | `jwt` | three to five base64url parts whose header is JSON with an `alg` | tokens without a signature part; headers that do not begin with `{"`; after other base64url, headers whose `alg` is not among the first 96 bytes |
-//! | `highEntropy` | runs of 24 to 128 of base64's characters with capitals, small letters and digits whose distribution has 4.1 bits per byte or more | hex, longer runs |
+//! | `jwt` | three to five base64url parts whose header is JSON with an `alg` | tokens without a signature part; headers that do not begin with `{"`, `{ "` or `{` and a line break; after other base64url, headers whose `alg` is not among the first 96 bytes |
+//! | `highEntropy` | runs of 24 to 128 of base64's characters with capitals, small letters and digits whose distribution has 4.1 bits per byte or more | hex, longer runs, hashes that say so (`sha512-`, `h1:`) |
 //!
 //! Text inside base64, other HTML entities, double percent-encoding, UTF-16 or split over several JSON strings (a model's deltas) is not
 //! decoded. Whether a match is a bare JSON number is not known either: a card number that a service sends as a number becomes a

@@ -60,6 +60,16 @@ fn v4(text: &[u8], start: usize, eof: bool) -> Step {
     if end == text.len() && end < start + V4_BYTES + 2 && !eof {
         return Step::More;
     }
+    if text.get(end) == Some(&b'-') {
+        // A range of addresses, or the revision of a version: 1.2.3.4-1ubuntu1.
+        let part = run_end(text, end + 1, end + 5, |byte| byte.is_ascii_alphanumeric());
+        match text.get(part) {
+            None if !eof && part < end + 5 => return Step::More,
+            Some(b'.') => {}
+            _ if part == end + 1 => {}
+            _ => return Step::No,
+        }
+    }
     let run = slice(text, start, end);
     // A full stop may follow.
     let address = run.strip_suffix(b".").unwrap_or(run);

@@ -155,7 +155,19 @@ fn domain(text: &[u8], start: usize, eof: bool) -> Step {
         }
         at = end + 1;
     }
-    best.map_or(Step::No, Step::closed)
+    match best {
+        Some(end) if !is_picture(slice(text, start, end)) => Step::closed(end),
+        _ => Step::No,
+    }
+}
+
+/// `2x.png`, as in `icon@2x.png`: pictures for screens of high density.
+fn is_picture(domain: &[u8]) -> bool {
+    const ENDINGS: [&[u8]; 6] = [b"png", b"jpg", b"jpeg", b"webp", b"gif", b"svg"];
+    match domain {
+        [b'1'..=b'4', b'x', b'.', ending @ ..] => ENDINGS.contains(&ending),
+        _ => false,
+    }
 }
 
 fn is_label(byte: u8) -> bool {

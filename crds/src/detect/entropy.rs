@@ -83,8 +83,22 @@ fn judge(text: &[u8], start: usize, end: usize) -> Option<usize> {
         _ => 0,
     };
     let run = slice(text, start + escape, end);
-    let found = RUN_BYTES.contains(&run.len()) && !run.starts_with(b"tok_") && is_random(run);
+    let found = RUN_BYTES.contains(&run.len())
+        && !run.starts_with(b"tok_")
+        && is_random(run)
+        && !is_hash(text, start + escape, run);
     found.then_some(start + escape)
+}
+
+/// A hash that says so: `sha512-` of subresource integrity, `h1:` of Go's sums.
+fn is_hash(text: &[u8], start: usize, run: &[u8]) -> bool {
+    let digits = run
+        .iter()
+        .skip(3)
+        .take_while(|b| b.is_ascii_digit())
+        .count();
+    (run.starts_with(b"sha") && run.get(3 + digits) == Some(&b'-'))
+        || slice(text, 0, start).ends_with(b"h1:")
 }
 
 fn is_random(run: &[u8]) -> bool {

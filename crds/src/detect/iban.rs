@@ -79,16 +79,18 @@ fn length_of(country: &[u8]) -> Option<usize> {
     }
 }
 
-/// Judges `length` capitals and digits, all in one or in groups of four with single spaces, by their check digits.
+/// Judges `length` capitals and digits, all in one or in groups of four with single spaces or dashes, by their check digits.
 fn body(text: &[u8], start: usize, length: usize, eof: bool) -> Step {
-    let is_grouped = text.get(start + GROUP) == Some(&b' ');
+    let separator = text
+        .get(start + GROUP)
+        .filter(|&&byte| byte == b' ' || byte == b'-');
     let mut at = start;
     let mut remainder = Mod97::default();
     for place in 0..length {
-        if is_grouped && place > 0 && place % GROUP == 0 {
+        if separator.is_some() && place > 0 && place % GROUP == 0 {
             match text.get(at) {
                 None => return Step::short(eof),
-                Some(b' ') => at += 1,
+                byte if byte == separator => at += 1,
                 Some(_) => return Step::No,
             }
         }

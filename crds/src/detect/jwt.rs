@@ -8,8 +8,8 @@ use serde::Deserialize;
 use super::bytes::{Step, before, escape_before, is_base64url, run_end, slice};
 use super::{MAX_UNDECIDED_BYTES, Tail};
 
-/// Base64url of `{"`, with which a compact header begins.
-pub(super) const PREFIX: &str = "eyJ";
+/// Base64url of `{"`, with which a compact header begins, and of `{ "` and `{` with a line break.
+pub(super) const PREFIXES: [&str; 3] = ["eyJ", "eyAi", "ewog"];
 
 /// Bytes in which a header in the midst of a run must name its `alg`.
 const EARLY_BYTES: usize = 128;
@@ -26,7 +26,7 @@ const BASE64URL: GeneralPurpose = GeneralPurpose::new(
         .with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// Judges a candidate at `start`, where [`PREFIX`] stands.
+/// Judges a candidate at `start`, where one of [`PREFIXES`] stands.
 pub(super) fn step(text: &[u8], start: usize, eof: bool) -> Step {
     let in_run = before(text, start).is_some_and(is_base64url);
     if in_run && escape_before(text, start).is_none() {

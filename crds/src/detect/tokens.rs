@@ -233,7 +233,10 @@ fn literals(secret: Secret, rule: usize) -> Vec<Kind> {
     match secret {
         Secret::AwsAccessKey => Vec::new(),
         Secret::PrivateKey => vec![kind(pem::BEGIN, Shape::PrivateKey)],
-        Secret::Jwt => vec![kind(jwt::PREFIX.as_bytes(), Shape::Jwt)],
+        Secret::Jwt => jwt::PREFIXES
+            .iter()
+            .map(|prefix| kind(prefix.as_bytes(), Shape::Jwt))
+            .collect(),
         Secret::ApiToken => vendors(API_TOKENS)
             .chain([kind(TELEGRAM, Shape::Telegram)])
             .collect(),
