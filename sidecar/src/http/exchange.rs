@@ -315,7 +315,7 @@ impl<A: Io> Exchange<'_, A> {
             }
         }
         if h2c {
-            // HTTP/2 in clear text is not read; RFC 9113 lets a server ignore the offer, so withholding it breaks nothing.
+            // RFC 9113 §3.1 has dropped this way into HTTP/2, and a server may ignore the offer (RFC 9110 §7.8), so withholding it breaks nothing. Prior knowledge is read.
             headers.remove("upgrade");
             headers.remove("http2-settings");
             headers.remove_connection_options(&["upgrade", "http2-settings"])?;
