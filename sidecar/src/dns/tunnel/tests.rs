@@ -145,7 +145,8 @@ fn noise(seed: u64, length: usize) -> String {
 fn tunnels_trip_within_few_kilobytes_whatever_shape_they_have() {
     let now = Instant::now();
     // Long names, as iodine's and dnscat2's; single labels; short ones; words by number.
-    let shapes: [(&str, fn(u64) -> String); 4] = [
+    type Shape = fn(u64) -> String;
+    let shapes: [(&str, Shape); 4] = [
         ("one label", |n| format!("{}.evil.example", noise(n, 60))),
         ("two labels", |n| {
             format!("{}.{}.evil.example", noise(n, 60), noise(n + 10_000, 60))
@@ -232,7 +233,7 @@ proptest! {
                 tunnels.check(&format!("{name}.{number}.x{number}"), "A", now);
             }
             let says = information(name);
-            prop_assert!(says.is_finite() && says >= 0.0 && says <= 80.0);
+            prop_assert!((0.0..=80.0).contains(&says));
         }
         prop_assert!(tunnels.domains.len() <= MAX_DOMAINS);
         prop_assert!(tunnels.domains.values().all(|window| window.names.len() <= MAX_NAMES));
