@@ -30,7 +30,7 @@ use self::{
     rules::match_host,
 };
 use crate::{
-    detect::{MaskWith, check_pattern},
+    detect::{MaskWith, check_field, check_pattern},
     hosts::HostPattern,
     resources::{Audit, Mask},
     snapshot::{Policy, PolicyRef},
@@ -159,8 +159,15 @@ fn compile_mask(mask: &Mask, report: &mut Report<'_>) -> masks::CompiledMask {
             report.add(name, format!("patterns[{number}].pattern"), trouble);
         }
     }
-    if mask.detectors.is_empty() && mask.patterns.is_empty() {
-        let message = "a mask needs at least one entry in detectors or patterns";
+    for (number, path) in mask.fields.iter().enumerate() {
+        if let Err(error) = check_field(path) {
+            let column = error.column.saturating_sub(1);
+            let trouble = Trouble::in_line(path, 0, column, error.problem);
+            report.add(name, format!("fields[{number}]"), trouble);
+        }
+    }
+    if mask.detectors.is_empty() && mask.patterns.is_empty() && mask.fields.is_empty() {
+        let message = "a mask needs at least one entry in detectors, patterns or fields";
         report.add(name, "detectors", Trouble::at("", 0, message));
     }
     if !mask.restore_to.is_empty() && mask.with != MaskWith::Token {

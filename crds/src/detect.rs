@@ -28,8 +28,7 @@
 //! | `highEntropy` | runs of 24 to 128 of base64's characters with capitals, small letters and digits whose distribution has 4.1 bits per byte or more | hex, longer runs, hashes that say so (`sha512-`, `h1:`) |
 //!
 //! Text inside base64, other HTML entities, double percent-encoding, UTF-16 or split over several JSON strings (a model's deltas) is not
-//! decoded. Whether a match is a bare JSON number is not known either: a card number that a service sends as a number becomes a
-//! placeholder that JSON does not allow there.
+//! decoded. [`Fields`] are values that are masked whole, by their place in a document instead of by what they look like.
 
 mod address;
 mod bytes;
@@ -39,6 +38,7 @@ mod custom;
 mod digits;
 mod email;
 mod entropy;
+mod fields;
 mod iban;
 mod jwt;
 mod pattern;
@@ -55,6 +55,9 @@ mod vendors;
 
 pub use compile::{BUILTIN_MASK, CompiledMasks, MaskError, RESTORE_RULE, Rule};
 pub(crate) use digits::luhn;
+pub use fields::{
+    Child, FIELD, FieldError, Fields, MAX_FIELD_BYTES, MAX_FIELD_STEPS, Places, check_field,
+};
 pub use pattern::{
     MAX_PATTERN_CHARS, MAX_PATTERN_MATCH_BYTES, PATTERN_NFA_LIMIT_BYTES, PatternError,
     check_pattern,

@@ -1,12 +1,21 @@
 //! Masking of text as it streams.
 //!
-//! Owns the bytes that cannot be judged yet. What matches, where, and what takes its place is [`chaperone_crds::detect`]'s to say. Refuses to know of protocols: callers hand it decoded bodies, in pieces of any size.
+//! Owns the bytes that cannot be judged yet, and the formats in which a value has a place (JSON, lines of it, events, forms). What matches, where, and what takes its place is
+//! [`chaperone_crds::detect`]'s to say. Refuses to know of protocols: callers hand it decoded bodies, in pieces of any size.
 //!
 //! Invariant: the output depends on the input alone, not on how it was cut; and at each moment everything has left that no
 //! further byte can make part of a match. A server-sent event ends in a line break, which is part of no address, number or
 //! token, so it leaves at once; only inside a private key, behind a BEGIN line, and in custom patterns that cross lines, is more
 //! held.
 
+mod events;
+mod form;
+mod format;
+mod json;
+mod replacement;
+mod sink;
+#[cfg(test)]
+mod structured;
 #[cfg(test)]
 mod tests;
 
@@ -16,6 +25,11 @@ use chaperone_crds::detect::{
     CompiledMasks, Found, LOOK_BEHIND_BYTES, MAX_UNDECIDED_BYTES, Match, Scan, Skip, Tail,
 };
 use chaperone_crds::record::MaskedInfo;
+
+pub use format::Format;
+pub use json::MAX_DEPTH;
+
+use sink::Sink;
 
 /// Most bytes that are held back between two calls: the longest match that is waited for. Longer secrets are dropped to their end
 /// instead of held.
@@ -34,19 +48,31 @@ pub struct Masker {
     held_from: usize,
     /// What is being dropped.
     tail: Tail,
+    sink: Sink,
     findings: Vec<MaskedInfo>,
 }
 
 impl Masker {
-    /// A masker at the beginning of a stream.
+    /// A masker of text at the beginning of a stream. Paths select nothing in it, unless it begins as a JSON object or array does.
     pub fn new(masks: Arc<CompiledMasks>) -> Self {
+        Self::of(masks, Format::Plain)
+    }
+
+    /// A masker of text of a format.
+    pub fn of(masks: Arc<CompiledMasks>, format: Format) -> Self {
         Masker {
+            sink: Sink::new(&masks, format),
             masks,
             buffer: Vec::new(),
             held_from: 0,
             tail: Tail::Closed,
             findings: Vec::new(),
         }
+    }
+
+    /// Says what format the text has, before any of it comes.
+    pub fn set_format(&mut self, format: Format) {
+        self.sink = Sink::new(&self.masks, format);
     }
 
     /// Takes the next bytes of the stream and appends to `out` all that is now beyond doubt.
@@ -67,6 +93,8 @@ impl Masker {
     /// Ends the stream: appends what was held back, masked. The masker is then at the beginning of a new stream; its findings stay.
     pub fn finish(&mut self, out: &mut Vec<u8>) {
         self.judge(true, out);
+        self.sink.finish(out);
+        self.count_replaced();
         self.buffer.clear();
         self.held_from = 0;
         self.tail = Tail::Closed;
@@ -87,10 +115,12 @@ impl Masker {
         loop {
             match self.tail.skip(&text, self.held_from, eof) {
                 Skip::Done(at) => {
+                    self.sink.dropped(slice(&text, self.held_from, at));
                     self.held_from = at;
                     self.tail = Tail::Closed;
                 }
                 Skip::More(at) => {
+                    self.sink.dropped(slice(&text, self.held_from, at));
                     self.held_from = at;
                     break;
                 }
@@ -100,6 +130,7 @@ impl Masker {
             }
         }
         self.buffer = text;
+        self.count_replaced();
     }
 
     /// Replaces matches up to one with a tail, and says whether there was one.
@@ -109,16 +140,15 @@ impl Masker {
         loop {
             match scan.next_found() {
                 Found::Undecided(at) => {
-                    out.extend_from_slice(slice(text, self.held_from, at));
+                    self.sink.pass(slice(text, self.held_from, at), out);
                     self.held_from = at;
                     return false;
                 }
                 Found::Match(found) => {
-                    out.extend_from_slice(slice(text, self.held_from, found.start));
+                    self.sink
+                        .pass(slice(text, self.held_from, found.start), out);
                     self.held_from = found.end;
-                    let bytes = slice(text, found.start, found.end);
-                    out.extend_from_slice(masks.replacement(&found, bytes).as_text());
-                    self.count(&masks, &found);
+                    self.mask(&found, slice(text, found.start, found.end), out);
                     if found.tail != Tail::Closed {
                         self.tail = found.tail;
                         return true;
@@ -128,8 +158,26 @@ impl Masker {
         }
     }
 
-    fn count(&mut self, masks: &CompiledMasks, found: &Match) {
-        let Some(rule) = masks.rules().get(found.rule) else {
+    fn mask(&mut self, found: &Match, bytes: &[u8], out: &mut Vec<u8>) {
+        let replacement = self.masks.replacement(found, bytes);
+        // In the order of the text, so that findings do not depend on cuts either.
+        self.count_replaced();
+        let counts = self.sink.found(&replacement, bytes, out);
+        self.count_replaced();
+        if counts {
+            self.count(found.rule);
+        }
+    }
+
+    fn count_replaced(&mut self) {
+        for rule in self.sink.take_replaced() {
+            self.count(rule);
+        }
+    }
+
+    fn count(&mut self, rule: usize) {
+        let masks = Arc::clone(&self.masks);
+        let Some(rule) = masks.rules().get(rule) else {
             return;
         };
         let known = self
@@ -147,13 +195,22 @@ impl Masker {
     }
 }
 
-/// Masks a text that is all there. Same result as streaming it.
-pub fn mask_all(masks: &Arc<CompiledMasks>, text: &[u8]) -> (Vec<u8>, Vec<MaskedInfo>) {
-    let mut masker = Masker::new(Arc::clone(masks));
+/// Masks a text of a format that is all there. Same result as streaming it.
+pub fn mask_all_of(
+    masks: &Arc<CompiledMasks>,
+    format: Format,
+    text: &[u8],
+) -> (Vec<u8>, Vec<MaskedInfo>) {
+    let mut masker = Masker::of(Arc::clone(masks), format);
     let mut out = Vec::with_capacity(text.len());
     masker.push(text, &mut out);
     masker.finish(&mut out);
     (out, masker.findings)
+}
+
+/// Masks a text that is all there. Same result as streaming it.
+pub fn mask_all(masks: &Arc<CompiledMasks>, text: &[u8]) -> (Vec<u8>, Vec<MaskedInfo>) {
+    mask_all_of(masks, Format::Plain, text)
 }
 
 fn slice(text: &[u8], start: usize, end: usize) -> &[u8] {

@@ -5,6 +5,7 @@ use std::sync::{Arc, LazyLock};
 use super::custom::Custom;
 use super::digits::Digits;
 use super::email::Sign;
+use super::fields::{FIELD, FieldError, Fields};
 use super::pattern::{PatternError, parse};
 use super::restore::Restore;
 use super::tokens::{Secret, Tokens};
@@ -37,6 +38,14 @@ pub enum MaskError {
         mask: String,
         /// What is wrong.
         error: PatternError,
+    },
+    /// One path is refused.
+    #[error("mask \"{mask}\", {error}")]
+    Field {
+        /// Name of the mask.
+        mask: String,
+        /// What is wrong.
+        error: FieldError,
     },
     /// The patterns are sound, but too large together.
     #[error(
@@ -72,6 +81,7 @@ pub struct CompiledMasks {
     key: Option<Arc<TokenKey>>,
     /// Set where tokens are looked for, and nothing else.
     pub(super) restore: Option<Restore>,
+    fields: Fields,
 }
 
 impl CompiledMasks {
@@ -144,6 +154,11 @@ impl CompiledMasks {
         &self.rules
     }
 
+    /// Values that are replaced whole, in formats that have places. Their rules find nothing in text.
+    pub fn fields(&self) -> &Fields {
+        &self.fields
+    }
+
     /// Asks one engine for its first match at or after `from`.
     pub(super) fn ask(&self, engine: usize, text: &[u8], from: usize, eof: bool) -> Found {
         let email = |sign: usize| {
@@ -189,6 +204,7 @@ struct Builder {
     iban: Option<usize>,
     entropy: Option<usize>,
     patterns: Vec<(regex_syntax::hir::Hir, usize)>,
+    fields: Fields,
     errors: Vec<MaskError>,
 }
 
@@ -219,8 +235,24 @@ impl Builder {
                     }),
                 }
             }
+            self.fields(mask, &name);
         }
         self
+    }
+
+    fn fields(&mut self, mask: &Mask, name: &Arc<str>) {
+        if mask.fields.is_empty() {
+            return;
+        }
+        let rule = self.rule(name, FIELD, mask.with);
+        for path in &mask.fields {
+            if let Err(error) = self.fields.add(path, rule) {
+                self.errors.push(MaskError::Field {
+                    mask: mask.name.clone(),
+                    error,
+                });
+            }
+        }
     }
 
     fn builtin(&mut self, mask: &Arc<str>, builtin: Builtin, with: MaskWith) {
@@ -282,6 +314,7 @@ impl Builder {
             entropy: self.entropy,
             key: None,
             restore: None,
+            fields: self.fields,
             rules: self.rules,
         })
     }

@@ -10,7 +10,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::detect::{Builtin, CustomPattern, MaskWith};
+use crate::detect::{Builtin, CustomPattern, FIELD, MaskWith};
 
 /// Longest `when` expression, in bytes. CEL's evaluator recurses: a longer chain of terms could exhaust the stack.
 pub const MAX_WHEN_BYTES: usize = 2048;
@@ -270,7 +270,7 @@ pub struct Match {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(
-    validation = Rule::new("(has(self.detectors) && size(self.detectors) > 0) || (has(self.patterns) && size(self.patterns) > 0)").message("a mask needs at least one entry in detectors or patterns"),
+    validation = Rule::new("(has(self.detectors) && size(self.detectors) > 0) || (has(self.patterns) && size(self.patterns) > 0) || (has(self.fields) && size(self.fields) > 0)").message("a mask needs at least one entry in detectors, patterns or fields"),
     validation = Rule::new("!has(self.restoreTo) || (has(self.with) && self.with == 'Token')").message("only tokens can be restored; set with: Token")
 )]
 pub struct Mask {
@@ -291,6 +291,11 @@ pub struct Mask {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 20))]
     pub patterns: Vec<CustomPattern>,
+    /// Values that are replaced whole, by their place: paths into JSON documents (`$.customer.phone`, `$.items[*].ssn`, `$..password`, `$.a["b c"]`), also in lines of
+    /// NDJSON and in events; top-level paths into forms. Objects and arrays too; null stays. JSON inside a string is text.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 50), inner(length(min = 1, max = 256)))]
+    pub fields: Vec<String>,
     /// What replaces a match: Redact (the default), Last4, Null, Hash or Token.
     #[serde(default)]
     pub with: MaskWith,
@@ -302,10 +307,12 @@ pub struct Mask {
 }
 
 impl Mask {
-    /// Names of its detectors and patterns.
+    /// Names of its detectors and patterns, and that of fields where it has some.
     pub fn detector_names(&self) -> impl Iterator<Item = &str> {
         let builtins = self.detectors.iter().map(|detector| detector.name());
-        builtins.chain(self.patterns.iter().map(|pattern| pattern.name.as_str()))
+        let patterns = self.patterns.iter().map(|pattern| pattern.name.as_str());
+        let fields = (!self.fields.is_empty()).then_some(FIELD);
+        builtins.chain(patterns).chain(fields)
     }
 }
 

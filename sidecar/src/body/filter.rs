@@ -29,13 +29,13 @@ impl BodyFilter {
     /// A filter for a body under these codings, in the order in which they were applied. `strict`: Enforce.
     pub fn new(
         masks: Arc<CompiledMasks>,
-        _format: Format,
+        format: Format,
         codings: &[Coding],
         strict: bool,
     ) -> Self {
         Self {
             decode: DecodeStack::new(codings),
-            masker: Masker::new(masks),
+            masker: Masker::of(masks, format),
             encode: EncodeStack::new(codings),
             strict,
             ended: false,

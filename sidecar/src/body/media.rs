@@ -1,5 +1,7 @@
 //! What a media type says of a body.
 
+pub use crate::mask::Format;
+
 /// Most bytes of a body that are looked at to tell text from other bytes.
 pub const SNIFFED_BYTES: usize = 512;
 
@@ -12,14 +14,6 @@ pub enum Media {
     Binary,
     /// Nothing: the body's first bytes tell. Downloads of any kind come as `application/octet-stream`, and a mask must not change a byte of a program.
     Unsaid,
-}
-
-/// How a text is built.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Format {
-    /// Text without a structure that masks know.
-    #[default]
-    Plain,
 }
 
 /// Reads the value of a `Content-Type` field (RFC 9110 §8.3).
@@ -40,7 +34,19 @@ pub fn media(content_type: Option<&[u8]>) -> Media {
         b"image" if sub.ends_with(b"+xml") => Media::Text(Format::Plain),
         b"image" | b"audio" | b"video" | b"font" => Media::Binary,
         b"application" if BINARY.contains(&sub) || sub.starts_with(b"grpc") => Media::Binary,
-        _ => Media::Text(Format::Plain),
+        _ => Media::Text(format(kind, sub)),
+    }
+}
+
+fn format(kind: &[u8], sub: &[u8]) -> Format {
+    match sub {
+        b"json" | b"json-seq" | b"x-json" | b"manifest+json" => Format::Json,
+        _ if sub.ends_with(b"+json") || sub.ends_with(b"+json-seq") => Format::Json,
+        b"ndjson" | b"x-ndjson" | b"jsonl" | b"x-jsonl" | b"jsonlines" | b"x-jsonlines"
+        | b"json-lines" | b"x-json-stream" | b"json-stream" => Format::Lines,
+        b"event-stream" if kind == b"text" => Format::Events,
+        b"x-www-form-urlencoded" => Format::Form,
+        _ => Format::Plain,
     }
 }
 
@@ -80,6 +86,13 @@ mod tests {
             (None, Media::Unsaid),
             (Some("text/html; charset=utf-8"), plain),
             (Some("image/svg+xml"), plain),
+            (
+                Some("application/json; charset=utf-8"),
+                Media::Text(Format::Json),
+            ),
+            (Some("application/vnd.api+json"), Media::Text(Format::Json)),
+            (Some("application/x-ndjson"), Media::Text(Format::Lines)),
+            (Some("text/event-stream"), Media::Text(Format::Events)),
             (Some("image/png"), Media::Binary),
             (Some("Application/Octet-Stream"), Media::Unsaid),
             (Some("application/gzip"), Media::Binary),

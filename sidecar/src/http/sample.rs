@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use chaperone_crds::{decide::HeaderFields, detect::CompiledMasks, record::BodyInfo};
 
+use super::view;
 use crate::{
-    body::{DecodeStack, codings},
+    body::{DecodeStack, Media, codings, media},
     grpc::Messages,
     mask::Masker,
 };
@@ -59,8 +60,11 @@ impl Sample {
 
     /// Says what the body is, before any of it comes: its head's fields.
     pub(crate) fn describe(&mut self, fields: &dyn HeaderFields) {
-        if self.masker.is_none() {
+        let Some(masker) = &mut self.masker else {
             return;
+        };
+        if let Media::Text(format) = media(view::field(fields, "content-type").map(str::as_bytes)) {
+            masker.set_format(format);
         }
         let fields = fields.fields();
         let values = fields.filter(|(name, _)| name.eq_ignore_ascii_case("content-encoding"));

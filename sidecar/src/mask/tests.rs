@@ -31,6 +31,7 @@ fn mask(detectors: &[Builtin], patterns: &[(&str, &str)], with: MaskWith) -> Mas
                 pattern: (*pattern).into(),
             })
             .collect(),
+        fields: Vec::new(),
         with,
         restore_to: Vec::new(),
     }
