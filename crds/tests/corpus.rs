@@ -48,6 +48,8 @@ fn compiled(detectors: &[Builtin]) -> CompiledMasks {
         matches: None,
         detectors: detectors.to_vec(),
         patterns: Vec::new(),
+        fields: Vec::new(),
+        direction: chaperone_crds::resources::Direction::Response,
         with: MaskWith::Redact,
         restore_to: Vec::new(),
     }])

@@ -20,6 +20,7 @@ mod coding;
 mod edits;
 mod filter;
 mod media;
+mod outgoing;
 mod treat;
 
 pub(crate) use coding::DecodeStack;
@@ -31,4 +32,5 @@ pub use edits::{Edit, MASKED_REQUEST_FIELDS};
 pub(crate) use edits::{is_false_when_masked, strong_again};
 pub use filter::{BodyFilter, PULLED_BYTES};
 pub use media::{Format, Media, SNIFFED_BYTES, media};
+pub(crate) use outgoing::{Leaving, Outgoing};
 pub use treat::{Look, Message, Treatment, Unreadable};

@@ -269,3 +269,186 @@ async fn a_masked_response_has_a_weak_tag_that_matches_again_and_no_digest() {
     assert!(head.contains("etag: W/\"v1\""), "{head}");
     story.records().await;
 }
+
+#[tokio::test]
+async fn paths_reach_into_events_and_their_records() {
+    let policy = policy("Enforce").replace(
+        "detectors: [email, usSsn]",
+        "detectors: [email, usSsn, creditCard]\n      fields: [$..phone]",
+    );
+    let mut story = Story::begin(&policy).await;
+    story.send(GET).await;
+    story.asked("\r\n\r\n").await;
+    story
+        .answer("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
+        .await;
+    story.heard("\r\n\r\n").await;
+    let event = "event: row\ndata: {\"name\":\"x\",\"phone\":{\"home\":\"555 1234\"},\ndata: \"card\":4111111111111111}\n\n";
+    let masked = "event: row\ndata: {\"name\":\"x\",\"phone\":\"[masked:field]\",\ndata: \"card\":\"[masked:creditCard]\"}\n\n";
+    for _ in 0..2 {
+        send_chunk(&mut story, event.as_bytes()).await;
+        let heard = tokio::time::timeout(Duration::from_secs(5), hear_chunk(&mut story));
+        assert_eq!(String::from_utf8(heard.await.unwrap()).unwrap(), masked);
+    }
+    story.answer("0\r\n\r\n").await;
+    story.heard("0\r\n\r\n").await;
+    let records = story.records().await;
+    let event = exchange(&records);
+    let sample = event.http.as_ref().unwrap().response_body.clone().unwrap();
+    assert_eq!(sample.text.unwrap(), masked.repeat(2));
+    let found: Vec<_> = event
+        .masked
+        .iter()
+        .map(|m| (m.detector.as_str(), m.count))
+        .collect();
+    assert_eq!(found, [("field", 2), ("creditCard", 2)]);
+}
+
+/// What the upstream hears of a body in chunks.
+async fn asked_body(story: &mut Story) -> Vec<u8> {
+    let mut body = Vec::new();
+    loop {
+        let line = story.asked("\r\n").await;
+        let length = usize::from_str_radix(line.trim_end(), 16).unwrap();
+        let mut chunk = vec![0; length + 2];
+        story.upstream.read_exact(&mut chunk).await.unwrap();
+        if length == 0 {
+            return body;
+        }
+        body.extend_from_slice(&chunk[..length]);
+    }
+}
+
+fn tokens(restore_to: &str) -> String {
+    policy("Enforce")
+        .replace(
+            "email, usSsn]",
+            &format!("email, usSsn]\n      with: Token\n      restoreTo: [{restore_to}]"),
+        )
+        .replace("RequestResponse", "Request")
+}
+
+/// Lets the agent see an address and a number, and returns the tokens that it got instead.
+async fn seen_tokens(story: &mut Story) -> (String, String) {
+    story.send(GET).await;
+    story.asked("\r\n\r\n").await;
+    story
+        .answer("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 32\r\n\r\njane.doe@example.com 078-05-1121")
+        .await;
+    story.heard("\r\n\r\n").await;
+    let text = String::from_utf8(hear_body(story).await).unwrap();
+    let (mail, ssn) = text.split_once(' ').unwrap();
+    assert!(
+        mail.ends_with("@tok.invalid") && ssn.starts_with("tok_usSsn_"),
+        "{text}"
+    );
+    (mail.to_owned(), ssn.to_owned())
+}
+
+#[tokio::test]
+async fn a_token_becomes_its_value_on_the_way_to_an_allowed_host_and_the_record_keeps_the_token() {
+    let mut story = Story::begin(&tokens("files.example.com")).await;
+    let (mail, ssn) = seen_tokens(&mut story).await;
+    let json = format!("{{\"to\":\"{mail}\",\"n\":1}}");
+    story
+        .send(&format!(
+            "POST /find/{ssn}?mail={mail} HTTP/1.1\r\nHost: files.example.com\r\nX-For: {ssn}\r\nX-For: other\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{json}",
+            json.len()
+        ))
+        .await;
+    let head = story.asked("\r\n\r\n").await;
+    assert!(
+        head.starts_with("POST /find/078-05-1121?mail=jane.doe%40example.com HTTP/1.1\r\n"),
+        "{head}"
+    );
+    assert!(
+        head.contains("x-for: 078-05-1121\r\nx-for: other\r\n"),
+        "{head}"
+    );
+    assert!(
+        head.contains("chunked") && !head.contains("Content-Length"),
+        "{head}"
+    );
+    let body = String::from_utf8(asked_body(&mut story).await).unwrap();
+    assert_eq!(body, "{\"to\":\"jane.doe@example.com\",\"n\":1}");
+    story.answer("HTTP/1.1 204 No Content\r\n\r\n").await;
+    story.heard("\r\n\r\n").await;
+    let text = serde_json::to_string(&story.records().await).unwrap();
+    assert!(
+        !text.contains("jane.doe") && !text.contains("1121"),
+        "{text}"
+    );
+    assert!(text.contains(&ssn), "{text}");
+}
+
+#[tokio::test]
+async fn a_token_stays_one_elsewhere_and_under_a_coding_it_is_restored() {
+    let mut story = Story::begin(&tokens("other.example.com")).await;
+    let (_, ssn) = seen_tokens(&mut story).await;
+    story
+        .send(&format!(
+            "POST / HTTP/1.1\r\nHost: files.example.com\r\nContent-Length: {}\r\n\r\n{ssn}",
+            ssn.len()
+        ))
+        .await;
+    let asked = story.asked(&ssn).await;
+    assert!(asked.contains("Content-Length"), "{asked}");
+    story.records().await;
+
+    let mut story = Story::begin(&tokens("files.example.com")).await;
+    let (_, ssn) = seen_tokens(&mut story).await;
+    let coded = gzip(&ssn);
+    story
+        .send(&format!("POST / HTTP/1.1\r\nHost: files.example.com\r\nContent-Type: text/plain\r\nContent-Encoding: gzip\r\nContent-Length: {}\r\n\r\n", coded.len()))
+        .await;
+    story.agent.write_all(&coded).await.unwrap();
+    story.asked("\r\n\r\n").await;
+    assert_eq!(gunzip(&asked_body(&mut story).await), "078-05-1121");
+    story.records().await;
+}
+
+#[tokio::test]
+async fn what_leaves_is_masked_but_not_the_agents_own_credentials() {
+    let policy =
+        policy("Enforce").replace("email, usSsn]", "email, jwt]\n      direction: Request");
+    let mut story = Story::begin(&policy).await;
+    let jwt = "eyJhbGciOiJIUzI1NiJ9.e30.c2ln";
+    story
+        .send(&format!("POST /a?mail=ada@example.com HTTP/1.1\r\nHost: files.example.com\r\nAuthorization: Bearer {jwt}\r\nX-Mail: ada@example.com\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"))
+        .await;
+    for piece in ["{\"t\":\"eyJhbGciOiJIUzI1", "NiJ9.e30.c2ln\"}"] {
+        story
+            .send(&format!("{:x}\r\n{piece}\r\n", piece.len()))
+            .await;
+    }
+    story.send("0\r\n\r\n").await;
+    let head = story.asked("\r\n\r\n").await;
+    assert!(
+        head.contains("?mail=%5Bmasked%3Aemail%5D") && head.contains("x-mail: [masked:email]"),
+        "{head}"
+    );
+    assert!(head.contains(jwt), "{head}");
+    assert_eq!(asked_body(&mut story).await, b"{\"t\":\"[masked:jwt]\"}");
+    story
+        .answer("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 15\r\n\r\nada@example.com")
+        .await;
+    story.heard("ada@example.com").await;
+    let records = story.records().await;
+    let found: Vec<_> = exchange(&records)
+        .masked
+        .iter()
+        .map(|m| (m.detector.as_str(), m.count))
+        .collect();
+    assert_eq!(found, [("jwt", 1)]);
+
+    let mut story = Story::begin(&policy).await;
+    story
+        .send("POST / HTTP/1.1\r\nHost: files.example.com\r\nContent-Type: text/plain\r\nContent-Encoding: compress\r\nContent-Length: 3\r\n\r\nabc")
+        .await;
+    assert!(story.heard_to_end().await.starts_with("HTTP/1.1 415"));
+    let records = story.records().await;
+    assert_eq!(
+        exchange(&records).decision.as_ref().unwrap().reason,
+        "compressed-request"
+    );
+}

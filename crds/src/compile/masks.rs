@@ -9,7 +9,7 @@ use std::{
 use crate::{
     detect::{CompiledMasks, MaskError},
     hosts::{HostPattern, normalize_host},
-    resources::Mask,
+    resources::{Direction, Mask},
     tokenize::TokenKey,
 };
 
@@ -21,6 +21,8 @@ const MAX_COMBINATIONS: usize = 64;
 pub struct MaskSet {
     /// For responses on their way to the agent; `None` when no mask applies and they pass untouched.
     pub response: Option<Arc<CompiledMasks>>,
+    /// For requests on their way out; `None` when no mask applies.
+    pub request: Option<Arc<CompiledMasks>>,
     /// For records: the same masks, after the secrets that are masked in every record.
     pub records: Arc<CompiledMasks>,
     /// For requests on their way out: finds the tokens that become values again here; `None` when there are none.
@@ -32,6 +34,7 @@ impl Default for MaskSet {
     fn default() -> Self {
         Self {
             response: None,
+            request: None,
             records: CompiledMasks::secrets(),
             restore: None,
         }
@@ -142,10 +145,15 @@ pub(super) fn together<'m>(
     key: Option<&Arc<TokenKey>>,
 ) -> Result<MaskSet, String> {
     let compile = || {
-        let response = CompiledMasks::compile(masks.clone())?.with_key(key.cloned());
+        let towards = |other: Direction| {
+            let some = masks.clone().filter(move |mask| mask.direction != other);
+            let compiled = CompiledMasks::compile(some)?.with_key(key.cloned());
+            Ok::<_, Vec<MaskError>>((!compiled.is_empty()).then(|| Arc::new(compiled)))
+        };
         let records = CompiledMasks::compile_for_records(masks.clone())?.with_key(key.cloned());
         Ok(MaskSet {
-            response: (!response.is_empty()).then(|| Arc::new(response)),
+            response: towards(Direction::Request)?,
+            request: towards(Direction::Response)?,
             records: Arc::new(records),
             restore: None,
         })

@@ -11,6 +11,8 @@ fn all() -> CompiledMasks {
         matches: None,
         detectors: Builtin::ALL.to_vec(),
         patterns: Vec::new(),
+        fields: Vec::new(),
+        direction: crate::resources::Direction::Response,
         with: MaskWith::Redact,
         restore_to: Vec::new(),
     };

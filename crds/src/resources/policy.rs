@@ -67,7 +67,7 @@ pub struct AgentPolicySpec {
     #[schemars(length(max = 100))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub rules: Vec<PolicyRule>,
-    /// Masks on text that comes back to the agent. What they find never reaches a record in clear either.
+    /// Masks on text that comes back to the agent, or leaves it. What they find never reaches a record in clear either.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 20))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
@@ -130,7 +130,7 @@ pub struct ClusterAgentPolicySpec {
     #[schemars(length(max = 100))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub rules: Vec<PolicyRule>,
-    /// Masks on text that comes back to the agent. What they find never reaches a record in clear either.
+    /// Masks on text that comes back to the agent, or leaves it. What they find never reaches a record in clear either.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 20))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
@@ -266,7 +266,7 @@ pub struct Match {
     pub methods: Vec<String>,
 }
 
-/// What is masked in text that comes back to the agent.
+/// What is masked in text that comes back to the agent, or leaves it.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(
@@ -280,7 +280,7 @@ pub struct Mask {
         regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
     )]
     pub name: String,
-    /// Which responses are masked, by host and port. Absent: all.
+    /// Which exchanges are masked, by host and port. Absent: all.
     #[serde(rename = "match", default, skip_serializing_if = "Option::is_none")]
     pub matches: Option<MaskMatch>,
     /// Built-in detectors.
@@ -296,6 +296,10 @@ pub struct Mask {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 50), inner(length(min = 1, max = 256)))]
     pub fields: Vec<String>,
+    /// Which way: Response (the default), what comes back to the agent; Request, what leaves it (URL, header fields and text bodies, but not its own credentials: Authorization,
+    /// Proxy-Authorization, Cookie); Both.
+    #[serde(default, skip_serializing_if = "is_response")]
+    pub direction: Direction,
     /// What replaces a match: Redact (the default), Last4, Null, Hash or Token.
     #[serde(default)]
     pub with: MaskWith,
@@ -304,6 +308,24 @@ pub struct Mask {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100), inner(length(min = 1, max = 253)))]
     pub restore_to: Vec<String>,
+}
+
+/// Which way a mask looks.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Direction {
+    /// At what comes back to the agent.
+    #[default]
+    Response,
+    /// At what leaves it.
+    Request,
+    /// At both.
+    Both,
+}
+
+// By reference, as serde calls it.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_response(direction: &Direction) -> bool {
+    *direction == Direction::Response
 }
 
 impl Mask {

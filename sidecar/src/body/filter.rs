@@ -14,7 +14,8 @@ pub const PULLED_BYTES: usize = 64 * 1024;
 #[derive(Debug)]
 pub struct BodyFilter {
     decode: DecodeStack,
-    masker: Masker,
+    /// One after another: what one lets go, the next reads.
+    layers: Vec<Masker>,
     encode: EncodeStack,
     /// Whether a body that does not end as its coding says is refused.
     strict: bool,
@@ -33,9 +34,20 @@ impl BodyFilter {
         codings: &[Coding],
         strict: bool,
     ) -> Self {
+        Self::layered(vec![masks], format, codings, strict)
+    }
+
+    /// As [`BodyFilter::new`], with several sets of masks, each of which reads what the one before it lets go.
+    pub fn layered(
+        layers: Vec<Arc<CompiledMasks>>,
+        format: Format,
+        codings: &[Coding],
+        strict: bool,
+    ) -> Self {
+        let layers = layers.into_iter().map(|masks| Masker::of(masks, format));
         Self {
             decode: DecodeStack::new(codings),
-            masker: Masker::of(masks, format),
+            layers: layers.collect(),
             encode: EncodeStack::new(codings),
             strict,
             ended: false,
@@ -48,7 +60,7 @@ impl BodyFilter {
     /// Gives the next payload bytes. Pull before giving more: what is given is kept until then.
     pub fn push(&mut self, payload: &[u8]) {
         if self.decode.is_empty() {
-            self.masker.push(payload, &mut self.ready);
+            push(&mut self.layers, payload, &mut self.ready);
         } else if self.note.is_none() {
             self.decode.give(payload);
         }
@@ -69,7 +81,7 @@ impl BodyFilter {
         }
         if self.decode.is_empty() {
             if self.ended {
-                self.masker.finish(&mut self.ready);
+                finish(&mut self.layers, &mut self.ready);
                 self.done = true;
             }
             out.append(&mut self.ready);
@@ -88,9 +100,12 @@ impl BodyFilter {
         self.done
     }
 
-    /// What was masked so far.
+    /// What the first set of masks found so far.
     pub fn findings(&self) -> &[MaskedInfo] {
-        self.masker.findings()
+        self.layers
+            .first()
+            .map(Masker::findings)
+            .unwrap_or_default()
     }
 
     /// What was wrong with the body although it was passed on (Audit).
@@ -113,7 +128,7 @@ impl BodyFilter {
             }
             Err(error) => return Err(error),
         };
-        self.masker.push(text, &mut self.ready);
+        push(&mut self.layers, text, &mut self.ready);
         self.encode.push(&self.ready, out)?;
         self.ready.clear();
         Ok(true)
@@ -130,7 +145,7 @@ impl BodyFilter {
             Some(_) => Ok(()),
             None => self.decode.finish(),
         };
-        self.masker.finish(&mut self.ready);
+        finish(&mut self.layers, &mut self.ready);
         self.encode.push(&self.ready, out)?;
         self.ready.clear();
         match whole {
@@ -143,6 +158,27 @@ impl BodyFilter {
             }
         }
         Ok(false)
+    }
+}
+
+fn push(layers: &mut [Masker], text: &[u8], out: &mut Vec<u8>) {
+    match layers {
+        [] => out.extend_from_slice(text),
+        [only] => only.push(text, out),
+        [first, rest @ ..] => {
+            let mut between = Vec::new();
+            first.push(text, &mut between);
+            push(rest, &between, out);
+        }
+    }
+}
+
+fn finish(layers: &mut [Masker], out: &mut Vec<u8>) {
+    if let [first, rest @ ..] = layers {
+        let mut last = Vec::new();
+        first.finish(&mut last);
+        push(rest, &last, out);
+        finish(rest, out);
     }
 }
 

@@ -34,9 +34,30 @@ pub fn media(content_type: Option<&[u8]>) -> Media {
         b"image" if sub.ends_with(b"+xml") => Media::Text(Format::Plain),
         b"image" | b"audio" | b"video" | b"font" => Media::Binary,
         b"application" if BINARY.contains(&sub) || sub.starts_with(b"grpc") => Media::Binary,
+        b"application" if format(kind, sub) == Format::Plain && !is_known_text(sub) => {
+            Media::Unsaid
+        }
         _ => Media::Text(format(kind, sub)),
     }
 }
+
+/// Whether a media type below `application/` is text. Others (archives, images of containers, messages of schemas) change with every vendor, so their bytes tell.
+fn is_known_text(sub: &[u8]) -> bool {
+    sub.ends_with(b"xml") || TEXT.contains(&sub)
+}
+
+/// Media types below `application/` whose bytes are text.
+const TEXT: [&[u8]; 9] = [
+    b"javascript",
+    b"ecmascript",
+    b"x-javascript",
+    b"graphql",
+    b"yaml",
+    b"x-yaml",
+    b"toml",
+    b"sql",
+    b"x-sh",
+];
 
 fn format(kind: &[u8], sub: &[u8]) -> Format {
     match sub {
@@ -96,6 +117,13 @@ mod tests {
             (Some("image/png"), Media::Binary),
             (Some("Application/Octet-Stream"), Media::Unsaid),
             (Some("application/gzip"), Media::Binary),
+            (Some("application/grpc+proto"), Media::Binary),
+            (
+                Some("application/vnd.oci.image.layer.v1.tar+gzip"),
+                Media::Unsaid,
+            ),
+            (Some("application/xhtml+xml"), plain),
+            (Some("application/graphql"), plain),
             (Some("nonsense"), Media::Unsaid),
         ] {
             assert_eq!(media(value.map(str::as_bytes)), expected, "{value:?}");

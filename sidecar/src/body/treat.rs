@@ -45,6 +45,12 @@ pub enum Unreadable {
     /// A part of a resource cannot be masked: a match may begin before it.
     #[error("the response is partial ({0}), so that masks cannot read it whole")]
     Partial(u16),
+    /// The content coding of a request is not read.
+    #[error("the request is compressed ({0}), so that masks cannot read it")]
+    Request(String),
+    /// What is masked cannot be framed for HTTP/1.0.
+    #[error("the request is HTTP/1.0, which knows no chunks, so that its body cannot be masked")]
+    Unframed,
 }
 
 impl Message<'_> {

@@ -72,7 +72,9 @@ impl DownloadError {
             Self::NoAnswer => "no-answer",
             Self::Upstream(_) => "upstream-reset",
             Self::Head(_) | Self::Body(_) | Self::Interim | Self::Edit(_) => "malformed-response",
-            Self::Unreadable(Unreadable::Coding(_)) => "compressed-response",
+            Self::Unreadable(
+                Unreadable::Coding(_) | Unreadable::Request(_) | Unreadable::Unframed,
+            ) => "compressed-response",
             Self::Unreadable(Unreadable::Partial(_)) => "partial-response",
             Self::Coding(_) => "undecodable-response",
             Self::Switch => "unasked-switch",

@@ -19,15 +19,15 @@ use super::{
     held::Held,
     judge::{Agreement, Case, Judged, Judgement, Subject, agreement},
     record::{Evidence, Received},
-    relay::{Outcomes, Sending, relay},
+    relay::{Outcomes, relay},
     sample::Sample,
-    upload::UploadError,
+    upload::{Sending, UploadError},
     view::{RequestView, ResponseView},
     websocket::Opening,
 };
 use crate::{
-    body::{MASKED_REQUEST_FIELDS, strong_again},
-    http1::{BodyDecoder, HeaderEditError, RequestHead, ResponseHead},
+    body::{BodyFilter, Leaving, MASKED_REQUEST_FIELDS, Outgoing, strong_again},
+    http1::{BodyDecoder, BodyFraming, HeaderEditError, RequestHead, ResponseHead, Version},
     link::{Link, Stop, builtin, micros},
     shared::Active,
     websocket::Offer,
@@ -265,6 +265,10 @@ impl<A: Io> Exchange<'_, A> {
                 .unanswered(Failure::Upstream("edit", error.to_string()))
                 .await;
         }
+        let mut filter = match self.rewrite() {
+            Ok(filter) => filter,
+            Err(failure) => return self.unanswered(failure).await,
+        };
         let method = self.head.method().to_owned();
         let offer = self.offer.clone();
         let plan = Plan {
@@ -289,7 +293,12 @@ impl<A: Io> Exchange<'_, A> {
             note: None,
         };
         let since = Instant::now();
-        let outcomes = self.pass_both(&plan, &mut progress).await;
+        let outcomes = self
+            .pass_both(filter.as_deref_mut(), &plan, &mut progress)
+            .await;
+        if let Some(filter) = &filter {
+            self.evidence.request_masked(filter.findings());
+        }
         self.conclude(outcomes, progress, since, subject).await
     }
 
@@ -337,7 +346,63 @@ impl<A: Io> Exchange<'_, A> {
         Ok(())
     }
 
-    async fn pass_both(&mut self, plan: &Plan<'_>, progress: &mut Progress) -> Outcomes {
+    /// Masks what leaves, and makes tokens values again where policy says so. Returns the filter for the body.
+    fn rewrite(&mut self) -> Result<Option<Box<BodyFilter>>, Failure> {
+        let outgoing = self.evidence.outgoing();
+        if outgoing.is_empty() {
+            return Ok(None);
+        }
+        let strict = self.active.mode() == Mode::Enforce;
+        let bodiless = matches!(
+            self.head.framing(),
+            BodyFraming::None | BodyFraming::Length(0)
+        );
+        let body = match bodiless {
+            true => Leaving::Pass,
+            false => outgoing.body(self.head.headers(), strict),
+        };
+        let body = match body {
+            Leaving::Filter(..) if self.head.version() == Version::Http10 => {
+                outgoing.unframed(strict)
+            }
+            body => body,
+        };
+        self.rewrite_head(&outgoing).map_err(unedited)?;
+        match body {
+            Leaving::Pass => Ok(None),
+            Leaving::PassUnread(why) => {
+                self.evidence.failed(&format!("left unmasked: {why}"));
+                Ok(None)
+            }
+            Leaving::Refuse(why) => Err(Failure::Unreadable(why)),
+            Leaving::Filter(edits, filter) => {
+                self.head.headers_mut().apply(&edits).map_err(unedited)?;
+                self.head.send_in_chunks().map_err(unedited)?;
+                Ok(Some(filter))
+            }
+        }
+    }
+
+    fn rewrite_head(&mut self, outgoing: &Outgoing) -> Result<(), HeaderEditError> {
+        if let Some(start) = self.head.path_start() {
+            let (before, path) = self.head.target_text().split_at(start);
+            if let Some(path) = outgoing.path(path) {
+                let target = format!("{before}{path}");
+                self.head.set_target_text(&target)?;
+            }
+        }
+        for (name, values) in outgoing.fields(self.head.headers()) {
+            self.head.headers_mut().replace(&name, &values)?;
+        }
+        Ok(())
+    }
+
+    async fn pass_both(
+        &mut self,
+        filter: Option<&mut BodyFilter>,
+        plan: &Plan<'_>,
+        progress: &mut Progress,
+    ) -> Outcomes {
         let Some(upstream) = self.upstream.as_mut() else {
             return Outcomes {
                 upload: None,
@@ -349,8 +414,10 @@ impl<A: Io> Exchange<'_, A> {
         let sending = Sending {
             head,
             held: std::mem::take(&mut self.held),
+            framing: self.head.framing(),
             body: &mut self.body,
             sample: &mut self.sample,
+            filter,
         };
         tokio::select! {
             biased;
@@ -493,6 +560,10 @@ fn offer(head: &RequestHead) -> Option<Offer> {
             )
         })
         .flatten()
+}
+
+fn unedited(error: HeaderEditError) -> Failure {
+    Failure::Upstream("edit", error.to_string())
 }
 
 fn is_h2c(protocols: &str) -> bool {

@@ -1,11 +1,14 @@
 //! Why an exchange failed before the agent saw anything of a response, and what it is told.
 
 use super::{download::DownloadError, upload::UploadError};
+use crate::body::Unreadable;
 
 /// Why there is no response to pass on.
 pub(crate) enum Failure {
     /// The upstream cannot be reached, or the request not be made ready for it.
     Upstream(&'static str, String),
+    /// The request must be masked and cannot be read.
+    Unreadable(Unreadable),
     /// The request did not go out whole.
     Upload(UploadError),
     /// No response came, or one that is refused.
@@ -46,9 +49,11 @@ impl Failure {
     pub(crate) fn told(self) -> Told {
         let (status, reason, message, refused) = match self {
             Self::Upstream(reason, message) => (Some(502), reason, message, false),
+            Self::Unreadable(why) => (Some(415), "compressed-request", why.to_string(), true),
             Self::Upload(error) => {
                 let (status, reason, refused) = match &error {
                     UploadError::Malformed(_) => (Some(400), "malformed-body", true),
+                    UploadError::Coding(_) => (Some(400), "undecodable-request", true),
                     UploadError::TooSlow => (Some(408), "body-timeout", true),
                     UploadError::Agent(_) => (None, "agent-gone", false),
                     UploadError::Upstream(_) => (Some(502), "upstream-reset", false),

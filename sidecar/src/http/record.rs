@@ -19,6 +19,7 @@ use super::{
     view::{self, RequestView, ResponseView},
 };
 use crate::{
+    body::Outgoing,
     grpc,
     link::{Link, builtin, micros},
     shared::Active,
@@ -52,6 +53,7 @@ pub(crate) struct Evidence {
     since: Instant,
     upstream_us: Option<u64>,
     decide_us: Option<u64>,
+    request_masked: Vec<MaskedInfo>,
     masks: MaskSet,
     level: Level,
 }
@@ -91,6 +93,7 @@ impl Evidence {
             since: Instant::now(),
             upstream_us: None,
             decide_us: None,
+            request_masked: Vec::new(),
             masks,
             level,
         }
@@ -122,6 +125,16 @@ impl Evidence {
         let operation = self.event.operation.as_ref();
         let url = operation.map(|operation| operation.resource.clone());
         (url.unwrap_or_default(), self.event.session.clone())
+    }
+
+    /// What is done to the request on its way out.
+    pub(crate) fn outgoing(&self) -> Outgoing {
+        Outgoing::of(&self.masks)
+    }
+
+    /// What masks found in what left.
+    pub(crate) fn request_masked(&mut self, findings: &[MaskedInfo]) {
+        self.request_masked.extend_from_slice(findings);
     }
 
     /// Policy has spoken.
@@ -204,6 +217,16 @@ impl Evidence {
 
     /// Records it.
     pub(crate) async fn end(mut self, link: &Link) {
+        for found in std::mem::take(&mut self.request_masked) {
+            let masked = &mut self.event.masked;
+            match masked
+                .iter_mut()
+                .find(|known| known.mask == found.mask && known.detector == found.detector)
+            {
+                Some(known) => known.count = known.count.saturating_add(found.count),
+                None => masked.push(found),
+            }
+        }
         self.count(link);
         self.event.http = Some(self.http);
         self.event.timing = Some(Timing {

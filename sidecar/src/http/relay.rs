@@ -7,14 +7,9 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
 use super::{
     download::{DownloadError, Plan, Progress, download},
-    held::Held,
-    sample::Sample,
-    upload::{UploadError, upload},
+    upload::{Sending, UploadError},
 };
-use crate::{
-    http1::BodyDecoder,
-    wire::{self, Halves, Io, READ_BYTES, Wire},
-};
+use crate::wire::{self, Halves, Io, READ_BYTES, Wire};
 
 /// What came of the two directions.
 pub(crate) struct Outcomes {
@@ -40,18 +35,6 @@ impl Outcomes {
     }
 }
 
-/// What is sent of a request.
-pub(crate) struct Sending<'a> {
-    /// The head.
-    pub(crate) head: BytesMut,
-    /// What was read of the body before.
-    pub(crate) held: Held,
-    /// Where the body ends.
-    pub(crate) body: &'a mut BodyDecoder,
-    /// The body's beginning, for the record.
-    pub(crate) sample: &'a mut Sample,
-}
-
 /// Sends a request and passes its response on, until the response is whole, and the request too where the connection goes on.
 pub(crate) async fn relay<A: Io, U: Io>(
     agent: &mut Wire<A>,
@@ -75,12 +58,7 @@ pub(crate) async fn relay<A: Io, U: Io>(
         progress,
     ));
     let sent = {
-        let mut send = pin!(send(
-            &mut agent_read,
-            from_agent,
-            &mut upstream_write,
-            sending
-        ));
+        let mut send = pin!(sending.send(&mut agent_read, from_agent, &mut upstream_write));
         tokio::select! {
             biased;
             sent = &mut send => sent,
@@ -104,24 +82,6 @@ pub(crate) async fn relay<A: Io, U: Io>(
         },
         Err(error) => Outcomes::failed(error),
     }
-}
-
-async fn send<R, W>(
-    agent: &mut R,
-    unread: &mut BytesMut,
-    upstream: &mut W,
-    sending: Sending<'_>,
-) -> Result<(), UploadError>
-where
-    R: AsyncRead + Unpin,
-    W: AsyncWrite + Unpin,
-{
-    let mut first = sending.head;
-    wire::send_both(upstream, &mut first, &sending.held.written)
-        .await
-        .map_err(UploadError::Upstream)?;
-    drop((first, sending.held));
-    upload(agent, unread, upstream, sending.body, sending.sample).await
 }
 
 /// Ready when the agent breaks off while it waits for a response. An agent that only ends its side is told to the upstream, which judges for itself, as it would without

@@ -1,13 +1,17 @@
-//! A request's body on its way to the upstream: as written, followed only to know where it ends.
+//! A request's body on its way to the upstream: as written, followed only to know where it ends; or filtered and framed anew.
 
 use std::io;
 
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{held::BODY_TIMEOUT, sample::Sample};
+use super::{
+    held::{BODY_TIMEOUT, Held},
+    sample::Sample,
+};
 use crate::{
-    http1::{BodyDecoder, BodyError},
+    body::{BodyFilter, CodingError},
+    http1::{BodyDecoder, BodyError, BodyFraming, write_chunk, write_last_chunk},
     wire::{self, Appetite},
 };
 
@@ -17,6 +21,9 @@ pub(crate) enum UploadError {
     /// The agent's bytes are no body.
     #[error("the request body is malformed: {0}")]
     Malformed(#[from] BodyError),
+    /// It is not what its content coding says, and must be read.
+    #[error("the request cannot be decoded: {0}")]
+    Coding(#[from] CodingError),
     /// The agent went away.
     #[error("the agent ended the connection in its request body: {0}")]
     Agent(io::Error),
@@ -28,35 +35,130 @@ pub(crate) enum UploadError {
     Upstream(io::Error),
 }
 
-/// Passes the rest of a body on. `unread` holds what came from the agent and is not used; at the end, what belongs to the next request.
-pub(crate) async fn upload<R, W>(
-    agent: &mut R,
-    unread: &mut BytesMut,
-    upstream: &mut W,
-    body: &mut BodyDecoder,
-    sample: &mut Sample,
-) -> Result<(), UploadError>
-where
-    R: AsyncRead + Unpin,
-    W: AsyncWrite + Unpin,
-{
-    let mut appetite = Appetite::default();
-    while !body.is_done() {
-        if unread.is_empty() {
-            let read = appetite
-                .fill(agent, unread)
+/// A request on its way out.
+pub(crate) struct Sending<'a> {
+    /// The head.
+    pub(crate) head: BytesMut,
+    /// What was read of the body before.
+    pub(crate) held: Held,
+    /// How the agent frames the body.
+    pub(crate) framing: BodyFraming,
+    /// Where the body ends.
+    pub(crate) body: &'a mut BodyDecoder,
+    /// The body's beginning, for the record.
+    pub(crate) sample: &'a mut Sample,
+    /// Filters the body, which is sent in chunks then.
+    pub(crate) filter: Option<&'a mut BodyFilter>,
+}
+
+impl Sending<'_> {
+    /// Sends the request. `unread` holds what came from the agent and is not used; at the end, what belongs to the next request.
+    pub(crate) async fn send<R, W>(
+        mut self,
+        agent: &mut R,
+        unread: &mut BytesMut,
+        upstream: &mut W,
+    ) -> Result<(), UploadError>
+    where
+        R: AsyncRead + Unpin,
+        W: AsyncWrite + Unpin,
+    {
+        let mut out = std::mem::take(&mut self.head);
+        let held = std::mem::take(&mut self.held);
+        match &mut self.filter {
+            Some(filter) => {
+                BodyDecoder::new(self.framing)
+                    .pump(&held.written, |payload| filter.push(payload))?;
+                if self.body.is_done() {
+                    filter.end();
+                }
+                self.write(&mut out, upstream).await?;
+            }
+            None => wire::send_both(upstream, &mut out, &held.written)
                 .await
-                .map_err(UploadError::Agent)?;
-            if read == 0 {
-                body.eof()?;
+                .map_err(UploadError::Upstream)?,
+        }
+        drop((out, held));
+        self.rest(agent, unread, upstream).await
+    }
+
+    async fn rest<R, W>(
+        &mut self,
+        agent: &mut R,
+        unread: &mut BytesMut,
+        upstream: &mut W,
+    ) -> Result<(), UploadError>
+    where
+        R: AsyncRead + Unpin,
+        W: AsyncWrite + Unpin,
+    {
+        let mut appetite = Appetite::default();
+        while !self.body.is_done() {
+            if unread.is_empty() {
+                let read = appetite
+                    .fill(agent, unread)
+                    .await
+                    .map_err(UploadError::Agent)?;
+                if read == 0 {
+                    self.body.eof()?;
+                    return Ok(());
+                }
+            }
+            let bytes = self.take(unread)?;
+            if self.filter.is_some() {
+                self.write(&mut BytesMut::new(), upstream).await?;
+            } else {
+                wire::send(upstream, &bytes)
+                    .await
+                    .map_err(UploadError::Upstream)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes what is unread, also to the filter if there is one. Returns it as written.
+    fn take(&mut self, unread: &mut BytesMut) -> Result<BytesMut, UploadError> {
+        let (sample, filter) = (&mut *self.sample, &mut self.filter);
+        let progress = self.body.pump(unread, |payload| {
+            sample.push(payload);
+            if let Some(filter) = filter {
+                filter.push(payload);
+            }
+        })?;
+        if let Some(filter) = filter
+            && progress.done
+        {
+            filter.end();
+        }
+        Ok(unread.split_to(progress.consumed))
+    }
+
+    /// Sends what is in `out` and all that the filter lets go, a bounded piece at a time.
+    async fn write<W: AsyncWrite + Unpin>(
+        &mut self,
+        out: &mut BytesMut,
+        upstream: &mut W,
+    ) -> Result<(), UploadError> {
+        let mut filtered = Vec::new();
+        loop {
+            let mut more = false;
+            if let Some(filter) = &mut self.filter {
+                more = filter.pull(&mut filtered)?;
+                write_chunk(out, &filtered);
+                filtered.clear();
+                if filter.is_done() {
+                    write_last_chunk(out, self.body.trailers());
+                }
+            }
+            if !out.is_empty() {
+                wire::send(upstream, out)
+                    .await
+                    .map_err(UploadError::Upstream)?;
+                out.clear();
+            }
+            if !more {
                 return Ok(());
             }
         }
-        let progress = body.pump(unread, |payload| sample.push(payload))?;
-        let bytes = unread.split_to(progress.consumed);
-        wire::send(upstream, &bytes)
-            .await
-            .map_err(UploadError::Upstream)?;
     }
-    Ok(())
 }

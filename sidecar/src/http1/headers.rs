@@ -277,6 +277,35 @@ impl Headers {
         self.set("Connection", b"close")
     }
 
+    /// Replaces all fields of this name by fields with these values, after the others.
+    ///
+    /// # Errors
+    /// As for [`Headers::set`].
+    pub fn replace(&mut self, name: &str, values: &[Vec<u8>]) -> Result<(), HeaderEditError> {
+        for value in values {
+            check_field(name, value)?;
+        }
+        self.remove(name);
+        values.iter().try_for_each(|value| self.append(name, value))
+    }
+
+    /// Keeps text beside the fields, for a start line that is edited.
+    pub(super) fn keep(&mut self, text: &str) -> Result<Span, HeaderEditError> {
+        let start = self.store.len();
+        let end = start.saturating_add(text.len());
+        if end > MAX_EDITED_HEAD_BYTES {
+            return Err(HeaderEditError::TooLarge);
+        }
+        let at = |n: usize| u32::try_from(n).map_err(|_| HeaderEditError::TooLarge);
+        let span = Span {
+            start: at(start)?,
+            end: at(end)?,
+        };
+        self.store.extend_from_slice(text.as_bytes());
+        self.edited = true;
+        Ok(span)
+    }
+
     /// Writes the field lines and the empty line that ends them. Lines nobody edited are written
     /// as they were read.
     pub(super) fn write_to(&self, out: &mut BytesMut) {

@@ -193,6 +193,41 @@ impl RequestHead {
         &mut self.headers
     }
 
+    /// Where the path begins in the target as written; `None` where it has none.
+    pub fn path_start(&self) -> Option<usize> {
+        let written = self.target_text();
+        match self.target() {
+            Target::Origin { .. } => Some(0),
+            Target::Absolute { .. } => {
+                let authority = written.find("://")?.saturating_add(3);
+                let path = written.get(authority..)?.find(['/', '?'])?;
+                Some(authority.saturating_add(path))
+            }
+            Target::Authority(_) | Target::Asterisk => None,
+        }
+    }
+
+    /// Replaces the target that goes upstream. The head's reading of it ([`RequestHead::target`]) keeps what was read.
+    ///
+    /// # Errors
+    /// It holds a space or control, or the head would grow too large.
+    pub fn set_target_text(&mut self, target: &str) -> Result<(), HeaderEditError> {
+        if target.is_empty() || target.bytes().any(|b| b <= b' ' || b == 0x7f) {
+            return Err(HeaderEditError::Value);
+        }
+        self.target_text = self.headers.keep(target)?;
+        Ok(())
+    }
+
+    /// Frames the body that goes upstream in chunks, which HTTP/1.0 does not know; the one that comes is framed as before.
+    ///
+    /// # Errors
+    /// Only where earlier edits have used up the room for more.
+    pub fn send_in_chunks(&mut self) -> Result<(), HeaderEditError> {
+        self.headers.remove("content-length");
+        self.headers.set("Transfer-Encoding", b"chunked")
+    }
+
     /// Makes this the last request of the connection (RFC 9112 §9.6).
     ///
     /// # Errors

@@ -4,7 +4,11 @@ use std::io;
 
 use h2::Reason;
 
-use crate::http::{download::DownloadError, held::BODY_TIMEOUT};
+use super::head::Unsent;
+use crate::{
+    body::{CodingError, Unreadable},
+    http::{download::DownloadError, held::BODY_TIMEOUT},
+};
 
 /// Why there is no whole response.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +28,12 @@ pub(crate) enum Ended {
     /// The request cannot be made ready for the upstream.
     #[error("the request cannot be sent: {0}")]
     Unsendable(String),
+    /// The request must be masked and cannot be read.
+    #[error(transparent)]
+    Unreadable(#[from] Unreadable),
+    /// The request's body is not what its content coding says, and must be read.
+    #[error("the request cannot be decoded: {0}")]
+    Undecodable(#[from] CodingError),
     /// The upstream reset the stream.
     #[error("the upstream reset the stream ({})", word(*.0))]
     UpstreamReset(Reason),
@@ -42,6 +52,15 @@ pub(crate) enum Ended {
     /// The sidecar stops.
     #[error("the sidecar stopped before the response was whole")]
     Stopping,
+}
+
+impl From<Unsent> for Ended {
+    fn from(unsent: Unsent) -> Self {
+        match unsent {
+            Unsent::Unreadable(why) => Self::Unreadable(why),
+            Unsent::Edit => Self::Unsendable(unsent.to_string()),
+        }
+    }
 }
 
 impl Ended {
@@ -69,6 +88,8 @@ impl Ended {
             Self::AgentReset(_) | Self::AgentGone(_) => None,
             Self::UpstreamReset(_) | Self::Unprocessed => None,
             Self::TooSlow => Some(408),
+            Self::Unreadable(_) => Some(415),
+            Self::Undecodable(_) => Some(400),
             Self::Stopping => Some(503),
             Self::Unreachable(_)
             | Self::Unsendable(_)
@@ -85,6 +106,8 @@ impl Ended {
             Self::TooSlow => "body-timeout",
             Self::Unreachable(_) => "upstream-unreachable",
             Self::Unsendable(_) => "edit",
+            Self::Unreadable(_) => "compressed-request",
+            Self::Undecodable(_) => "undecodable-request",
             Self::UpstreamReset(_) | Self::Unprocessed | Self::UpstreamGone(_) => "upstream-reset",
             Self::Malformed(_) => "malformed-response",
             Self::Refused(error) => error.reason(),
@@ -95,7 +118,7 @@ impl Ended {
     /// Whether it is Chaperone that refuses.
     pub(crate) fn is_refusal(&self) -> bool {
         match self {
-            Self::TooSlow | Self::Malformed(_) => true,
+            Self::TooSlow | Self::Malformed(_) | Self::Unreadable(_) | Self::Undecodable(_) => true,
             Self::Refused(error) => error.is_refusal(),
             _ => false,
         }

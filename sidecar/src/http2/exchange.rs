@@ -22,6 +22,7 @@ use super::{
     upstream::Upstream,
 };
 use crate::{
+    body::BodyFilter,
     gap::{self, Gap, Reason},
     http::{
         held::{BODY_TIMEOUT, room_for},
@@ -232,6 +233,10 @@ impl Exchange<'_> {
         };
         let plan = self.plan();
         self.head.edit(plan.masks.is_some(), self.continued);
+        let mut filter = match self.rewrite() {
+            Ok(filter) => filter,
+            Err(ended) => return self.unanswered(ended).await,
+        };
         let request = match self.head.take_request() {
             Ok(request) => request,
             Err(error) => return self.unanswered(Ended::Unsendable(error.to_string())).await,
@@ -251,8 +256,23 @@ impl Exchange<'_> {
         if self.head.is_connect() {
             self.connect(download, to_upstream, since).await;
         } else {
-            self.exchange(download, to_upstream, since).await;
+            self.exchange(download, to_upstream, filter.as_deref_mut(), since)
+                .await;
         }
+    }
+
+    /// Masks what leaves, and makes tokens values again where policy says so. Returns the filter for the body.
+    fn rewrite(&mut self) -> Result<Option<Box<BodyFilter>>, Ended> {
+        let outgoing = self.evidence.outgoing();
+        if outgoing.is_empty() {
+            return Ok(None);
+        }
+        let strict = self.active.mode() == Mode::Enforce;
+        let rewritten = self.head.rewrite(&outgoing, strict)?;
+        if let Some(why) = rewritten.unmasked {
+            self.evidence.failed(&format!("left unmasked: {why}"));
+        }
+        Ok(rewritten.filter)
     }
 
     fn plan(&self) -> Plan {
@@ -268,6 +288,7 @@ impl Exchange<'_> {
         mut self,
         mut download: Download,
         mut to_upstream: SendStream<Bytes>,
+        mut filter: Option<&mut BodyFilter>,
         since: Instant,
     ) {
         let upload = Upload {
@@ -276,12 +297,16 @@ impl Exchange<'_> {
             held: std::mem::take(&mut self.held),
             sample: &mut self.sample,
             bytes: &mut self.request_bytes,
+            filter: filter.as_deref_mut(),
         };
         let result = tokio::select! {
             result = both(upload, download.pass(&mut self.respond)) => result,
             () = self.context.link.cut_off() => Err(Ended::Stopping),
         };
         self.room = None;
+        if let Some(filter) = filter {
+            self.evidence.request_masked(filter.findings());
+        }
         if let Err(ended) = &result {
             to_upstream.send_reset(ended.upstream_reset());
         }

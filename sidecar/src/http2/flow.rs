@@ -13,7 +13,10 @@ use h2::{Reason, RecvStream, SendStream};
 use http::HeaderMap;
 
 use super::ended::Ended;
-use crate::http::sample::Sample;
+use crate::{
+    body::{BodyFilter, CodingError},
+    http::sample::Sample,
+};
 
 /// What a turn of a direction brings.
 pub(crate) enum Turn {
@@ -118,6 +121,8 @@ pub(crate) struct Upload<'a> {
     pub(crate) sample: &'a mut Sample,
     /// Its bytes, what was held included.
     pub(crate) bytes: &'a mut u64,
+    /// Filters it.
+    pub(crate) filter: Option<&'a mut BodyFilter>,
 }
 
 impl Upload<'_> {
@@ -130,6 +135,7 @@ impl Upload<'_> {
             // What the upstream means by it is for its response to say.
             Ok(()) | Err(Stop::Upstream) => Ok(()),
             Err(Stop::Agent(error)) => Err(Ended::by_agent(error)),
+            Err(Stop::Undecodable(error)) => Err(Ended::Undecodable(error)),
         }
     }
 
@@ -137,7 +143,7 @@ impl Upload<'_> {
         let held = std::mem::take(&mut self.held);
         if !held.is_empty() {
             let last = self.from.is_end_stream();
-            send(self.to, held, last).await?;
+            self.send(held, last).await?;
             if last {
                 return Ok(());
             }
@@ -148,8 +154,8 @@ impl Upload<'_> {
                     let (size, last) = (data.len(), self.from.is_end_stream());
                     *self.bytes = self.bytes.saturating_add(size as u64);
                     self.sample.push(&data);
-                    let empty = data.is_empty();
-                    send(self.to, data, last).await?;
+                    let empty = data.is_empty() && self.filter.is_none();
+                    self.send(data, last).await?;
                     release(self.from, size);
                     if last {
                         return if empty {
@@ -159,9 +165,41 @@ impl Upload<'_> {
                         };
                     }
                 }
-                Turn::End(trailers) => return Ok(end(self.to, trailers)?),
+                Turn::End(trailers) => return self.end(trailers).await,
                 Turn::Reset(_) => return Err(Stop::Upstream),
             }
+        }
+    }
+
+    /// Sends payload, through the filter if there is one. `last`: nothing follows.
+    async fn send(&mut self, payload: Bytes, last: bool) -> Result<(), Stop> {
+        let Some(filter) = &mut self.filter else {
+            return Ok(send(self.to, payload, last).await?);
+        };
+        filter.push(&payload);
+        if last {
+            return self.end(None).await;
+        }
+        pull(filter, self.to).await
+    }
+
+    async fn end(&mut self, trailers: Option<HeaderMap>) -> Result<(), Stop> {
+        if let Some(filter) = &mut self.filter {
+            filter.end();
+            pull(filter, self.to).await?;
+        }
+        Ok(end(self.to, trailers)?)
+    }
+}
+
+/// Sends all that the filter lets go.
+async fn pull(filter: &mut BodyFilter, to: &mut SendStream<Bytes>) -> Result<(), Stop> {
+    loop {
+        let mut out = Vec::new();
+        let more = filter.pull(&mut out)?;
+        send(to, out.into(), false).await?;
+        if !more {
+            return Ok(());
         }
     }
 }
@@ -170,6 +208,13 @@ impl Upload<'_> {
 enum Stop {
     Agent(h2::Error),
     Upstream,
+    Undecodable(CodingError),
+}
+
+impl From<CodingError> for Stop {
+    fn from(error: CodingError) -> Self {
+        Self::Undecodable(error)
+    }
 }
 
 impl From<Reason> for Stop {

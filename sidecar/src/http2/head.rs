@@ -7,13 +7,16 @@ use chaperone_crds::decide::HeaderFields;
 use h2::ext::Protocol;
 use http::{
     HeaderMap, Method, Request, Uri, Version,
-    header::{self, HeaderValue},
+    header::{self, HeaderName, HeaderValue},
     request::Parts,
     uri,
 };
 
 use crate::{
-    body::{MASKED_REQUEST_FIELDS, readable_only, strong_again},
+    body::{
+        BodyFilter, Edit, Leaving, MASKED_REQUEST_FIELDS, Outgoing, Unreadable, readable_only,
+        strong_again,
+    },
     http::view::{RequestView, scheme},
     http1::Authority,
 };
@@ -78,6 +81,26 @@ impl HeaderFields for Fields {
                 .map(|(name, value)| (name.as_str(), value.as_bytes())),
         )
     }
+}
+
+/// What a request became on its way out.
+#[derive(Debug, Default)]
+pub(crate) struct Rewritten {
+    /// Filters the body.
+    pub(crate) filter: Option<Box<BodyFilter>>,
+    /// Why the body leaves unmasked where it should have been masked (Audit).
+    pub(crate) unmasked: Option<Unreadable>,
+}
+
+/// Why a request is not sent.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unsent {
+    /// Its body must be masked and cannot be read.
+    #[error(transparent)]
+    Unreadable(Unreadable),
+    /// What would take the place of a match or a token cannot stand in a head.
+    #[error("the request head cannot be edited")]
+    Edit,
 }
 
 /// A request head that names one place.
@@ -185,6 +208,53 @@ impl Head {
         }
         if continued {
             fields.remove(header::EXPECT);
+        }
+    }
+
+    /// Masks what leaves, and makes tokens values again where policy says so. Returns the filter for the body.
+    ///
+    /// # Errors
+    /// A body that must be masked and cannot be read, in Enforce; or a value that no head can hold, in words.
+    pub(crate) fn rewrite(
+        &mut self,
+        outgoing: &Outgoing,
+        strict: bool,
+    ) -> Result<Rewritten, Unsent> {
+        let body = match self.body_size {
+            Some(0) => Leaving::Pass,
+            _ => outgoing.body(&self.fields, strict),
+        };
+        let path = self.path.as_ref().map(uri::PathAndQuery::as_str);
+        if let Some(path) = path.and_then(|path| outgoing.path(path)) {
+            self.path = Some(path.parse().map_err(|_| Unsent::Edit)?);
+        }
+        for (name, values) in outgoing.fields(&self.fields) {
+            let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| Unsent::Edit)?;
+            self.fields.0.remove(&name);
+            for value in values {
+                let value = HeaderValue::from_bytes(&value).map_err(|_| Unsent::Edit)?;
+                self.fields.0.append(&name, value);
+            }
+        }
+        match body {
+            Leaving::Pass => Ok(Rewritten::default()),
+            Leaving::PassUnread(why) => Ok(Rewritten {
+                filter: None,
+                unmasked: Some(why),
+            }),
+            Leaving::Refuse(why) => Err(Unsent::Unreadable(why)),
+            Leaving::Filter(edits, filter) => {
+                for edit in edits {
+                    if let Edit::Remove(name) = edit {
+                        self.fields.0.remove(name.as_str());
+                    }
+                }
+                self.fields.0.remove(header::CONTENT_LENGTH);
+                Ok(Rewritten {
+                    filter: Some(filter),
+                    unmasked: None,
+                })
+            }
         }
     }
 

@@ -75,7 +75,7 @@ impl Form {
     ) -> bool {
         let counts = self.selected.is_none();
         if counts {
-            out.extend_from_slice(replacement.as_text());
+            percent_encode(replacement.as_text(), out);
         }
         self.feed(found, false, out);
         counts
@@ -133,7 +133,7 @@ fn percent_decode(text: &[u8]) -> Vec<u8> {
 }
 
 /// What a value may hold as it is (the URL standard's percent-encode set of forms), and `%`, which stands in what was encoded already.
-fn percent_encode(text: &[u8], out: &mut Vec<u8>) {
+pub(super) fn percent_encode(text: &[u8], out: &mut Vec<u8>) {
     for &byte in text {
         match byte {
             b'*' | b'-' | b'.' | b'_' | b'%' | b'+' => out.push(byte),

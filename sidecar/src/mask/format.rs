@@ -14,4 +14,6 @@ pub enum Format {
     Events,
     /// `application/x-www-form-urlencoded`.
     Form,
+    /// Percent-encoded text without fields, such as the path of a URL.
+    Encoded,
 }

@@ -18,7 +18,7 @@ use self::{
     bare::Bare,
     place::{Kind, Place},
 };
-use super::replacement::{of_field, write_json};
+use super::replacement::{of_field, write_in_string, write_json};
 
 /// Deepest nesting that is followed; `serde_json` and most parsers stop at 128 or earlier.
 pub const MAX_DEPTH: usize = 256;
@@ -124,6 +124,8 @@ impl Json {
         let counts = self.selected.is_none();
         if counts && self.state == State::Bare {
             self.bare.replaced(replacement, out);
+        } else if counts && matches!(self.state, State::Text { .. }) {
+            write_in_string(replacement, out);
         } else if counts {
             out.extend_from_slice(replacement.as_text());
         }

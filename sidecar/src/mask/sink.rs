@@ -4,7 +4,12 @@ use std::sync::Arc;
 
 use chaperone_crds::detect::{CompiledMasks, Replacement};
 
-use super::{events::Events, form::Form, format::Format, json::Json};
+use super::{
+    events::Events,
+    form::{Form, percent_encode},
+    format::Format,
+    json::Json,
+};
 
 /// Takes the parts of a text in order.
 #[derive(Debug)]
@@ -14,6 +19,7 @@ pub(super) enum Sink {
     Lines(Box<Json>),
     Events(Box<Events>),
     Form(Box<Form>),
+    Encoded,
 }
 
 impl Sink {
@@ -25,7 +31,7 @@ impl Sink {
             Format::Json => Self::Json(Box::new(json(false))),
             Format::Lines => Self::Lines(Box::new(json(false))),
             Format::Events => Self::Events(Box::new(Events::new(json(true)))),
-            Format::Form if masks.fields().is_empty() => Self::Plain,
+            Format::Encoded => Self::Encoded,
             Format::Form => Self::Form(Box::new(Form::new(Arc::clone(masks)))),
         }
     }
@@ -53,6 +59,10 @@ impl Sink {
                 out.extend_from_slice(replacement.as_text());
                 true
             }
+            Self::Encoded => {
+                percent_encode(replacement.as_text(), out);
+                true
+            }
             Self::Json(json) => json.found(replacement, found, out),
             Self::Lines(json) if memchr::memchr(b'\n', found).is_none() => {
                 json.found(replacement, found, out)
@@ -70,7 +80,7 @@ impl Sink {
     /// Ends the text.
     pub(super) fn finish(&mut self, out: &mut Vec<u8>) {
         match self {
-            Self::Plain => {}
+            Self::Plain | Self::Encoded => {}
             Self::Json(json) | Self::Lines(json) => json.end_document(out),
             Self::Events(events) => events.finish(out),
             Self::Form(form) => form.finish(out),
@@ -80,7 +90,7 @@ impl Sink {
     /// Rules whose paths selected a value that was replaced since this was last asked.
     pub(super) fn take_replaced(&mut self) -> Vec<usize> {
         match self {
-            Self::Plain => Vec::new(),
+            Self::Plain | Self::Encoded => Vec::new(),
             Self::Json(json) | Self::Lines(json) => json.take_replaced(),
             Self::Events(events) => events.json.take_replaced(),
             Self::Form(form) => std::mem::take(&mut form.replaced),
@@ -89,8 +99,8 @@ impl Sink {
 
     fn feed(&mut self, text: &[u8], shown: bool, out: &mut Vec<u8>) {
         match self {
-            Self::Plain if shown => out.extend_from_slice(text),
-            Self::Plain => {}
+            Self::Plain | Self::Encoded if shown => out.extend_from_slice(text),
+            Self::Plain | Self::Encoded => {}
             Self::Json(json) => json.feed(text, shown, out),
             Self::Lines(json) => feed_lines(json, text, shown, out),
             Self::Events(events) => events.feed(text, shown, out),

@@ -240,7 +240,7 @@ fn form_fields_are_selected_by_name() {
             Format::Form,
             "a=1&password=x%20y&passw%6Frd=z&mail=ada%40example.com&user%5Bpin%5D=1&b&password=&password"
         ),
-        "a=1&password=%5Bmasked%3Afield%5D&passw%6Frd=%5Bmasked%3Afield%5D&mail=[masked:email]&user%5Bpin%5D=%5Bmasked%3Afield%5D&b&password=%5Bmasked%3Afield%5D&password"
+        "a=1&password=%5Bmasked%3Afield%5D&passw%6Frd=%5Bmasked%3Afield%5D&mail=%5Bmasked%3Aemail%5D&user%5Bpin%5D=%5Bmasked%3Afield%5D&b&password=%5Bmasked%3Afield%5D&password"
     );
 }
 

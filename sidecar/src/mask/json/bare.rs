@@ -2,7 +2,7 @@
 
 use chaperone_crds::detect::Replacement;
 
-use crate::mask::replacement::write_json;
+use crate::mask::replacement::{write_in_string, write_json};
 
 /// Most bytes of a number or word that wait for its end. Longer ones are no numbers that a service means; they pass as text.
 const MAX_BARE_BYTES: usize = 512;
@@ -42,12 +42,12 @@ impl Bare {
     pub(super) fn replaced(&mut self, replacement: &Replacement, out: &mut Vec<u8>) {
         if self.left {
             // Too long to be a number: text, quoted or not as it began.
-            self.held.extend_from_slice(replacement.as_text());
+            write_in_string(replacement, &mut self.held);
             return self.spill(out);
         }
         self.only = (self.held.is_empty() && !self.quoted).then(|| replacement.clone());
         self.quoted = true;
-        self.held.extend_from_slice(replacement.as_text());
+        write_in_string(replacement, &mut self.held);
         self.spill(out);
     }
 
