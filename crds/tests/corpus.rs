@@ -3,6 +3,8 @@
 //! The texts are made when the test runs and not kept as files: files full of well-formed tokens set off every secret scanner. The
 //! figures are those of docs/detectors.md; `cargo test -p chaperone-crds --test corpus -- --nocapture` prints them.
 
+#![allow(clippy::unwrap_used, reason = "tests may")]
+
 mod corpus {
     pub(crate) mod carriers;
     pub(crate) mod negatives;
