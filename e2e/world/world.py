@@ -19,7 +19,8 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 NAMES = ["files.example.com", "git.example.com", "api.anthropic.com", "sink.example.com", "db.example.com"]
-PACKAGES = {"/usr/sbin/nginx": "nginx", "/usr/sbin/fcgiwrap": "fcgiwrap", "/usr/bin/git": "git", "/usr/bin/openssl": "openssl"}
+PACKAGES = {"/usr/sbin/nginx": "nginx", "/usr/sbin/fcgiwrap": "fcgiwrap", "/usr/bin/git": "git", "/usr/bin/openssl": "openssl",
+            "/usr/lib/python3/dist-packages/websockets": "python3-websockets", "/usr/lib/python3/dist-packages/grpc": "python3-grpcio"}
 # Personal data as the masks know it; the card passes Luhn's check.
 CUSTOMERS = """{"customers": [
   {"id": 1, "name": "Ada", "mail": "ada.lovelace@example.com", "card": "4111 1111 1111 1111", "ssn": "536-22-8145"},
@@ -84,6 +85,7 @@ def up():
     start("fcgiwrap", "/usr/sbin/fcgiwrap", "-c", "2", "-s", f"unix:{WORLD}/fcgiwrap.sock", unlink="fcgiwrap.sock")
     start("messages", *python, HERE / "messages.py", WORLD / "messages.sock", HERE / "scenarios", WORLD / "log/messages.jsonl")
     start("servers", *python, HERE / "servers.py", WORLD / "log/raw.log")
+    start("protocols", "/usr/bin/python3", "-u", HERE / "protocols.py", WORLD / "pki/world.crt", WORLD / "pki/world.key")
     start_sink()
     start("nginx", "/usr/sbin/nginx", "-p", WORLD, "-c", WORLD / "nginx.conf")
     wait_until_served()
