@@ -21,11 +21,11 @@ use tokio::sync::watch;
 use crate::{
     check, compile,
     health::{Fact, Health},
-    mask_secret::{MASK_SECRET, MaskSecret},
     index::{
         Index, PolicyEntry, World, index,
         sinks::{self, SinkOutcome},
     },
+    mask_secret::{MASK_SECRET, MaskSecret},
     plans::Plans,
     settings::Settings,
     stores::Stores,

@@ -36,7 +36,9 @@ pub enum MaskSecretError {
     #[error("Secret {MASK_SECRET}: {0}")]
     Api(#[from] kube::Error),
     /// What is in the Secret is no key.
-    #[error("Secret {MASK_SECRET} has no entry {ENTRY} of {SECRET_BYTES} bytes; put the former one back, or delete the Secret and give up all tokens")]
+    #[error(
+        "Secret {MASK_SECRET} has no entry {ENTRY} of {SECRET_BYTES} bytes; put the former one back, or delete the Secret and give up all tokens"
+    )]
     Content,
     /// The machine has no random bytes.
     #[error("the machine gives no random bytes")]
@@ -98,8 +100,13 @@ pub async fn ensure(
         Some(secret) => secret,
         None => {
             let secret = known.map_or_else(MaskSecret::random, |known| Ok(known.clone()))?;
-            tracing::info!(restored = known.is_some(), "creating the Secret of mask keys");
-            let created = api.create(&PostParams::default(), &secret.to_secret()).await;
+            tracing::info!(
+                restored = known.is_some(),
+                "creating the Secret of mask keys"
+            );
+            let created = api
+                .create(&PostParams::default(), &secret.to_secret())
+                .await;
             match created {
                 Ok(secret) => secret,
                 Err(kube::Error::Api(status)) if status.code == 409 => api.get(MASK_SECRET).await?,

@@ -732,7 +732,7 @@ async fn goodbye_to(bytes: &[u8]) -> (u32, Vec<Record>) {
 #[tokio::test]
 async fn floods_of_frames_that_carry_nothing_end_the_connection() {
     let settings = b"\0\0\0\x04\0\0\0\0\0";
-    let ping = b"\0\0\x08\x06\0\0\0\0\012345678";
+    let ping = b"\x00\x00\x08\x06\x00\x00\x00\x00\x0012345678";
     let calm = u32::from(Reason::ENHANCE_YOUR_CALM);
     for flood in [settings.repeat(5000), ping.repeat(5000)] {
         let (code, records) = goodbye_to(&[&settings[..], &flood].concat()).await;

@@ -6,8 +6,8 @@ use chaperone_crds::{
     pod::PodIdentity,
     record::{
         AgentRef, BodyInfo, CloseInfo, ConfigInfo, DecisionInfo, DestinationInfo, DnsInfo, Event,
-        EventKind, GapInfo, HttpInfo, MaskedInfo, MessageInfo, OpenInfo, OperationInfo, Outcome,
-        SessionInfo, Timing, WsInfo,
+        EventKind, GapInfo, GrpcInfo, HttpInfo, MaskedInfo, MessageInfo, OpenInfo, OperationInfo,
+        Outcome, SessionInfo, Timing, WsInfo,
     },
     resources::Mode,
     snapshot::Revision,
@@ -37,6 +37,7 @@ pub(crate) fn golden_streams() -> Vec<(&'static str, u8, Vec<Event>)> {
             0x44,
             vec![open(), message(), denied_message(), ws_close(), close(5)],
         ),
+        ("calls", 0x55, vec![open(), withheld(), call(), close(4)]),
         (
             "resumed",
             0x33,
@@ -121,6 +122,32 @@ fn dns() -> Event {
         }),
         ..event(EventKind::Dns)
     }
+}
+
+/// An answer that the agent got without one of its addresses.
+fn withheld() -> Event {
+    let mut event = dns();
+    event.dns = Some(DnsInfo {
+        rcode: "NOERROR".to_owned(),
+        answers: vec!["203.0.113.7".to_owned()],
+        withheld: vec!["127.0.0.1".to_owned()],
+    });
+    event
+}
+
+/// A gRPC call that streamed both ways.
+fn call() -> Event {
+    let mut event = exchange("POST", 200);
+    event.grpc = Some(GrpcInfo {
+        service: "files.v1.Files".to_owned(),
+        method: "Read".to_owned(),
+        status: Some(0),
+        request_messages: 1,
+        request_message_bytes: 12,
+        response_messages: 3,
+        response_message_bytes: 4096,
+    });
+    event
 }
 
 fn message() -> Event {
