@@ -30,7 +30,7 @@ use self::{
     rules::match_host,
 };
 use crate::{
-    detect::{MaskWith, check_field, check_pattern},
+    detect::{MaskWith, check_field, check_header, check_pattern},
     hosts::HostPattern,
     resources::{Audit, Mask},
     snapshot::{Policy, PolicyRef},
@@ -166,8 +166,15 @@ fn compile_mask(mask: &Mask, report: &mut Report<'_>) -> masks::CompiledMask {
             report.add(name, format!("fields[{number}]"), trouble);
         }
     }
-    if mask.detectors.is_empty() && mask.patterns.is_empty() && mask.fields.is_empty() {
-        let message = "a mask needs at least one entry in detectors, patterns or fields";
+    for (number, pattern) in mask.headers.iter().enumerate() {
+        if let Err((column, problem)) = check_header(pattern) {
+            let trouble = Trouble::in_line(pattern, 0, column, problem);
+            report.add(name, format!("headers[{number}]"), trouble);
+        }
+    }
+    let places = mask.fields.len() + mask.headers.len();
+    if mask.detectors.is_empty() && mask.patterns.is_empty() && places == 0 {
+        let message = "a mask needs at least one entry in detectors, patterns, fields or headers";
         report.add(name, "detectors", Trouble::at("", 0, message));
     }
     if !mask.restore_to.is_empty() && mask.with != MaskWith::Token {

@@ -39,6 +39,7 @@ mod digits;
 mod email;
 mod entropy;
 mod fields;
+mod headers;
 mod iban;
 mod jwt;
 mod pattern;
@@ -58,6 +59,7 @@ pub(crate) use digits::luhn;
 pub use fields::{
     Child, FIELD, FieldError, Fields, MAX_FIELD_BYTES, MAX_FIELD_STEPS, Places, check_field,
 };
+pub use headers::{HEADER, HeaderNames, check_header, is_left_alone};
 pub use pattern::{
     MAX_PATTERN_CHARS, MAX_PATTERN_MATCH_BYTES, PATTERN_NFA_LIMIT_BYTES, PatternError,
     check_pattern,

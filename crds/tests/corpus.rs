@@ -51,6 +51,7 @@ fn compiled(detectors: &[Builtin]) -> CompiledMasks {
         detectors: detectors.to_vec(),
         patterns: Vec::new(),
         fields: Vec::new(),
+        headers: Vec::new(),
         direction: chaperone_crds::resources::Direction::Response,
         with: MaskWith::Redact,
         restore_to: Vec::new(),

@@ -18,6 +18,7 @@
 
 mod coding;
 mod edits;
+mod fields;
 mod filter;
 mod media;
 mod outgoing;
@@ -30,6 +31,7 @@ pub use coding::{
 };
 pub use edits::{Edit, MASKED_REQUEST_FIELDS};
 pub(crate) use edits::{is_false_when_masked, strong_again};
+pub(crate) use fields::{Changed, masked_fields};
 pub use filter::{BodyFilter, PULLED_BYTES};
 pub use media::{Format, Media, SNIFFED_BYTES, media};
 pub(crate) use outgoing::{Leaving, Outgoing};

@@ -439,7 +439,7 @@ async fn what_leaves_is_masked_but_not_the_agents_own_credentials() {
         .iter()
         .map(|m| (m.detector.as_str(), m.count))
         .collect();
-    assert_eq!(found, [("jwt", 1)]);
+    assert_eq!(found, [("email", 1), ("jwt", 1)]);
 
     let mut story = Story::begin(&policy).await;
     story
@@ -451,4 +451,55 @@ async fn what_leaves_is_masked_but_not_the_agents_own_credentials() {
         exchange(&records).decision.as_ref().unwrap().reason,
         "compressed-request"
     );
+}
+
+#[tokio::test]
+async fn values_of_response_fields_are_masked_but_those_that_frame_or_route() {
+    let policy = policy("Enforce").replace(
+        "detectors: [email, usSsn]",
+        "detectors: [email]\n      headers: [x-internal-*]",
+    );
+    let mut story = Story::begin(&policy).await;
+    story.send(GET).await;
+    story.asked("\r\n\r\n").await;
+    story
+        .answer("HTTP/1.1 103 Early Hints\r\nX-Owner: ada@example.com\r\n\r\n")
+        .await;
+    let early = story.heard("\r\n\r\n").await;
+    assert!(early.contains("x-owner: [masked:email]"), "{early}");
+    story
+        .answer("HTTP/1.1 200 OK\r\nSet-Cookie: a=1\r\nSet-Cookie: who=ada@example.com; Path=/\r\nLocation: /u?m=ada@example.com\r\nX-Internal-Host: db-7\r\nContent-Type: image/png\r\nContent-Length: 3\r\n\r\npng")
+        .await;
+    let answer = story.heard("\r\n\r\npng").await;
+    for line in [
+        "set-cookie: a=1\r\n",
+        "set-cookie: who=[masked:email]; Path=/\r\n",
+        "x-internal-host: [masked:header]\r\n",
+        "Location: /u?m=ada@example.com\r\n",
+        "Content-Length: 3\r\n",
+    ] {
+        assert!(answer.contains(line), "{line}: {answer}");
+    }
+    let records = story.records().await;
+    let event = exchange(&records);
+    let found = event.masked.iter().map(|m| (m.detector.as_str(), m.count));
+    assert_eq!(found.collect::<Vec<_>>(), [("email", 2), ("header", 1)]);
+    let written = serde_json::to_string(event).unwrap();
+    assert!(!written.contains("db-7"), "{written}");
+}
+
+#[tokio::test]
+async fn a_mask_of_header_fields_alone_leaves_bodies_as_they_are() {
+    let policy = policy("Enforce").replace("detectors: [email, usSsn]", "headers: [set-cookie]");
+    let mut story = Story::begin(&policy).await;
+    story.send(GET).await;
+    story.asked("\r\n\r\n").await;
+    story
+        .answer("HTTP/1.1 206 Partial Content\r\nSet-Cookie: a=1\r\nContent-Type: text/plain\r\nContent-Length: 15\r\n\r\nada@example.com")
+        .await;
+    let head = story.heard("\r\n\r\n").await;
+    assert!(head.contains("set-cookie: [masked:header]\r\n"), "{head}");
+    assert!(head.contains("Content-Length: 15"), "{head}");
+    story.heard("ada@example.com").await;
+    story.records().await;
 }

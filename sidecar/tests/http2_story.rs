@@ -207,6 +207,38 @@ async fn text_is_masked_across_frames_and_in_the_record() {
 }
 
 #[tokio::test]
+async fn values_of_response_fields_are_masked_but_those_that_frame_or_route() {
+    let policy = masks("Enforce").replace(
+        "detectors: [email, usSsn]",
+        "detectors: [email]\n      headers: [x-internal-*]",
+    );
+    let mut story = Story::begin(&policy).await;
+    story
+        .serve(|_, mut respond| async move {
+            let response = Response::builder()
+                .header("set-cookie", "a=1")
+                .header("set-cookie", "who=ada@example.com; Path=/")
+                .header("location", "/u?m=ada@example.com")
+                .header("x-internal-host", "db-7");
+            respond
+                .send_response(response.body(()).unwrap(), true)
+                .unwrap();
+        })
+        .await;
+    let get = Request::get(url("/")).body(()).unwrap();
+    let response = story.send(get).await.unwrap();
+    let fields = response.headers();
+    let cookies: Vec<_> = fields.get_all("set-cookie").iter().collect();
+    assert_eq!(cookies, ["a=1", "who=[masked:email]; Path=/"]);
+    assert_eq!(fields["location"], "/u?m=ada@example.com");
+    assert_eq!(fields["x-internal-host"], "[masked:header]");
+    let records = story.records().await;
+    let event = &exchanges(&records)[0].event;
+    assert_eq!(event.masked.iter().map(|m| m.count).sum::<u64>(), 2);
+    assert!(!serde_json::to_string(event).unwrap().contains("db-7"));
+}
+
+#[tokio::test]
 async fn a_rule_reads_a_body_that_came_in_frames() {
     let mut story = Story::begin(&reads_bodies()).await;
     story.serve(echo).await;

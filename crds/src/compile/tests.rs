@@ -75,6 +75,19 @@ fn an_error_names_policy_rule_line_and_column_and_shows_a_caret() {
 }
 
 #[test]
+fn a_header_that_masks_must_leave_alone_is_refused_with_its_place() {
+    let mask = namespaced(
+        "web",
+        "{masks: [{name: ids, headers: [set-cookie, 'x-internal-*', content-length]}]}",
+    );
+    let text = errors(&mask).to_string();
+    assert!(
+        text.starts_with("policy team/web, mask \"ids\", headers[2], line 1, column 1: "),
+        "{text}"
+    );
+}
+
+#[test]
 fn all_errors_of_a_policy_are_said_at_once() {
     let policy = namespaced(
         "web",

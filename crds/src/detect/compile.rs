@@ -6,6 +6,7 @@ use super::custom::Custom;
 use super::digits::Digits;
 use super::email::Sign;
 use super::fields::{FIELD, FieldError, Fields};
+use super::headers::{HEADER, HeaderNames};
 use super::pattern::{PatternError, parse};
 use super::restore::Restore;
 use super::tokens::{Secret, Tokens};
@@ -82,6 +83,7 @@ pub struct CompiledMasks {
     /// Set where tokens are looked for, and nothing else.
     pub(super) restore: Option<Restore>,
     fields: Fields,
+    headers: HeaderNames,
 }
 
 impl CompiledMasks {
@@ -159,6 +161,16 @@ impl CompiledMasks {
         &self.fields
     }
 
+    /// Header fields whose values are replaced whole. Their rules find nothing in text.
+    pub fn headers(&self) -> &HeaderNames {
+        &self.headers
+    }
+
+    /// Whether anything is looked for in bodies.
+    pub fn reads_bodies(&self) -> bool {
+        self.rules.len() > self.headers.rules
+    }
+
     /// Asks one engine for its first match at or after `from`.
     pub(super) fn ask(&self, engine: usize, text: &[u8], from: usize, eof: bool) -> Found {
         let email = |sign: usize| {
@@ -205,6 +217,7 @@ struct Builder {
     entropy: Option<usize>,
     patterns: Vec<(regex_syntax::hir::Hir, usize)>,
     fields: Fields,
+    headers: HeaderNames,
     errors: Vec<MaskError>,
 }
 
@@ -236,8 +249,20 @@ impl Builder {
                 }
             }
             self.fields(mask, &name);
+            self.headers(mask, &name);
         }
         self
+    }
+
+    fn headers(&mut self, mask: &Mask, name: &Arc<str>) {
+        if mask.headers.is_empty() {
+            return;
+        }
+        let rule = self.rule(name, HEADER, mask.with);
+        self.headers.rules += 1;
+        for pattern in &mask.headers {
+            self.headers.add(pattern, rule);
+        }
     }
 
     fn fields(&mut self, mask: &Mask, name: &Arc<str>) {
@@ -315,6 +340,7 @@ impl Builder {
             key: None,
             restore: None,
             fields: self.fields,
+            headers: self.headers,
             rules: self.rules,
         })
     }

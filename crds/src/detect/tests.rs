@@ -12,6 +12,7 @@ fn all() -> CompiledMasks {
         detectors: Builtin::ALL.to_vec(),
         patterns: Vec::new(),
         fields: Vec::new(),
+        headers: Vec::new(),
         direction: crate::resources::Direction::Response,
         with: MaskWith::Redact,
         restore_to: Vec::new(),

@@ -10,7 +10,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::detect::{Builtin, CustomPattern, FIELD, MaskWith};
+use crate::detect::{Builtin, CustomPattern, FIELD, HEADER, MaskWith};
 
 /// Longest `when` expression, in bytes. CEL's evaluator recurses: a longer chain of terms could exhaust the stack.
 pub const MAX_WHEN_BYTES: usize = 2048;
@@ -270,7 +270,7 @@ pub struct Match {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(
-    validation = Rule::new("(has(self.detectors) && size(self.detectors) > 0) || (has(self.patterns) && size(self.patterns) > 0) || (has(self.fields) && size(self.fields) > 0)").message("a mask needs at least one entry in detectors, patterns or fields"),
+    validation = Rule::new("(has(self.detectors) && size(self.detectors) > 0) || (has(self.patterns) && size(self.patterns) > 0) || (has(self.fields) && size(self.fields) > 0) || (has(self.headers) && size(self.headers) > 0)").message("a mask needs at least one entry in detectors, patterns, fields or headers"),
     validation = Rule::new("!has(self.restoreTo) || (has(self.with) && self.with == 'Token')").message("only tokens can be restored; set with: Token")
 )]
 pub struct Mask {
@@ -296,6 +296,11 @@ pub struct Mask {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 50), inner(length(min = 1, max = 256)))]
     pub fields: Vec<String>,
+    /// Header fields whose values are replaced whole: names in lower case (`set-cookie`), or how they begin (`x-internal-*`). Detectors and patterns look at the values of all others
+    /// but those that frame, route, cache or negotiate.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 20), inner(length(min = 1, max = 128)))]
+    pub headers: Vec<String>,
     /// Which way: Response (the default), what comes back to the agent; Request, what leaves it (URL, header fields and text bodies, but not its own credentials: Authorization,
     /// Proxy-Authorization, Cookie); Both.
     #[serde(default, skip_serializing_if = "is_response")]
@@ -329,12 +334,13 @@ fn is_response(direction: &Direction) -> bool {
 }
 
 impl Mask {
-    /// Names of its detectors and patterns, and that of fields where it has some.
+    /// Names of its detectors and patterns, and those of fields and headers where it has some.
     pub fn detector_names(&self) -> impl Iterator<Item = &str> {
         let builtins = self.detectors.iter().map(|detector| detector.name());
         let patterns = self.patterns.iter().map(|pattern| pattern.name.as_str());
         let fields = (!self.fields.is_empty()).then_some(FIELD);
-        builtins.chain(patterns).chain(fields)
+        let headers = (!self.headers.is_empty()).then_some(HEADER);
+        builtins.chain(patterns).chain(fields).chain(headers)
     }
 }
 

@@ -5,42 +5,18 @@
 
 use std::sync::Arc;
 
-use chaperone_crds::{compile::MaskSet, decide::HeaderFields, detect::CompiledMasks};
+use chaperone_crds::{
+    compile::MaskSet, decide::HeaderFields, detect::CompiledMasks, record::MaskedInfo,
+};
 
 use super::{
-    BodyFilter, Edit, Format, Media, Unreadable, codings, edits::is_false_when_masked, media,
+    BodyFilter, Changed, Edit, Format, Media, Unreadable, codings,
+    edits::is_false_when_masked,
+    fields::{changed, masked_value},
+    media,
 };
-use crate::mask::mask_all_of;
+use crate::mask::{mask_all, mask_all_of};
 
-/// Fields that frame a message, say where it goes or what comes back (RFC 9110, RFC 9112): never edited.
-const LEFT_ALONE: [&str; 26] = [
-    "host",
-    "connection",
-    "content-length",
-    "content-type",
-    "content-encoding",
-    "transfer-encoding",
-    "te",
-    "trailer",
-    "upgrade",
-    "expect",
-    "accept",
-    "accept-encoding",
-    "accept-language",
-    "range",
-    "if-range",
-    "if-match",
-    "if-none-match",
-    "if-modified-since",
-    "if-unmodified-since",
-    "cache-control",
-    "date",
-    "http2-settings",
-    "sec-websocket-key",
-    "sec-websocket-version",
-    "sec-websocket-extensions",
-    "sec-websocket-protocol",
-];
 /// Fields that carry the agent's own credentials: masks leave them alone.
 const CREDENTIALS: [&str; 3] = ["authorization", "proxy-authorization", "cookie"];
 
@@ -93,52 +69,54 @@ impl Outgoing {
             Some((path, query)) => (path, Some(query)),
             None => (written, None),
         };
-        let mut out = self.text(path.as_bytes(), Format::Encoded, true);
+        let mut out = self.text(path.as_bytes(), Format::Encoded);
         if let Some(query) = query {
             out.push(b'?');
-            out.extend(self.text(query.as_bytes(), Format::Form, true));
+            out.extend(self.text(query.as_bytes(), Format::Form));
         }
         let out = String::from_utf8(out).ok()?;
         (out != written).then_some(out)
     }
 
-    /// The fields whose values change, each with all of its values.
-    pub(crate) fn fields(&self, fields: &dyn HeaderFields) -> Vec<(String, Vec<Vec<u8>>)> {
-        let mut changed: Vec<(String, Vec<Vec<u8>>)> = Vec::new();
-        for (name, value) in fields.fields() {
-            let name = name.to_ascii_lowercase();
-            if LEFT_ALONE.contains(&name.as_str()) || changed.iter().any(|(n, _)| *n == name) {
-                continue;
+    /// The fields that change, and what masks found in them.
+    pub(crate) fn fields(&self, fields: &dyn HeaderFields) -> (Changed, Vec<MaskedInfo>) {
+        let mut findings = Vec::new();
+        let changed = changed(fields, |name, value| {
+            let mut value = value.to_vec();
+            if let Some(masks) = &self.masks
+                && (!CREDENTIALS.contains(&name) || masks.headers().rule(name).is_some())
+            {
+                let (masked, found) = masked_value(masks, name, &value);
+                value = masked;
+                findings.extend(found);
             }
-            let masked = !CREDENTIALS.contains(&name.as_str());
-            if self.text(value, Format::Plain, masked) == value {
-                continue;
+            match &self.restore {
+                Some(restore) => mask_all(restore, &value).0,
+                None => value,
             }
-            let all = fields.fields();
-            let values = all
-                .filter(|(n, _)| n.eq_ignore_ascii_case(&name))
-                .map(|(_, value)| self.text(value, Format::Plain, masked))
-                .collect();
-            changed.push((name, values));
-        }
-        changed
+        });
+        (changed, findings)
     }
 
     /// What is done to the body. `strict`: what masks cannot read is refused (Enforce) instead of passed (Audit).
     pub(crate) fn body(&self, fields: &dyn HeaderFields, strict: bool) -> Leaving {
+        let masks = self.masks.as_ref().filter(|masks| masks.reads_bodies());
         let Media::Text(format) = media(field(fields, "content-type")) else {
             return Leaving::Pass;
         };
+        if masks.is_none() && self.restore.is_none() {
+            return Leaving::Pass;
+        }
         let all = fields.fields();
         let values = all.filter(|(name, _)| name.eq_ignore_ascii_case("content-encoding"));
         let codings = match codings(values.map(|(_, value)| value)) {
             Ok(codings) => codings,
             // A token that is not found stays a token.
-            Err(_) if self.masks.is_none() => return Leaving::Pass,
+            Err(_) if masks.is_none() => return Leaving::Pass,
             Err(names) if strict => return Leaving::Refuse(Unreadable::Request(names)),
             Err(names) => return Leaving::PassUnread(Unreadable::Request(names)),
         };
-        let layers = self.masks.iter().chain(&self.restore).cloned().collect();
+        let layers = masks.into_iter().chain(&self.restore).cloned().collect();
         let filter = BodyFilter::layered(layers, format, &codings, strict);
         let mut edits: Vec<Edit> = Vec::new();
         for (name, _) in fields.fields() {
@@ -150,9 +128,9 @@ impl Outgoing {
         Leaving::Filter(edits, Box::new(filter))
     }
 
-    fn text(&self, text: &[u8], format: Format, masked: bool) -> Vec<u8> {
-        let masks = self.masks.iter().filter(|_| masked);
-        masks
+    fn text(&self, text: &[u8], format: Format) -> Vec<u8> {
+        self.masks
+            .iter()
             .chain(&self.restore)
             .fold(text.to_vec(), |text, layer| {
                 mask_all_of(layer, format, &text).0

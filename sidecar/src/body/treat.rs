@@ -56,7 +56,7 @@ pub enum Unreadable {
 impl Message<'_> {
     /// What is done to the body. `masks`: those that apply to it, if any. `strict`: what cannot be read is refused (Enforce) instead of passed (Audit).
     pub fn treat(&self, masks: Option<&Arc<CompiledMasks>>, strict: bool) -> Treatment {
-        let Some(masks) = masks else {
+        let Some(masks) = masks.filter(|masks| masks.reads_bodies()) else {
             return Treatment::Pass;
         };
         let media = media(self.field("content-type"));

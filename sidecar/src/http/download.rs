@@ -8,7 +8,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{body::Body, pace::Pace, sample::Sample};
 use crate::{
-    body::{BodyFilter, CodingError, Edit, Look, Message, Treatment, Unreadable},
+    body::{BodyFilter, CodingError, Edit, Look, Message, Treatment, Unreadable, masked_fields},
     http1::{
         BodyDecoder, BodyError, BodyFraming, HeadError, HeaderEditError, ResponseHead, Version,
         parse_response,
@@ -170,6 +170,8 @@ pub(crate) struct Progress {
     pub(crate) unmasked: Option<Unreadable>,
     /// What was wrong with a body that was passed on all the same (Audit).
     pub(crate) note: Option<CodingError>,
+    /// What masks found in heads, interim ones too.
+    pub(crate) head_findings: Vec<MaskedInfo>,
 }
 
 /// Passes one response on. Returns whether the upstream connection is good for another request.
@@ -188,10 +190,11 @@ where
     W: AsyncWrite + Unpin,
 {
     let mut out = BytesMut::new();
-    let mut head = final_head(upstream, unread, agent, plan).await?;
+    let mut head = final_head(upstream, unread, agent, plan, progress).await?;
     progress.answered = Some(Instant::now());
     if head.switches() {
         plan.switch.check(&head)?;
+        mask_fields(&mut head, plan, progress)?;
         head.write_to(&mut out);
         progress.head = Some(head);
         wire::send(agent, &out)
@@ -202,6 +205,7 @@ where
     let framing = head.framing();
     progress.sample.describe(head.headers());
     let filter = filter(&mut head, upstream, unread, plan, progress).await?;
+    mask_fields(&mut head, plan, progress)?;
     let written = if filter.is_some() {
         head.reframe(plan.version)?
     } else {
@@ -222,18 +226,20 @@ async fn final_head<R, W>(
     unread: &mut BytesMut,
     agent: &mut W,
     plan: &Plan<'_>,
+    progress: &mut Progress,
 ) -> Result<ResponseHead, DownloadError>
 where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
 {
     for _ in 0..=MAX_INTERIM {
-        let head = read_head(upstream, unread, plan.method).await?;
+        let mut head = read_head(upstream, unread, plan.method).await?;
         if !head.is_interim() {
             return Ok(head);
         }
         let repeated = head.status() == 100 && plan.continued;
         if !repeated && plan.version == Version::Http11 {
+            mask_fields(&mut head, plan, progress)?;
             let mut out = BytesMut::new();
             head.write_to(&mut out);
             wire::send(agent, &out)
@@ -312,6 +318,23 @@ where
 
 fn edit(head: &mut ResponseHead, edits: &[Edit]) -> Result<(), HeaderEditError> {
     head.headers_mut().apply(edits)
+}
+
+/// Masks the values of fields.
+fn mask_fields(
+    head: &mut ResponseHead,
+    plan: &Plan<'_>,
+    progress: &mut Progress,
+) -> Result<(), HeaderEditError> {
+    let Some(masks) = &plan.masks else {
+        return Ok(());
+    };
+    let (changed, findings) = masked_fields(masks, head.headers());
+    progress.head_findings.extend(findings);
+    for (name, values) in changed {
+        head.headers_mut().replace(&name, &values)?;
+    }
+    Ok(())
 }
 
 /// Looks at the first bytes of a body whose type says nothing, without using them up.

@@ -291,13 +291,14 @@ impl<A: Io> Exchange<'_, A> {
             sample: self.evidence.sample(&self.active, Level::RequestResponse),
             unmasked: None,
             note: None,
+            head_findings: Vec::new(),
         };
         let since = Instant::now();
         let outcomes = self
             .pass_both(filter.as_deref_mut(), &plan, &mut progress)
             .await;
         if let Some(filter) = &filter {
-            self.evidence.request_masked(filter.findings());
+            self.evidence.head_masked(filter.findings());
         }
         self.conclude(outcomes, progress, since, subject).await
     }
@@ -391,7 +392,9 @@ impl<A: Io> Exchange<'_, A> {
                 self.head.set_target_text(&target)?;
             }
         }
-        for (name, values) in outgoing.fields(self.head.headers()) {
+        let (changed, findings) = outgoing.fields(self.head.headers());
+        self.evidence.head_masked(&findings);
+        for (name, values) in changed {
             self.head.headers_mut().replace(&name, &values)?;
         }
         Ok(())
@@ -445,6 +448,7 @@ impl<A: Io> Exchange<'_, A> {
             sample: progress.sample,
             unmasked: progress.unmasked.map(|error| error.to_string()),
         });
+        self.evidence.head_masked(&progress.head_findings);
         if let Some(note) = progress.note {
             self.evidence.failed(&note.to_string());
         }

@@ -53,7 +53,7 @@ pub(crate) struct Evidence {
     since: Instant,
     upstream_us: Option<u64>,
     decide_us: Option<u64>,
-    request_masked: Vec<MaskedInfo>,
+    head_masked: Vec<MaskedInfo>,
     masks: MaskSet,
     level: Level,
 }
@@ -93,7 +93,7 @@ impl Evidence {
             since: Instant::now(),
             upstream_us: None,
             decide_us: None,
-            request_masked: Vec::new(),
+            head_masked: Vec::new(),
             masks,
             level,
         }
@@ -132,9 +132,9 @@ impl Evidence {
         Outgoing::of(&self.masks)
     }
 
-    /// What masks found in what left.
-    pub(crate) fn request_masked(&mut self, findings: &[MaskedInfo]) {
-        self.request_masked.extend_from_slice(findings);
+    /// What masks found in heads, and in what left.
+    pub(crate) fn head_masked(&mut self, findings: &[MaskedInfo]) {
+        self.head_masked.extend_from_slice(findings);
     }
 
     /// Policy has spoken.
@@ -217,7 +217,7 @@ impl Evidence {
 
     /// Records it.
     pub(crate) async fn end(mut self, link: &Link) {
-        for found in std::mem::take(&mut self.request_masked) {
+        for found in std::mem::take(&mut self.head_masked) {
             let masked = &mut self.event.masked;
             match masked
                 .iter_mut()

@@ -43,7 +43,7 @@ pub(crate) fn headers(
     let mut shown: BTreeMap<String, String> = BTreeMap::new();
     for (name, value) in headers.fields() {
         let name = name.to_ascii_lowercase();
-        let value = if is_credential(&name) {
+        let value = if is_credential(&name) || masks.headers().rule(&name).is_some() {
             HIDDEN.to_owned()
         } else {
             text(value, MAX_VALUE_BYTES, masks)

@@ -16,11 +16,12 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, response::Parts};
 use super::{
     ended::Ended,
     flow::{self, Turn, release},
-    head::Fields,
+    head::{Fields, replace},
 };
 use crate::{
     body::{
         BodyFilter, CodingError, Edit, Look, Message, Treatment, Unreadable, is_false_when_masked,
+        masked_fields,
     },
     grpc,
     http::{
@@ -57,6 +58,8 @@ pub(crate) struct Progress {
     pub(crate) unmasked: Option<Unreadable>,
     /// What was wrong with a body that was passed on all the same (Audit).
     pub(crate) note: Option<CodingError>,
+    /// What masks found in heads, interim ones too.
+    pub(crate) head_findings: Vec<MaskedInfo>,
 }
 
 /// A response under way.
@@ -97,6 +100,7 @@ impl Download {
                 sample,
                 unmasked: None,
                 note: None,
+                head_findings: Vec::new(),
             },
         }
     }
@@ -143,7 +147,8 @@ impl Download {
                     self.progress.answered = Some(Instant::now());
                     return Ok(response);
                 }
-                NextHead::Interim(response) => {
+                NextHead::Interim(mut response) => {
+                    self.mask_fields(response.headers_mut())?;
                     let repeated = response.status().as_u16() == 100 && self.plan.continued;
                     if !repeated {
                         respond
@@ -212,10 +217,11 @@ impl Download {
     /// Sends the head of the final response.
     fn send_head(
         &mut self,
-        parts: Parts,
+        mut parts: Parts,
         ended: bool,
         respond: &mut SendResponse<Bytes>,
     ) -> Result<SendStream<Bytes>, Ended> {
+        self.mask_fields(&mut parts.headers)?;
         let mut response = Response::new(());
         *response.status_mut() = parts.status;
         *response.headers_mut() = parts.headers.clone();
@@ -224,6 +230,18 @@ impl Download {
             .map_err(Ended::by_agent)?;
         self.progress.head = Some((parts.status.as_u16(), Fields(parts.headers)));
         Ok(to)
+    }
+
+    /// Masks the values of fields.
+    fn mask_fields(&mut self, headers: &mut HeaderMap) -> Result<(), Ended> {
+        let Some(masks) = &self.plan.masks else {
+            return Ok(());
+        };
+        let fields = Fields(std::mem::take(headers));
+        let (changed, findings) = masked_fields(masks, &fields);
+        self.progress.head_findings.extend(findings);
+        *headers = fields.0;
+        replace(headers, changed).map_err(|error| Ended::Unsendable(error.to_string()))
     }
 
     /// Decides what is done to the body, and edits the head accordingly. Where its type says nothing, its first payload does, which is returned.

@@ -269,6 +269,7 @@ impl Exchange<'_> {
         }
         let strict = self.active.mode() == Mode::Enforce;
         let rewritten = self.head.rewrite(&outgoing, strict)?;
+        self.evidence.head_masked(&rewritten.findings);
         if let Some(why) = rewritten.unmasked {
             self.evidence.failed(&format!("left unmasked: {why}"));
         }
@@ -305,7 +306,7 @@ impl Exchange<'_> {
         };
         self.room = None;
         if let Some(filter) = filter {
-            self.evidence.request_masked(filter.findings());
+            self.evidence.head_masked(filter.findings());
         }
         if let Err(ended) = &result {
             to_upstream.send_reset(ended.upstream_reset());
@@ -430,6 +431,7 @@ fn note(evidence: &mut Evidence, progress: Progress, since: Instant) {
         sample: progress.sample,
         unmasked: progress.unmasked.map(|error| error.to_string()),
     });
+    evidence.head_masked(&progress.head_findings);
     if let Some(note) = progress.note {
         evidence.failed(&note.to_string());
     }

@@ -3,7 +3,7 @@
 //! Refuses heads that name two places, or none: what is judged must be what the upstream reads. Field names and values, pseudo-header fields and their order were checked by
 //! the codec before. Invariant: the head that goes upstream has the authority, path and fields that the view showed.
 
-use chaperone_crds::decide::HeaderFields;
+use chaperone_crds::{decide::HeaderFields, record::MaskedInfo};
 use h2::ext::Protocol;
 use http::{
     HeaderMap, Method, Request, Uri, Version,
@@ -14,8 +14,8 @@ use http::{
 
 use crate::{
     body::{
-        BodyFilter, Edit, Leaving, MASKED_REQUEST_FIELDS, Outgoing, Unreadable, readable_only,
-        strong_again,
+        BodyFilter, Changed, Edit, Leaving, MASKED_REQUEST_FIELDS, Outgoing, Unreadable,
+        readable_only, strong_again,
     },
     http::view::{RequestView, scheme},
     http1::Authority,
@@ -90,6 +90,8 @@ pub(crate) struct Rewritten {
     pub(crate) filter: Option<Box<BodyFilter>>,
     /// Why the body leaves unmasked where it should have been masked (Audit).
     pub(crate) unmasked: Option<Unreadable>,
+    /// What masks found in the head.
+    pub(crate) findings: Vec<MaskedInfo>,
 }
 
 /// Why a request is not sent.
@@ -228,19 +230,17 @@ impl Head {
         if let Some(path) = path.and_then(|path| outgoing.path(path)) {
             self.path = Some(path.parse().map_err(|_| Unsent::Edit)?);
         }
-        for (name, values) in outgoing.fields(&self.fields) {
-            let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| Unsent::Edit)?;
-            self.fields.0.remove(&name);
-            for value in values {
-                let value = HeaderValue::from_bytes(&value).map_err(|_| Unsent::Edit)?;
-                self.fields.0.append(&name, value);
-            }
-        }
+        let (changed, findings) = outgoing.fields(&self.fields);
+        replace(&mut self.fields.0, changed).map_err(|_| Unsent::Edit)?;
         match body {
-            Leaving::Pass => Ok(Rewritten::default()),
+            Leaving::Pass => Ok(Rewritten {
+                findings,
+                ..Rewritten::default()
+            }),
             Leaving::PassUnread(why) => Ok(Rewritten {
                 filter: None,
                 unmasked: Some(why),
+                findings,
             }),
             Leaving::Refuse(why) => Err(Unsent::Unreadable(why)),
             Leaving::Filter(edits, filter) => {
@@ -253,6 +253,7 @@ impl Head {
                 Ok(Rewritten {
                     filter: Some(filter),
                     unmasked: None,
+                    findings,
                 })
             }
         }
@@ -276,6 +277,21 @@ impl Head {
         }
         Ok(request)
     }
+}
+
+/// Replaces fields by others of the same names.
+///
+/// # Errors
+/// A value that no head can hold.
+pub(crate) fn replace(fields: &mut HeaderMap, changed: Changed) -> Result<(), http::Error> {
+    for (name, values) in changed {
+        let name = HeaderName::from_bytes(name.as_bytes())?;
+        fields.remove(&name);
+        for value in values {
+            fields.append(&name, HeaderValue::from_bytes(&value)?);
+        }
+    }
+    Ok(())
 }
 
 /// Asks for an answer that masks can read: whole, and under codings that are read. Entity tags that were weakened on the way in match again.

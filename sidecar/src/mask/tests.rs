@@ -32,6 +32,7 @@ fn mask(detectors: &[Builtin], patterns: &[(&str, &str)], with: MaskWith) -> Mas
             })
             .collect(),
         fields: Vec::new(),
+        headers: Vec::new(),
         direction: chaperone_crds::resources::Direction::Response,
         with,
         restore_to: Vec::new(),
