@@ -51,7 +51,7 @@ def python():
     place = CACHE / f"python-http2-{sys.version_info.major}.{sys.version_info.minor}"
     if not (place / "ready").exists():
         venv.create(place, with_pip=True, clear=True)
-        sh(place / "bin/pip", "install", "--quiet", "httpx[http2]", "grpcio")
+        sh(place / "bin/pip", "install", "--quiet", "httpx[http2]==0.28.1", "h2==4.4.1", "grpcio==1.85.3")
         (place / "ready").touch()
     return place / "bin/python"
 
