@@ -63,8 +63,9 @@ fn word(kind: EventKind, verdict: Option<Verdict>) -> &'static str {
         (Some(Verdict::Deny), _) => "DENY",
         (Some(Verdict::WouldDeny), _) => "would-deny",
         (Some(Verdict::Gap), _) => "gap",
+        // Queries precede all else: those that pass are named by what they are.
+        (Some(Verdict::Allow) | None, EventKind::Dns) => "dns",
         (Some(Verdict::Allow), _) => "allow",
-        (None, EventKind::Dns) => "dns",
         (None, EventKind::Config) => "config",
         (None, EventKind::StreamOpen) => "open",
         (None, EventKind::StreamResume) => "resume",
@@ -79,8 +80,8 @@ fn style(kind: EventKind, verdict: Option<Verdict>) -> Style {
         (Some(Verdict::Deny), _) => Style::BoldRed,
         (Some(Verdict::WouldDeny), _) | (None, EventKind::Connection) => Style::Yellow,
         (Some(Verdict::Gap), _) => Style::Magenta,
+        (Some(Verdict::Allow) | None, EventKind::Dns) | (None, _) => Style::Dim,
         (Some(Verdict::Allow), _) => Style::Green,
-        (None, _) => Style::Dim,
     }
 }
 
@@ -133,6 +134,9 @@ fn outcome(event: &Event) -> String {
             parts.push("incomplete".to_owned());
         }
     }
+    if let Some(status) = event.grpc.as_ref().and_then(|grpc| grpc.status) {
+        parts.push(format!("grpc-status {status}"));
+    }
     if let Some(message) = &event.message {
         parts.push(Bytes(message.bytes).to_string());
     }
@@ -151,6 +155,9 @@ fn outcome(event: &Event) -> String {
     if let Some(dns) = &event.dns {
         parts.push(dns.rcode.clone());
         parts.extend(dns.answers.iter().cloned());
+        if !dns.withheld.is_empty() {
+            parts.push(format!("withheld {}", dns.withheld.join(" ")));
+        }
     }
     if let Some(gap) = &event.gap {
         parts.push(gap.reason.clone());
@@ -272,6 +279,15 @@ pub(crate) mod tests {
         )
     }
 
+    /// A query whose only address was withheld.
+    fn withheld() -> Record {
+        let mut record = dns();
+        let dns = record.event.dns.as_mut().unwrap();
+        dns.answers.clear();
+        dns.withheld.push("127.0.0.1".to_owned());
+        record
+    }
+
     pub(crate) fn gap() -> Record {
         record(&format!(
             r#""kind":"gap",{TO},"operation":{{"protocol":"tls","verb":"connect","resource":"api.example.com:443"}},
@@ -312,6 +328,10 @@ pub(crate) mod tests {
                 "would-deny DELETE https://api.example.com/users/1  403 ↑0 ↓0 850µs  agents/coding no-delete: Ask a human.",
             ),
             (dns(), "dns        A api.example.com.  NOERROR 192.0.2.7"),
+            (
+                withheld(),
+                "dns        A api.example.com.  NOERROR withheld 127.0.0.1",
+            ),
             (
                 gap(),
                 "gap        tls api.example.com:443  passthrough ↑1.2K ↓5.4M",
