@@ -136,7 +136,7 @@ def _():
     refused({"mod": "Enforce"}, "mod")
     refused({"mode": "enforce"}, "supported values")
     refused({"rules": [{"name": "a", "action": "Deny", "match": {"protocols": ["udp"], "hosts": ["10.0.0.1"]}, "when": "true"}]}, "udp")
-    refused({"masks": [{"name": "empty"}]}, "detectors or patterns")
+    refused({"masks": [{"name": "empty"}]}, "detectors, patterns")
     done = apply({"apiVersion": "chaperone.dev/v1alpha1", "kind": "AuditSink", "metadata": {"name": "bad"}, "spec": {"http": {"url": "http://sink.example.com/"}}})
     holds("allowInsecure", done.failed("applying the sink").err, "the refusal of a sink in clear text")
 
