@@ -100,4 +100,24 @@ mod tests {
         stream.read_to_end(&mut rest).await.unwrap();
         assert_eq!((&two[..], &rest[..]), (&b"ab"[..], &b"cdef"[..]));
     }
+
+    #[tokio::test]
+    async fn a_prefix_longer_than_a_read_is_read_whole_whatever_a_read_takes() {
+        let all: Vec<u8> = (0..30_000_u32).map(|at| at.to_le_bytes()[0]).collect();
+        let (prefix, inner) = all.split_at(20_000);
+        for room in [1, 7, 4096, 20_000, 65_536] {
+            let mut stream = Prefixed::new(BytesMut::from(prefix), inner);
+            let (mut heard, mut part) = (Vec::new(), vec![0; room]);
+            loop {
+                // A read without room takes nothing, and ends nothing.
+                assert_eq!(stream.read(&mut []).await.unwrap(), 0);
+                match stream.read(&mut part).await.unwrap() {
+                    0 => break,
+                    read => heard.extend_from_slice(&part[..read]),
+                }
+            }
+            assert!(heard == all, "{room}");
+            assert_eq!(stream.prefix.capacity(), 0);
+        }
+    }
 }

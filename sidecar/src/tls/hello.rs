@@ -171,6 +171,39 @@ mod tests {
         assert!(hello.unread_alpn());
     }
 
+    /// A hello whose server name is these bytes.
+    fn hello_naming(name: &[u8]) -> Vec<u8> {
+        let stand_in = "files.example.com";
+        let mut bytes = hello_bytes(stand_in, &[]);
+        let at = memchr::memmem::find(&bytes, stand_in.as_bytes()).unwrap();
+        bytes[at..at + stand_in.len()].copy_from_slice(name);
+        bytes
+    }
+
+    #[test]
+    fn names_are_read_in_one_form_and_what_is_no_name_is_refused() {
+        for (written, read) in [
+            (&b"FILES.example.COM"[..], Some("files.example.com")),
+            (b"xn--bcher-kva.com", Some("xn--bcher-kva.com")),
+            (b"_files.example.co", Some("_files.example.co")),
+            (b"files.example.co.", Some("files.example.co")),
+        ] {
+            let hello = parse(&hello_naming(written)).unwrap().unwrap();
+            assert_eq!(hello.server_name.as_deref(), read);
+        }
+        for written in [
+            &b"b\xc3\xbccher.example.c"[..],
+            b"files.example.co\0",
+            b"files example.com",
+            b"*.files.example.c",
+            b"files..example.co",
+        ] {
+            let refused = parse(&hello_naming(written));
+            let text = String::from_utf8_lossy(written);
+            assert!(refused.is_err(), "{text}: {refused:?}");
+        }
+    }
+
     #[test]
     fn whole_records_are_counted() {
         let record = [0x16, 3, 1, 0, 2, 1, 2];
