@@ -1,4 +1,4 @@
-"""Group 8: the chart upgrades, tests itself, and goes without a trace."""
+"""Group 9: the chart upgrades, tests itself, and goes without a trace."""
 
 
 from .cluster import SYSTEM, get, helm, kubectl, must_apply, pod, pod_spec, pods

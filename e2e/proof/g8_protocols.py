@@ -1,4 +1,4 @@
-"""Group 9: HTTP/2, gRPC and WebSocket from pods: read, judged and masked like HTTP/1.1."""
+"""Group 8: HTTP/2, gRPC and WebSocket from pods: read, judged and masked like HTTP/1.1."""
 
 import json
 
