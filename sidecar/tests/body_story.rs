@@ -408,6 +408,48 @@ async fn a_token_stays_one_elsewhere_and_under_a_coding_it_is_restored() {
 }
 
 #[tokio::test]
+async fn a_body_whose_type_says_nothing_is_no_way_past_a_mask() {
+    let types = [
+        "Content-Type: image/png\r\n",
+        "Content-Type: application/octet-stream\r\n",
+        "Content-Type: application/grpc\r\n",
+        "Content-Type: text/plain\r\nContent-Type: image/png\r\n",
+        "",
+    ];
+    for (mode, types) in [("Enforce", &types[..]), ("Audit", &types[..1])] {
+        let policy = policy(mode).replace("email, usSsn]", "email]\n      direction: Request");
+        for fields in types {
+            let mut story = Story::begin(&policy).await;
+            story
+                .send(&format!("POST / HTTP/1.1\r\nHost: files.example.com\r\n{fields}Content-Length: 15\r\n\r\nada@example.com"))
+                .await;
+            if mode == "Enforce" {
+                assert!(
+                    story.heard_to_end().await.starts_with("HTTP/1.1 415"),
+                    "{fields}"
+                );
+            } else {
+                story.asked("ada@example.com").await;
+                story.answer("HTTP/1.1 204 No Content\r\n\r\n").await;
+                story.heard("204").await;
+            }
+            let records = story.records().await;
+            let record = exchange(&records);
+            match mode {
+                "Enforce" => assert_eq!(
+                    record.decision.as_ref().unwrap().reason,
+                    "unreadable-request"
+                ),
+                _ => assert!(
+                    record.error.as_ref().unwrap().contains("left unmasked"),
+                    "{record:?}"
+                ),
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn what_leaves_is_masked_but_not_the_agents_own_credentials() {
     let policy =
         policy("Enforce").replace("email, usSsn]", "email, jwt]\n      direction: Request");

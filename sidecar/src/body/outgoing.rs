@@ -54,13 +54,22 @@ impl Outgoing {
         self.masks.is_none() && self.restore.is_none()
     }
 
-    /// What becomes of a body that would be filtered and cannot be framed anew. A token that stays a token harms nobody.
+    /// What becomes of a body that would be filtered and cannot be framed anew.
     pub(crate) fn unframed(&self, strict: bool) -> Leaving {
-        match (&self.masks, strict) {
+        self.unread(Unreadable::Unframed, strict)
+    }
+
+    /// What becomes of a body that cannot be read. A token that stays a token harms nobody; what a mask should have read does.
+    fn unread(&self, why: Unreadable, strict: bool) -> Leaving {
+        match (self.body_masks(), strict) {
             (None, _) => Leaving::Pass,
-            (Some(_), true) => Leaving::Refuse(Unreadable::Unframed),
-            (Some(_), false) => Leaving::PassUnread(Unreadable::Unframed),
+            (Some(_), true) => Leaving::Refuse(why),
+            (Some(_), false) => Leaving::PassUnread(why),
         }
+    }
+
+    fn body_masks(&self) -> Option<&Arc<CompiledMasks>> {
+        self.masks.as_ref().filter(|masks| masks.reads_bodies())
     }
 
     /// A path and query, if they change. What takes the place of a match is percent-encoded.
@@ -98,23 +107,21 @@ impl Outgoing {
         (changed, findings)
     }
 
-    /// What is done to the body. `strict`: what masks cannot read is refused (Enforce) instead of passed (Audit).
+    /// What is done to the body. `strict`: what masks cannot read is refused (Enforce) instead of passed (Audit). The agent says the type, so a type that says nothing, or is said
+    /// twice, is no way past a mask.
     pub(crate) fn body(&self, fields: &dyn HeaderFields, strict: bool) -> Leaving {
-        let masks = self.masks.as_ref().filter(|masks| masks.reads_bodies());
-        let Media::Text(format) = media(field(fields, "content-type")) else {
-            return Leaving::Pass;
-        };
+        let masks = self.body_masks();
         if masks.is_none() && self.restore.is_none() {
             return Leaving::Pass;
         }
-        let all = fields.fields();
-        let values = all.filter(|(name, _)| name.eq_ignore_ascii_case("content-encoding"));
-        let codings = match codings(values.map(|(_, value)| value)) {
+        let mut types = values(fields, "content-type");
+        let (said, again) = (types.next(), types.next());
+        let Media::Text(format) = media(said.filter(|_| again.is_none())) else {
+            return self.unread(Unreadable::Type, strict);
+        };
+        let codings = match codings(values(fields, "content-encoding")) {
             Ok(codings) => codings,
-            // A token that is not found stays a token.
-            Err(_) if masks.is_none() => return Leaving::Pass,
-            Err(names) if strict => return Leaving::Refuse(Unreadable::Request(names)),
-            Err(names) => return Leaving::PassUnread(Unreadable::Request(names)),
+            Err(names) => return self.unread(Unreadable::Request(names), strict),
         };
         let layers = masks.into_iter().chain(&self.restore).cloned().collect();
         let filter = BodyFilter::layered(layers, format, &codings, strict);
@@ -138,8 +145,8 @@ impl Outgoing {
     }
 }
 
-fn field<'a>(fields: &'a dyn HeaderFields, name: &str) -> Option<&'a [u8]> {
-    let mut all = fields.fields();
-    all.find(|(known, _)| known.eq_ignore_ascii_case(name))
+fn values<'a>(fields: &'a dyn HeaderFields, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
+    let all = fields.fields();
+    all.filter(move |(known, _)| known.eq_ignore_ascii_case(name))
         .map(|(_, value)| value)
 }

@@ -48,9 +48,26 @@ pub enum Unreadable {
     /// The content coding of a request is not read.
     #[error("the request is compressed ({0}), so that masks cannot read it")]
     Request(String),
+    /// The type of a request's body says that it is no text, or nothing, or more than one thing.
+    #[error(
+        "the request's Content-Type names no text, so that masks cannot read its body; send text or JSON, and say so"
+    )]
+    Type,
     /// What is masked cannot be framed for HTTP/1.0.
     #[error("the request is HTTP/1.0, which knows no chunks, so that its body cannot be masked")]
     Unframed,
+}
+
+impl Unreadable {
+    /// Label for metrics and records of a request that is refused for it.
+    pub(crate) fn request_reason(&self) -> &'static str {
+        match self {
+            Self::Type => "unreadable-request",
+            Self::Coding(_) | Self::Partial(_) | Self::Request(_) | Self::Unframed => {
+                "compressed-request"
+            }
+        }
+    }
 }
 
 impl Message<'_> {

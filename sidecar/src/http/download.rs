@@ -73,7 +73,10 @@ impl DownloadError {
             Self::Upstream(_) => "upstream-reset",
             Self::Head(_) | Self::Body(_) | Self::Interim | Self::Edit(_) => "malformed-response",
             Self::Unreadable(
-                Unreadable::Coding(_) | Unreadable::Request(_) | Unreadable::Unframed,
+                Unreadable::Coding(_)
+                | Unreadable::Request(_)
+                | Unreadable::Type
+                | Unreadable::Unframed,
             ) => "compressed-response",
             Self::Unreadable(Unreadable::Partial(_)) => "partial-response",
             Self::Coding(_) => "undecodable-response",

@@ -49,7 +49,7 @@ impl Failure {
     pub(crate) fn told(self) -> Told {
         let (status, reason, message, refused) = match self {
             Self::Upstream(reason, message) => (Some(502), reason, message, false),
-            Self::Unreadable(why) => (Some(415), "compressed-request", why.to_string(), true),
+            Self::Unreadable(why) => (Some(415), why.request_reason(), why.to_string(), true),
             Self::Upload(error) => {
                 let (status, reason, refused) = match &error {
                     UploadError::Malformed(_) => (Some(400), "malformed-body", true),

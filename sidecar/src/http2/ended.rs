@@ -106,7 +106,7 @@ impl Ended {
             Self::TooSlow => "body-timeout",
             Self::Unreachable(_) => "upstream-unreachable",
             Self::Unsendable(_) => "edit",
-            Self::Unreadable(_) => "compressed-request",
+            Self::Unreadable(why) => why.request_reason(),
             Self::Undecodable(_) => "undecodable-request",
             Self::UpstreamReset(_) | Self::Unprocessed | Self::UpstreamGone(_) => "upstream-reset",
             Self::Malformed(_) => "malformed-response",
