@@ -4,8 +4,8 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use super::Found;
 use super::bytes::{Step, before, is_word, run_end, slice, word_may_begin};
-use super::{Found, Match, Tail};
 
 /// Longest dotted address.
 const V4_BYTES: usize = 15;
@@ -29,10 +29,8 @@ pub(super) fn next_v4(rule: usize, text: &[u8], from: usize, eof: bool) -> Found
         let Some(start) = (run..dot).find(|&start| word_may_begin(text, start)) else {
             continue;
         };
-        match v4(text, start, eof) {
-            Step::No => {}
-            Step::More => return Found::Undecided(start),
-            Step::Yes { end, .. } => return found_at(start, end, rule),
+        if let Some(found) = v4(text, start, eof).found(start, rule) {
+            return found;
         }
     }
     let open = run_start(text, from, text.len(), 3, |byte| byte.is_ascii_digit());
@@ -120,9 +118,12 @@ pub(super) fn next_v6(rule: usize, text: &[u8], from: usize, eof: bool) -> Found
         let start = v6_start(text, colon);
         match v6(text, start, eof) {
             Step::No => at = at.max(run_end(text, start, text.len(), is_v6)),
-            Step::More => return Found::Undecided(start.max(from)),
             Step::Yes { .. } if start < from => {}
-            Step::Yes { end, .. } => return found_at(start, end, rule),
+            step => {
+                if let Some(found) = step.found(start.max(from), rule) {
+                    return found;
+                }
+            }
         }
     }
     Found::Undecided(if eof {
@@ -177,13 +178,4 @@ fn is_told(run: &[u8], ip: Ipv6Addr) -> bool {
             .all(|group| group.len() == 2);
     let has_digit = run.iter().any(u8::is_ascii_digit);
     has_digit && !is_eight_bytes && !ip.is_loopback() && !ip.is_unspecified()
-}
-
-fn found_at(start: usize, end: usize, rule: usize) -> Found {
-    Found::Match(Match {
-        start,
-        end,
-        rule,
-        tail: Tail::Closed,
-    })
 }

@@ -1,4 +1,6 @@
-//! Byte classes and edges that detectors share.
+//! Byte classes and edges that detectors share, and what a look at one place says.
+
+use super::{Found, Match};
 
 /// `[A-Za-z0-9_]`. Bytes of non-ASCII characters are no word bytes.
 pub(super) fn is_word(byte: u8) -> bool {
@@ -71,6 +73,20 @@ impl Step {
         Step::Yes {
             end,
             tail: super::Tail::Closed,
+        }
+    }
+
+    /// The answer that this is of a match of `rule` that begins at `start`; `None` where none begins there.
+    pub(super) fn found(self, start: usize, rule: usize) -> Option<Found> {
+        match self {
+            Step::No => None,
+            Step::More => Some(Found::Undecided(start)),
+            Step::Yes { end, tail } => Some(Found::Match(Match {
+                start,
+                end,
+                rule,
+                tail,
+            })),
         }
     }
 

@@ -4,7 +4,7 @@
 use std::ops::RangeInclusive;
 
 use super::bytes::{Step, before, is_word, slice, word_may_begin};
-use super::{Builtin, Found, Match, phone};
+use super::{Builtin, Found, phone};
 
 /// Least digits of a group of a card number. Dates (`2024-01-15`) have shorter ones.
 const GROUP_DIGITS: usize = 3;
@@ -34,17 +34,8 @@ impl Digits {
                 Builtin::Phone => phone::dashed(text, start, eof),
                 _ => ssn(text, start, eof),
             };
-            match step {
-                Step::No => {}
-                Step::More => return Some(Found::Undecided(start)),
-                Step::Yes { end, tail } => {
-                    return Some(Found::Match(Match {
-                        start,
-                        end,
-                        rule,
-                        tail,
-                    }));
-                }
+            if let Some(found) = step.found(start, rule) {
+                return Some(found);
             }
         }
         None

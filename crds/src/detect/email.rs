@@ -4,8 +4,8 @@
 
 use aho_corasick::AhoCorasick;
 
+use super::Found;
 use super::bytes::{Step, before, escape_before, run_end, slice};
-use super::{Found, Match, Tail};
 
 /// RFC 5321 section 4.5.3.1.1, octets, counted as written.
 const LOCAL_BYTES: usize = 64;
@@ -40,17 +40,8 @@ impl Sign {
             if start == sign {
                 continue;
             }
-            match domain(text, sign_end, eof) {
-                Step::No => {}
-                Step::More => return Found::Undecided(start),
-                Step::Yes { end, .. } => {
-                    return Found::Match(Match {
-                        start,
-                        end,
-                        rule,
-                        tail: Tail::Closed,
-                    });
-                }
+            if let Some(found) = domain(text, sign_end, eof).found(start, rule) {
+                return found;
             }
         }
         Found::Undecided(if eof {

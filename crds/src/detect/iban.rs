@@ -2,8 +2,8 @@
 //!
 //! Each begins with two capitals and two digits, so every second byte is looked at.
 
+use super::Found;
 use super::bytes::{Step, is_word, slice, word_may_begin};
-use super::{Found, Match, Tail};
 
 /// Characters of a group in print (ISO 13616-1 section 6).
 const GROUP: usize = 4;
@@ -22,17 +22,8 @@ pub(super) fn next(rule: usize, text: &[u8], from: usize, eof: bool) -> Found {
                 if start < from {
                     continue;
                 }
-                match step(text, start, eof) {
-                    Step::No => {}
-                    Step::More => return Found::Undecided(start),
-                    Step::Yes { end, .. } => {
-                        return Found::Match(Match {
-                            start,
-                            end,
-                            rule,
-                            tail: Tail::Closed,
-                        });
-                    }
+                if let Some(found) = step(text, start, eof).found(start, rule) {
+                    return found;
                 }
             }
         }

@@ -1,7 +1,7 @@
 //! Telephone numbers: international ones with a plus (ITU-T E.164), and those of the North American Numbering Plan.
 
+use super::Found;
 use super::bytes::{Step, before, is_word, slice, word_may_begin};
-use super::{Found, Match, Tail};
 
 /// ITU-T E.164 section 6.2.1: digits of an international number; the least is what the smallest plans have.
 const DIGITS: std::ops::RangeInclusive<usize> = 8..=15;
@@ -26,17 +26,8 @@ pub(super) fn next(rule: usize, text: &[u8], from: usize, eof: bool) -> Found {
             Some(b'+') => international(text, start, eof),
             _ => parenthesised(text, start, eof),
         };
-        match step {
-            Step::No => {}
-            Step::More => return Found::Undecided(start),
-            Step::Yes { end, .. } => {
-                return Found::Match(Match {
-                    start,
-                    end,
-                    rule,
-                    tail: Tail::Closed,
-                });
-            }
+        if let Some(found) = step.found(start, rule) {
+            return found;
         }
     }
     Found::Undecided(text.len())

@@ -7,11 +7,14 @@ use std::sync::Arc;
 use super::bytes::{Step, is_word, run_end, slice, word_may_begin};
 use super::digits::{card, number_starts};
 use super::email::{at_sign, open_at_sign};
-use super::{Builtin, Found, Match, Tail};
+use super::{Builtin, Found};
 use crate::tokenize::{
     MAX_DOMAIN_BYTES, MAX_NAME_BYTES, MAX_TOKEN_BYTES, TOKEN_DIGITS, TOKEN_DOMAIN, TOKEN_PREFIX,
     TokenKey, is_base32,
 };
+
+/// There is one rule where tokens are looked for: each becomes its value.
+const RULE: usize = 0;
 
 /// The search for the tokens of one namespace. Its matches have rule 0.
 #[derive(Debug)]
@@ -51,10 +54,8 @@ impl Restore {
             if !word_may_begin(text, start) {
                 continue;
             }
-            match self.text_token(text, start, eof) {
-                Step::No => {}
-                Step::More => return Found::Undecided(start),
-                Step::Yes { end, .. } => return found_at(start, end),
+            if let Some(found) = self.text_token(text, start, eof).found(start, RULE) {
+                return found;
             }
         }
         let open = (1..TOKEN_PREFIX.len())
@@ -77,10 +78,8 @@ impl Restore {
             let step = card(text, start, eof, &TOKEN_DIGITS, |digits| {
                 self.key.is_card_token(digits)
             });
-            match step {
-                Step::No => {}
-                Step::More => return Found::Undecided(start),
-                Step::Yes { end, .. } => return found_at(start, end),
+            if let Some(found) = step.found(start, RULE) {
+                return found;
             }
         }
         Found::Undecided(text.len())
@@ -109,15 +108,6 @@ impl Restore {
             step => step,
         }
     }
-}
-
-fn found_at(start: usize, end: usize) -> Found {
-    Found::Match(Match {
-        start,
-        end,
-        rule: 0,
-        tail: Tail::Closed,
-    })
 }
 
 /// Where the base32 that begins at `from` ends.

@@ -6,7 +6,7 @@ use aho_corasick::{AhoCorasick, MatchKind};
 use super::bytes::{Step, is_base64url, is_word, run_end, slice, word_may_begin};
 use super::context::{self, CONTEXT_BYTES, CONTEXTS, Context, Named};
 use super::vendors::{API_TOKENS, CHECKED_BYTES, CLOUD_KEYS, Class, Vendor, checksum_holds};
-use super::{Found, Match, Tail, jwt, pem};
+use super::{Found, Tail, jwt, pem};
 
 /// Longest API token that is waited for, bytes; longer ones are dropped to their end.
 const TOKEN_BYTES: usize = 512;
@@ -131,20 +131,7 @@ impl Kind {
             Shape::Vendor(vendor) => (at, self.vendor(&vendor, text, at, eof)),
             Shape::Telegram => (at, telegram(text, at, eof)),
         };
-        self.found(start, step, self.rule).unwrap_or(NONE)
-    }
-
-    fn found(&self, start: usize, step: Step, rule: usize) -> Option<Found> {
-        match step {
-            Step::No => None,
-            Step::More => Some(Found::Undecided(start)),
-            Step::Yes { end, tail } => Some(Found::Match(Match {
-                start,
-                end,
-                rule,
-                tail,
-            })),
-        }
+        step.found(start, self.rule).unwrap_or(NONE)
     }
 
     fn access_key(
@@ -164,14 +151,14 @@ impl Kind {
                 Named::No => {}
                 Named::More => return Found::Undecided(at),
                 Named::Secret { end, .. } => {
-                    return self.found(at, Step::closed(end), rule).unwrap_or(NONE);
+                    return Step::closed(end).found(at, rule).unwrap_or(NONE);
                 }
             }
         }
         if matches!(step, Step::Yes { .. }) && !alone {
             return NONE;
         }
-        self.found(at, step, self.rule).unwrap_or(NONE)
+        step.found(at, self.rule).unwrap_or(NONE)
     }
 
     fn vendor(&self, vendor: &Vendor, text: &[u8], start: usize, eof: bool) -> Step {
