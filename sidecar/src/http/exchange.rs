@@ -1,5 +1,7 @@
 //! The story of one exchange: judge the request, then answer it or pass it on, and record what came of it.
 
+mod edit;
+
 use std::{
     io,
     sync::Arc,
@@ -9,7 +11,7 @@ use std::{
 use bytes::BytesMut;
 use chaperone_crds::{
     record::{DecisionInfo, Outcome},
-    resources::{Level, Mode, Protocol},
+    resources::{Level, Mode},
 };
 
 use super::{
@@ -26,8 +28,8 @@ use super::{
     websocket::Opening,
 };
 use crate::{
-    body::{BodyFilter, Leaving, MASKED_REQUEST_FIELDS, Outgoing, strong_again},
-    http1::{BodyDecoder, BodyFraming, HeaderEditError, RequestHead, ResponseHead, Version},
+    body::BodyFilter,
+    http1::{BodyDecoder, RequestHead, ResponseHead},
     link::{Link, Stop, builtin, micros},
     shared::Active,
     websocket::Offer,
@@ -156,21 +158,12 @@ impl<A: Io> Exchange<'_, A> {
     /// A request that may switch the connection to bytes that are not read needs leave for those too. WebSocket is read.
     fn judge_switch(&mut self, judgement: Judgement) -> Judgement {
         self.offer = offer(&self.head);
-        if judgement.decision.action == Outcome::Deny || self.offer.is_some() || !self.may_switch()
-        {
+        if self.offer.is_some() || !self.may_switch() {
             return judgement;
         }
-        let unread = self.link.unread_decision(&self.active, Protocol::Tcp);
-        match unread.action {
-            Outcome::Deny => Judgement {
-                decision: unread,
-                ..judgement
-            },
-            Outcome::Allow => {
-                self.tunnel = Some(unread);
-                judgement
-            }
-        }
+        let (judgement, tunnel) = judgement.with_tunnel(self.link, &self.active);
+        self.tunnel = tunnel;
+        judgement
     }
 
     fn may_switch(&self) -> bool {
@@ -307,95 +300,6 @@ impl<A: Io> Exchange<'_, A> {
         if self.upstream.is_none() {
             let stream = self.link.shared.egress.dial(self.link.destination).await?;
             *self.upstream = Some(Wire::new(Box::new(stream), BytesMut::new()));
-        }
-        Ok(())
-    }
-
-    /// What the upstream sees differs from what the agent wrote only where it must.
-    fn edit_head(&mut self, masked: bool) -> Result<(), HeaderEditError> {
-        let h2c = self.head.upgrade().is_some_and(is_h2c);
-        let headers = self.head.headers_mut();
-        if masked {
-            headers.narrow_accept_encoding()?;
-            for name in MASKED_REQUEST_FIELDS {
-                headers.remove(name);
-            }
-            if let Some(tags) = headers.get("if-match").and_then(strong_again) {
-                headers.set("If-Match", &tags)?;
-            }
-        }
-        if h2c {
-            // RFC 9113 §3.1 has dropped this way into HTTP/2, and a server may ignore the offer (RFC 9110 §7.8), so withholding it breaks nothing. Prior knowledge is read.
-            headers.remove("upgrade");
-            headers.remove("http2-settings");
-            headers.remove_connection_options(&["upgrade", "http2-settings"])?;
-        }
-        if let Some(offer) = &self.offer {
-            // Extensions that are not read are not offered: RFC 6455 §9.1 leaves it to the server to take none.
-            let name = "Sec-WebSocket-Extensions";
-            match &offer.extensions {
-                Some(offers) if headers.get(name) == Some(offers.as_bytes()) => {}
-                Some(offers) => headers.set(name, offers.as_bytes())?,
-                None => {
-                    headers.remove(name);
-                }
-            }
-        }
-        if self.continued {
-            headers.remove("expect");
-        }
-        Ok(())
-    }
-
-    /// Masks what leaves, and makes tokens values again where policy says so. Returns the filter for the body.
-    fn rewrite(&mut self) -> Result<Option<Box<BodyFilter>>, Failure> {
-        let outgoing = self.evidence.outgoing();
-        if outgoing.is_empty() {
-            return Ok(None);
-        }
-        let strict = self.active.mode() == Mode::Enforce;
-        let bodiless = matches!(
-            self.head.framing(),
-            BodyFraming::None | BodyFraming::Length(0)
-        );
-        let body = match bodiless {
-            true => Leaving::Pass,
-            false => outgoing.body(self.head.headers(), strict),
-        };
-        let body = match body {
-            Leaving::Filter(..) if self.head.version() == Version::Http10 => {
-                outgoing.unframed(strict)
-            }
-            body => body,
-        };
-        self.rewrite_head(&outgoing).map_err(unedited)?;
-        match body {
-            Leaving::Pass => Ok(None),
-            Leaving::PassUnread(why) => {
-                self.evidence.failed(&format!("left unmasked: {why}"));
-                Ok(None)
-            }
-            Leaving::Refuse(why) => Err(Failure::Unreadable(why)),
-            Leaving::Filter(edits, filter) => {
-                self.head.headers_mut().apply(&edits).map_err(unedited)?;
-                self.head.send_in_chunks().map_err(unedited)?;
-                Ok(Some(filter))
-            }
-        }
-    }
-
-    fn rewrite_head(&mut self, outgoing: &Outgoing) -> Result<(), HeaderEditError> {
-        if let Some(start) = self.head.path_start() {
-            let (before, path) = self.head.target_text().split_at(start);
-            if let Some(path) = outgoing.path(path) {
-                let target = format!("{before}{path}");
-                self.head.set_target_text(&target)?;
-            }
-        }
-        let (changed, findings) = outgoing.fields(self.head.headers());
-        self.evidence.head_masked(&findings);
-        for (name, values) in changed {
-            self.head.headers_mut().replace(&name, &values)?;
         }
         Ok(())
     }
@@ -564,10 +468,6 @@ fn offer(head: &RequestHead) -> Option<Offer> {
             )
         })
         .flatten()
-}
-
-fn unedited(error: HeaderEditError) -> Failure {
-    Failure::Upstream("edit", error.to_string())
 }
 
 fn is_h2c(protocols: &str) -> bool {

@@ -129,6 +129,20 @@ pub(crate) struct Judgement {
     pub(crate) decide_us: u64,
 }
 
+impl Judgement {
+    /// For a request that opens a tunnel: it needs leave for the bytes that it would bring too, which are not read. What policy says of those is there where both pass.
+    pub(crate) fn with_tunnel(self, link: &Link, active: &Active) -> (Self, Option<DecisionInfo>) {
+        if self.decision.action == Outcome::Deny {
+            return (self, None);
+        }
+        let decision = link.unread_decision(active, Protocol::Tcp);
+        match decision.action {
+            Outcome::Deny => (Self { decision, ..self }, None),
+            Outcome::Allow => (self, Some(decision)),
+        }
+    }
+}
+
 /// Body of a request, as far as it was read for the decision.
 pub(crate) enum Judged<'a> {
     /// No rule asked for it.

@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use chaperone_crds::{
     decide::MAX_JUDGED_BODY_BYTES,
     record::{DecisionInfo, Outcome},
-    resources::{Level, Mode, Protocol},
+    resources::{Level, Mode},
 };
 use h2::{RecvStream, SendStream, server::SendResponse};
 use http::Request;
@@ -149,21 +149,12 @@ impl Exchange<'_> {
 
     /// A request for a tunnel needs leave for the bytes that it would bring, which are not read.
     fn judge_tunnel(&mut self, judgement: Judgement) -> Judgement {
-        if judgement.decision.action == Outcome::Deny || !self.head.is_connect() {
+        if !self.head.is_connect() {
             return judgement;
         }
-        let link = self.context.link;
-        let unread = link.unread_decision(&self.active, Protocol::Tcp);
-        match unread.action {
-            Outcome::Deny => Judgement {
-                decision: unread,
-                ..judgement
-            },
-            Outcome::Allow => {
-                self.tunnel = Some(unread);
-                judgement
-            }
-        }
+        let (judgement, tunnel) = judgement.with_tunnel(self.context.link, &self.active);
+        self.tunnel = tunnel;
+        judgement
     }
 
     /// Reads the body for a rule; false when it is too large. What was read is sent on as it is.
