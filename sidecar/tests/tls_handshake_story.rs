@@ -5,14 +5,18 @@
 #[path = "support/setup.rs"]
 mod setup;
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+#[path = "support/captured.rs"]
+mod captured;
 
+use std::{io, net::SocketAddr, sync::Arc};
+
+use captured::{HOST, World};
 use chaperone_crds::{
     record::{EventKind, Record},
     resources::AgentPolicy,
     snapshot::{Policy, Snapshot},
 };
-use chaperone_sidecar::{authority::Authority, capture::OriginalDst, connection, policy};
+use chaperone_sidecar::{authority::Authority, policy};
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
 };
@@ -22,17 +26,13 @@ use rustls::{
     server::WebPkiClientVerifier,
     version::{TLS12, TLS13},
 };
-use setup::Setup;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     sync::mpsc,
-    task::JoinHandle,
 };
 use tokio_rustls::{TlsAcceptor, TlsConnector, client::TlsStream};
 
-const HOST: &str = "files.example.com";
-const HOSTS: &str = "127.0.0.1 files.example.com";
 const AUDIT: &str = "";
 const ENFORCE: &str = "apiVersion: chaperone.dev/v1alpha1\nkind: AgentPolicy\nmetadata: {name: p, namespace: agents}\nspec: {mode: Enforce}\n";
 const ANSWER: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nhi";
@@ -136,33 +136,9 @@ fn client_certificate() -> (String, Certified) {
     (root, (vec![certificate.der().clone()], key))
 }
 
-struct World {
-    setup: Setup,
-    root: String,
-    destination: SocketAddr,
-    served: Vec<JoinHandle<()>>,
-}
-
 impl World {
-    fn new(policies: &str, extra_roots: &str, destination: SocketAddr) -> Self {
-        let (setup, root) = Setup::new(policies, extra_roots, HOSTS);
-        Self {
-            setup,
-            root,
-            destination,
-            served: Vec::new(),
-        }
-    }
-
     async fn connect(&mut self, config: &Arc<ClientConfig>) -> io::Result<TlsStream<TcpStream>> {
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
-        let agent = TcpStream::connect(listener.local_addr()?).await?;
-        let (captured, _) = listener.accept().await?;
-        self.served.push(tokio::spawn(connection::serve(
-            self.setup.shared.clone(),
-            captured,
-            OriginalDst::new(self.destination),
-        )));
+        let agent = self.dial().await;
         let name = ServerName::try_from(HOST).unwrap();
         TlsConnector::from(config.clone())
             .connect(name, agent)
@@ -191,22 +167,6 @@ impl World {
         config.revision = config.snapshot.revision();
         let active = policy::compile(config).unwrap();
         self.setup.shared.active.store(Some(Arc::new(active)));
-    }
-
-    async fn records(self) -> Vec<Record> {
-        self.setup.stop.send_replace(true);
-        for served in self.served {
-            tokio::time::timeout(Duration::from_secs(30), served)
-                .await
-                .unwrap()
-                .unwrap();
-        }
-        let records = self.setup.records().await;
-        let between = |kind| kind != EventKind::StreamOpen && kind != EventKind::StreamClose;
-        records
-            .into_iter()
-            .filter(|record| between(record.event.kind))
-            .collect()
     }
 }
 
@@ -256,7 +216,7 @@ async fn sessions_are_resumed_on_both_sides_and_not_past_a_change_of_policy() {
         assert_eq!(seen[1..3], [(resumed, resumed); 2], "{version:?}");
         // The agent's session says nothing about policy; the upstream's was verified under roots that may hold no more.
         assert_ne!(seen[3].1, resumed, "{version:?}");
-        assert_eq!(world.records().await.len(), 4);
+        assert_eq!(world.stopped().await.len(), 4);
     }
 }
 
@@ -269,7 +229,7 @@ async fn an_upstream_that_demands_a_client_certificate_is_the_agents_to_talk_to_
         assert_eq!(world.ask(&config).await.unwrap().0, ANSWER);
         let without = agent(&[&upstream.root], None);
         assert!(world.ask(&without).await.is_err());
-        let records = world.records().await;
+        let records = world.stopped().await;
         let reasons: Vec<_> = records.iter().map(reason).collect();
         assert_eq!(reasons, ["client-certificate"; 4]);
         let detail = records[0].event.gap.as_ref().unwrap().detail.as_ref();
@@ -286,7 +246,7 @@ async fn an_upstream_that_demands_a_client_certificate_is_refused_in_words_in_en
         let (heard, _) = world.ask(&config).await.unwrap();
         assert!(heard.starts_with("HTTP/1.1 502"), "{heard}");
         assert!(heard.contains("client-certificate"), "{heard}");
-        let records = world.records().await;
+        let records = world.stopped().await;
         assert_eq!(
             records.iter().map(reason).collect::<Vec<_>>(),
             ["client-certificate"]
@@ -306,9 +266,9 @@ async fn an_agent_that_holds_a_certificate_for_an_upstream_that_asks_passes_unre
         assert_eq!(world.ask(&without).await.unwrap().0, ANSWER);
         let config = agent(&both, Some(&upstream.client));
         assert!(world.ask(&config).await.is_err());
-        world.served.pop().unwrap().await.unwrap();
+        world.last_ends().await;
         assert_eq!(world.ask(&config).await.unwrap().0, ANSWER);
-        let records = world.records().await;
+        let records = world.stopped().await;
         assert_eq!(records[0].event.kind, EventKind::Http);
         let reasons: Vec<_> = records[1..].iter().map(reason).collect();
         assert_eq!(reasons, ["client-certificate"; 3], "{version:?}");

@@ -5,6 +5,9 @@
 #[path = "support/setup.rs"]
 mod setup;
 
+#[path = "support/captured.rs"]
+mod captured;
+
 use std::{
     io::{self, Read, Write},
     net::SocketAddr,
@@ -14,8 +17,9 @@ use std::{
     time::Duration,
 };
 
-use chaperone_crds::record::{EventKind, Record};
-use chaperone_sidecar::{authority::Authority, capture::OriginalDst, connection};
+use captured::{HOST, World};
+use chaperone_crds::record::EventKind;
+use chaperone_sidecar::authority::Authority;
 use rustls::{
     ClientConfig, ClientConnection, RootCertStore,
     client::EchGreaseConfig,
@@ -23,16 +27,12 @@ use rustls::{
     pki_types::{CertificateDer, ServerName, pem::PemObject},
     version::TLS13,
 };
-use setup::Setup;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
     net::{TcpListener, TcpStream},
-    task::JoinHandle,
 };
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
-const HOST: &str = "files.example.com";
-const HOSTS: &str = "127.0.0.1 files.example.com";
 const ENFORCE: &str = "apiVersion: chaperone.dev/v1alpha1\nkind: AgentPolicy\nmetadata: {name: p, namespace: agents}\nspec: {mode: Enforce}\n";
 const PASSTHROUGH: &str = "apiVersion: chaperone.dev/v1alpha1\nkind: AgentPolicy\nmetadata: {name: p, namespace: agents}\nspec: {mode: Enforce, tls: {passthrough: [files.example.com]}}\n";
 const ANSWER: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nhi";
@@ -86,54 +86,10 @@ async fn answer(acceptor: TlsAcceptor, stream: TcpStream) -> io::Result<()> {
     stream.shutdown().await
 }
 
-struct World {
-    setup: Setup,
-    root: String,
-    destination: SocketAddr,
-    served: Vec<JoinHandle<()>>,
-}
-
 impl World {
-    fn new(policies: &str, extra_roots: &str, destination: SocketAddr) -> Self {
-        let (setup, root) = Setup::new(policies, extra_roots, HOSTS);
-        Self {
-            setup,
-            root,
-            destination,
-            served: Vec::new(),
-        }
-    }
-
-    /// The agent connects.
-    async fn captured(&mut self) -> TcpStream {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let agent = TcpStream::connect(listener.local_addr().unwrap())
-            .await
-            .unwrap();
-        agent.set_nodelay(true).unwrap();
-        let (captured, _) = listener.accept().await.unwrap();
-        self.served.push(tokio::spawn(connection::serve(
-            self.setup.shared.clone(),
-            captured,
-            OriginalDst::new(self.destination),
-        )));
-        agent
-    }
-
     fn request(&self) -> String {
         let port = self.destination.port();
         format!("GET / HTTP/1.1\r\nHost: {HOST}:{port}\r\n\r\n")
-    }
-
-    async fn records(self) -> Vec<Record> {
-        self.setup.stop.send_replace(true);
-        for served in self.served {
-            let ended = tokio::time::timeout(SERVED, served).await;
-            ended.expect("served in time").unwrap();
-        }
-        let mut records = self.setup.records().await;
-        records.retain(|r| !matches!(r.event.kind, EventKind::StreamOpen | EventKind::StreamClose));
-        records
     }
 }
 
@@ -207,7 +163,7 @@ async fn a_hello_of_any_shape_is_read() {
     let count = agents.len() * 3;
     for config in agents.map(Arc::new) {
         for room in [usize::MAX, 100, 1] {
-            let stream = world.captured().await;
+            let stream = world.dial().await;
             let name = ServerName::try_from(HOST).unwrap();
             let connector = TlsConnector::from(config.clone());
             let trickle = Trickle { stream, room };
@@ -221,7 +177,7 @@ async fn a_hello_of_any_shape_is_read() {
             assert_eq!(heard, ANSWER.as_bytes());
         }
     }
-    let records = world.records().await;
+    let records = world.stopped().await;
     assert_eq!(records.len(), count);
     for record in &records {
         assert_eq!(record.event.kind, EventKind::Http);
@@ -283,9 +239,9 @@ async fn early_data_behind_a_hello_is_refused_and_no_byte_after_it_is_lost() {
     // The rest of a hello that came in part is read with all that is behind it: more than one read of rustls.
     let sockets = [
         (direct, 0, 0),
-        (world.captured().await, REFUSED_BYTES, 0),
+        (world.dial().await, REFUSED_BYTES, 0),
         (TcpStream::connect(address).await.unwrap(), 0, 0),
-        (world.captured().await, REFUSED_BYTES, 10),
+        (world.dial().await, REFUSED_BYTES, 10),
     ];
     for (socket, early, cut) in sockets {
         let (socket, config) = (socket.into_std().unwrap(), config.clone());
@@ -298,7 +254,7 @@ async fn early_data_behind_a_hello_is_refused_and_no_byte_after_it_is_lost() {
         assert!(!accepted);
         assert_eq!(heard, ANSWER.as_bytes());
     }
-    let records = world.records().await;
+    let records = world.stopped().await;
     assert_eq!(records.len(), 2);
     assert_eq!(records[0].event.kind, EventKind::Http);
 }
@@ -314,7 +270,7 @@ async fn what_comes_with_a_hello_that_passes_unread_passes_whole() {
         let mut said = Vec::new();
         client.write_tls(&mut said).unwrap();
         said.extend((0..behind).map(|at: u32| at.to_le_bytes()[0]));
-        let mut agent = world.captured().await;
+        let mut agent = world.dial().await;
         agent.write_all(&said).await.unwrap();
         agent.shutdown().await.unwrap();
         let (mut far, _) = tokio::time::timeout(SERVED, listener.accept())
@@ -325,6 +281,6 @@ async fn what_comes_with_a_hello_that_passes_unread_passes_whole() {
         far.read_to_end(&mut heard).await.unwrap();
         assert!(heard == said, "{} of {} bytes", heard.len(), said.len());
         drop((far, agent));
-        assert_eq!(world.records().await.len(), 2);
+        assert_eq!(world.stopped().await.len(), 2);
     }
 }

@@ -5,24 +5,25 @@
 #[path = "support/setup.rs"]
 mod setup;
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+#[path = "support/captured.rs"]
+mod captured;
 
+use std::{io, net::SocketAddr, sync::Arc};
+
+use captured::{HOST, World};
 use chaperone_crds::record::{EventKind, Outcome, Record};
-use chaperone_sidecar::{authority::Authority, capture::OriginalDst, connection, first};
+use chaperone_sidecar::{authority::Authority, first};
 use rustls::{
     ClientConfig, ClientConnection, RootCertStore,
     pki_types::{CertificateDer, ServerName, pem::PemObject},
 };
-use setup::Setup;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    net::TcpListener,
     task::JoinHandle,
 };
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
-const HOST: &str = "files.example.com";
-const HOSTS: &str = "127.0.0.1 files.example.com";
 const ANSWER: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nhi";
 
 fn get(host: &str) -> String {
@@ -94,41 +95,7 @@ async fn answer<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) -> io::Result<
     stream.shutdown().await
 }
 
-/// Captured connections to one destination.
-struct World {
-    setup: Setup,
-    /// PEM of the root under which the sidecar mints.
-    root: String,
-    destination: SocketAddr,
-    served: Vec<JoinHandle<()>>,
-}
-
 impl World {
-    fn new(policies: &str, extra_roots: &str, destination: SocketAddr) -> Self {
-        let (setup, root) = Setup::new(policies, extra_roots, HOSTS);
-        Self {
-            setup,
-            root,
-            destination,
-            served: Vec::new(),
-        }
-    }
-
-    /// The agent connects.
-    async fn connect(&mut self) -> TcpStream {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let agent = TcpStream::connect(listener.local_addr().unwrap())
-            .await
-            .unwrap();
-        let (captured, _) = listener.accept().await.unwrap();
-        self.served.push(tokio::spawn(connection::serve(
-            self.setup.shared.clone(),
-            captured,
-            OriginalDst::new(self.destination),
-        )));
-        agent
-    }
-
     /// The agent, trusting `root`, asks `name` over TLS and hears everything to the end.
     async fn ask(
         &mut self,
@@ -137,7 +104,7 @@ impl World {
         alpn: &[&str],
         request: &str,
     ) -> io::Result<String> {
-        let stream = self.connect().await;
+        let stream = self.dial().await;
         let name = ServerName::try_from(name.to_owned()).unwrap();
         let mut stream = TlsConnector::from(client(root, alpn))
             .connect(name, stream)
@@ -146,20 +113,6 @@ impl World {
         let mut heard = Vec::new();
         stream.read_to_end(&mut heard).await?;
         Ok(String::from_utf8_lossy(&heard).into_owned())
-    }
-
-    /// Waits for the connections to end; returns the records between open and close.
-    async fn records(self) -> Vec<Record> {
-        for served in self.served {
-            tokio::time::timeout(Duration::from_secs(20), served)
-                .await
-                .unwrap()
-                .unwrap();
-        }
-        let mut records = self.setup.records().await;
-        assert_eq!(records.remove(0).event.kind, EventKind::StreamOpen);
-        assert_eq!(records.pop().unwrap().event.kind, EventKind::StreamClose);
-        records
     }
 }
 
@@ -280,7 +233,7 @@ async fn a_pinned_client_passes_unread_the_second_time_in_audit_and_never_in_enf
                 .await
                 .is_err()
         );
-        world.served.pop().unwrap().await.unwrap();
+        world.last_ends().await;
         let second = world.ask(&upstream.root, HOST, &[], &get(HOST)).await;
         assert_eq!(second.is_ok(), mode == "Audit");
         let records = world.records().await;
@@ -392,13 +345,13 @@ async fn an_upstream_that_cannot_be_reached_is_a_reset_and_one_record() {
 async fn a_hello_that_is_none_is_refused_and_recorded() {
     let upstream = Upstream::tls(HOST).await;
     let mut world = World::new("", &upstream.root, upstream.address);
-    let mut agent = world.connect().await;
+    let mut agent = world.dial().await;
     agent
         .write_all(b"\x16\x03\x01\x00\x04\x02\x00\x00\x00")
         .await
         .unwrap();
     assert!(agent.read_u8().await.is_err());
-    let mut agent = world.connect().await;
+    let mut agent = world.dial().await;
     agent.write_all(&hello()[..40]).await.unwrap();
     drop(agent);
     let records = world.records().await;
@@ -409,7 +362,7 @@ async fn a_hello_that_is_none_is_refused_and_recorded() {
 #[tokio::test(start_paused = true)]
 async fn a_hello_that_does_not_end_is_given_up() {
     let mut world = World::new("", "", "127.0.0.1:1".parse().unwrap());
-    let mut agent = world.connect().await;
+    let mut agent = world.dial().await;
     agent.write_all(&hello()[..40]).await.unwrap();
     assert!(agent.read_u8().await.is_err());
     tokio::time::resume();
@@ -428,12 +381,12 @@ async fn a_hello_that_does_not_end_is_given_up() {
 async fn an_agent_that_leaves_in_its_handshake_or_right_after_it_leaves_one_record() {
     let upstream = Upstream::tls(HOST).await;
     let mut world = World::new("", &upstream.root, upstream.address);
-    let mut agent = world.connect().await;
+    let mut agent = world.dial().await;
     agent.write_all(&hello()).await.unwrap();
     agent.read_u8().await.unwrap();
     drop(agent);
-    world.served.pop().unwrap().await.unwrap();
-    let agent = world.connect().await;
+    world.last_ends().await;
+    let agent = world.dial().await;
     let name = ServerName::try_from(HOST).unwrap();
     let connector = TlsConnector::from(client(&world.root.clone(), &[]));
     drop(connector.connect(name, agent).await.unwrap());
@@ -446,7 +399,7 @@ async fn an_agent_that_leaves_in_its_handshake_or_right_after_it_leaves_one_reco
 async fn an_agent_that_dallies_before_its_request_is_read_all_the_same() {
     let upstream = Upstream::clear("").await;
     let mut world = World::new("", "", upstream.address);
-    let mut agent = world.connect().await;
+    let mut agent = world.dial().await;
     tokio::time::sleep(first::SERVER_FIRST_WAIT * 2).await;
     agent.write_all(get(HOST).as_bytes()).await.unwrap();
     let mut heard = String::new();
@@ -460,7 +413,7 @@ async fn an_agent_that_dallies_before_its_request_is_read_all_the_same() {
 async fn a_server_that_speaks_first_is_a_gap_in_audit() {
     let upstream = Upstream::clear("220 mail.example.com\r\n").await;
     let mut world = World::new("", "", upstream.address);
-    let mut agent = world.connect().await;
+    let mut agent = world.dial().await;
     let mut greeting = [0; 22];
     agent.read_exact(&mut greeting).await.unwrap();
     agent.write_all(b"QUIT\r\n\r\n").await.unwrap();
@@ -476,7 +429,7 @@ async fn a_server_that_speaks_first_is_a_gap_in_audit() {
 #[tokio::test(start_paused = true)]
 async fn a_client_that_waits_for_its_server_is_refused_in_enforce() {
     let mut world = World::new(&policy("Enforce", ""), "", "127.0.0.1:1".parse().unwrap());
-    let mut agent = world.connect().await;
+    let mut agent = world.dial().await;
     assert!(agent.read_u8().await.is_err());
     tokio::time::resume();
     let records = world.records().await;
@@ -488,7 +441,7 @@ async fn a_client_that_waits_for_its_server_is_refused_in_enforce() {
 async fn what_passes_unread_when_the_sidecar_stops_is_broken_off_and_counted() {
     let upstream = Upstream::clear("220 mail.example.com\r\n").await;
     let mut world = World::new("", "", upstream.address);
-    let mut agent = world.connect().await;
+    let mut agent = world.dial().await;
     agent.read_exact(&mut [0; 22]).await.unwrap();
     tokio::time::pause();
     world.setup.stop.send_replace(true);
@@ -505,7 +458,7 @@ async fn what_passes_unread_when_the_sidecar_stops_is_broken_off_and_counted() {
 #[tokio::test(start_paused = true)]
 async fn a_request_line_that_does_not_end_is_refused_and_not_passed_unread() {
     let mut world = World::new("", "", "127.0.0.1:1".parse().unwrap());
-    let mut agent = world.connect().await;
+    let mut agent = world.dial().await;
     agent.write_all(b"GET /slow").await.unwrap();
     let mut heard = String::new();
     agent.read_to_string(&mut heard).await.unwrap();
