@@ -151,6 +151,11 @@ impl BodyFilter {
         match whole {
             Ok(()) => self.encode.finish(out)?,
             Err(error) if self.strict => return Err(error),
+            // As where more of it followed.
+            Err(error @ CodingError::Trailing(_)) => {
+                self.note = Some(error);
+                self.encode.finish(out)?;
+            }
             // The agent's decoder finds the end missing, as it would have without us.
             Err(error) => {
                 self.note = Some(error);

@@ -1,5 +1,7 @@
 //! Undoing codings, one bounded piece at a time.
 
+use std::ops::RangeInclusive;
+
 use compression_codecs::{
     BrotliDecoder, DecodeV2, DeflateDecoder, GzipDecoder, ZlibDecoder, ZstdDecoder,
     core::util::{PartialBuffer, WriteBuffer},
@@ -81,7 +83,7 @@ impl DecodeStack {
     /// Says that the body has ended; everything was taken before.
     ///
     /// # Errors
-    /// [`CodingError::Truncated`].
+    /// [`CodingError::Truncated`]; [`CodingError::Trailing`] where too little follows the end to say what it is.
     pub(crate) fn finish(&mut self) -> Result<(), CodingError> {
         self.stages.iter_mut().try_for_each(Stage::finish)
     }
@@ -98,8 +100,6 @@ struct Stage {
     ended: bool,
     /// Whether the last piece was filled to its end, so that more may wait inside the engine.
     full: bool,
-    /// Whether another member begins, of which nothing was seen yet.
-    again: bool,
 }
 
 impl std::fmt::Debug for Stage {
@@ -119,7 +119,6 @@ impl Stage {
             at: 0,
             ended: false,
             full: false,
-            again: false,
         }
     }
 
@@ -153,17 +152,17 @@ impl Stage {
     /// Makes the engine ready for what is unread; false when that is too little to say which it is.
     fn prepare(&mut self) -> Result<bool, CodingError> {
         if self.ended && !self.unread().is_empty() {
-            match (self.coding, &mut self.engine) {
-                // Members and frames may follow one another (RFC 1952 §2.2, RFC 8878 §3.1).
-                (Coding::Gzip | Coding::Zstd, Some(engine)) => {
-                    engine
-                        .reinit()
-                        .map_err(|_| CodingError::Corrupt(self.coding.name()))?;
-                    self.ended = false;
-                    self.again = true;
-                }
-                _ => return Err(CodingError::Trailing(self.coding.name())),
+            match begins_again(self.coding, self.unread()) {
+                Some(true) => {}
+                Some(false) => return Err(CodingError::Trailing(self.coding.name())),
+                None => return Ok(false),
             }
+            if let Some(engine) = &mut self.engine {
+                engine
+                    .reinit()
+                    .map_err(|_| CodingError::Corrupt(self.coding.name()))?;
+            }
+            self.ended = false;
         }
         if self.engine.is_none() {
             self.engine = engine(self.coding, self.unread());
@@ -172,12 +171,7 @@ impl Stage {
     }
 
     fn step(&mut self, out: &mut [u8]) -> Result<usize, CodingError> {
-        let name = self.coding.name();
-        let corrupt = if self.again {
-            CodingError::Trailing(name)
-        } else {
-            CodingError::Corrupt(name)
-        };
+        let corrupt = CodingError::Corrupt(self.coding.name());
         let room = out.len();
         let Some(engine) = &mut self.engine else {
             return Ok(0);
@@ -196,7 +190,6 @@ impl Stage {
         self.at = self.at.saturating_add(input.written_len());
         let length = output.written_len();
         self.full = length == room && !self.ended;
-        self.again &= length == 0 && !self.ended;
         Ok(length)
     }
 
@@ -208,7 +201,10 @@ impl Stage {
             return if unread == 0 { Ok(()) } else { truncated };
         };
         if self.ended {
-            return Ok(());
+            return match unread {
+                0 => Ok(()),
+                _ => Err(CodingError::Trailing(self.coding.name())),
+            };
         }
         let mut rest = [0; 16];
         let mut output = WriteBuffer::new_initialized(&mut rest[..]);
@@ -232,6 +228,26 @@ fn engine(coding: Coding, first: &[u8]) -> Option<Box<dyn DecodeV2 + Send + Sync
             _ => return None,
         },
     })
+}
+
+/// Whether these bytes after the end begin another member or frame, which may follow one another (RFC 1952 §2.2, RFC 8878 §3.1); `None` when they are too
+/// few to say. By the first bytes alone: what a decoder says of more of them depends on how many it was given.
+fn begins_again(coding: Coding, bytes: &[u8]) -> Option<bool> {
+    let begin: [RangeInclusive<u8>; 4] = match coding {
+        // Magic, and the only method.
+        Coding::Gzip => [0x1f..=0x1f, 0x8b..=0x8b, 8..=8, 0..=0xff],
+        Coding::Zstd if matches!(bytes.first(), Some(0x28)) => {
+            [0x28..=0x28, 0xb5..=0xb5, 0x2f..=0x2f, 0xfd..=0xfd]
+        }
+        // A skippable frame.
+        Coding::Zstd => [0x50..=0x5f, 0x2a..=0x2a, 0x4d..=0x4d, 0x18..=0x18],
+        Coding::Deflate | Coding::Brotli => return Some(false),
+    };
+    let fits = begin
+        .iter()
+        .zip(bytes)
+        .all(|(range, byte)| range.contains(byte));
+    (!fits || bytes.len() >= begin.len()).then_some(fits)
 }
 
 /// Whether two bytes are a zlib header (RFC 1950 §2.2) without a preset dictionary.
