@@ -100,6 +100,9 @@ impl Question {
             return Err(malformed);
         }
         let query = Query::read(&mut decoder).map_err(|_| malformed)?;
+        if query.name().iter().any(has_a_dot) {
+            return Err(malformed);
+        }
         Ok(Self {
             id: header.metadata.id,
             query,
@@ -291,6 +294,12 @@ fn is_compressed(message: &[u8]) -> bool {
     false
 }
 
+/// A dot within a label: not a host's name (RFC 1123 section 2.1), and in text easily
+/// taken for the end of the label.
+fn has_a_dot(label: &[u8]) -> bool {
+    label.contains(&b'.')
+}
+
 fn is_response(message: &[u8]) -> bool {
     message.get(2).is_some_and(|flags| flags & 0x80 != 0)
 }
@@ -347,6 +356,14 @@ mod tests {
             (question.name(), question.kind()),
             ("api.example".into(), "A".into())
         );
+    }
+
+    #[test]
+    fn a_dot_within_a_label_is_malformed() {
+        let (_, bytes) = Question::write(7, &name("a-b.example."), RecordType::A).unwrap();
+        let mut dotted = bytes;
+        dotted[HEADER + 2] = b'.';
+        assert_eq!(Question::read(&dotted), Err(Unanswerable::Refuse(FORMERR)));
     }
 
     #[test]
