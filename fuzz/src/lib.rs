@@ -14,6 +14,7 @@ mod names;
 mod policy;
 mod story;
 mod tls;
+mod websocket;
 
 /// One property, by name.
 pub type Target = (&'static str, fn(&[u8]));
@@ -39,6 +40,8 @@ pub const TARGETS: &[Target] = &[
     ("tls_hello", tls::hello),
     ("url", policy::url),
     ("verify", evidence::verify),
+    ("websocket_frames", websocket::frames),
+    ("websocket_inflate", websocket::inflate),
 ];
 
 /// The target of this name.
