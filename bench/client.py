@@ -52,9 +52,9 @@ def split_events(data):
     times = []
     while (end := data.find(b"\n\n")) >= 0:
         event, data = data[:end], data[end + 2:]
-        at = event.find(b'"at": ')
+        at = event.find(b'"at": "')
         if at >= 0:
-            times.append(int(event[at + 6:event.index(b",", at)]))
+            times.append(int(event[at + 7:event.index(b'",', at)], 16))
     return [*times, data]
 
 

@@ -69,7 +69,7 @@ def events(connection, count):
     connection.sendall(head("text/event-stream"))
     for number in range(count):
         time.sleep(EVENT_EVERY)
-        connection.sendall(f"id: {number}\ndata: {{\"at\": {time.monotonic_ns()}, \"text\": \"a word and another\"}}\n\n".encode())
+        connection.sendall(f"id: {number}\ndata: {{\"at\": \"{time.monotonic_ns():x}\", \"text\": \"a word and another\"}}\n\n".encode())
 
 
 def upload(connection, blocks):
