@@ -1,6 +1,6 @@
 //! The CEL environment: which variables and functions an expression has, and how it is evaluated on one operation.
 //!
-//! Owns the functions (`functions`), the values that expressions see (`values`, `json`) and the budget that bounds one evaluation (`budget`).
+//! Owns the functions (`functions`), the values that expressions see (`values`, `json`, `detected`) and the budget that bounds one evaluation (`budget`).
 //! Refuses copying: variables are resolved from the borrowed operation when an expression reads them. Secrets never enter: the values of
 //! [`values::SECRET_HEADERS`] are replaced, and no error text holds a value of the operation.
 //!
@@ -9,6 +9,7 @@
 //! Invariant: an admitted expression evaluates within a 1 MiB stack and within [`budget::UNITS`].
 
 pub(crate) mod budget;
+mod detected;
 mod facts;
 mod faults;
 mod functions;
@@ -149,6 +150,7 @@ impl Activation<'_, '_> {
                 let size = i64::try_from(self.facts.body_size()?).ok()?;
                 return Some(CowVal::owned(CelInt::from(size)));
             }
+            "detected" => return Some(CowVal::owned(self.facts.detected().ok()?)),
             "body" => return Some(CowVal::Borrowed(self.facts.body().ok()??.as_val())),
             _ => return None,
         };

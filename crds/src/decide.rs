@@ -26,7 +26,7 @@ pub use metadata::is_metadata_address;
 
 use crate::{record::Outcome, resources::Protocol, snapshot::PolicyRef};
 
-/// Most bytes of a request body that are held for a rule that reads `http.body`. What is longer cannot be judged: an error, which in Enforce denies.
+/// Most bytes of a request body that are held for a rule that reads `http.body` or `http.detected`. What is longer cannot be judged: an error, which in Enforce denies.
 /// One MiB: a long model conversation fits, and a hundred connections at once stay within a sidecar's memory.
 pub const MAX_JUDGED_BODY_BYTES: usize = 1024 * 1024;
 

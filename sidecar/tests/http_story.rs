@@ -156,6 +156,32 @@ async fn a_rule_reads_a_json_body_and_the_upstream_gets_it_as_written() {
 }
 
 #[tokio::test]
+async fn a_request_that_carries_a_secret_is_denied_wherever_it_stands_but_not_for_its_own_credentials()
+ {
+    let rules = "  rules:\n    - name: no-keys\n      match: {protocols: [http]}\n      when: '\"awsAccessKey\" in http.detected'\n      action: Deny\n";
+    let host = "Host: files.example.com";
+    for carrier in [
+        format!("GET /a?k=%41KIAIOSFODNN7EXAMPLE HTTP/1.1\r\n{host}\r\n\r\n"),
+        format!("GET /a HTTP/1.1\r\n{host}\r\nX-Note: AKIAIOSFODNN7EXAMPLE\r\n\r\n"),
+        format!(
+            "POST /a HTTP/1.1\r\n{host}\r\nContent-Length: 26\r\n\r\nkeys: AKIAIOSFODNN7EXAMPLE"
+        ),
+    ] {
+        let mut story = Story::begin(&policy("Enforce", rules)).await;
+        let own = format!(
+            "GET /a HTTP/1.1\r\n{host}\r\nAuthorization: AWS AKIAIOSFODNN7EXAMPLE:x\r\n\r\n"
+        );
+        story.send(&own).await;
+        assert_eq!(story.asked("\r\n\r\n").await, own);
+        story.answer(OK).await;
+        story.heard("hi").await;
+        story.send(&carrier).await;
+        let heard = story.heard("}}").await;
+        assert!(heard.starts_with("HTTP/1.1 403"), "{carrier}: {heard}");
+    }
+}
+
+#[tokio::test]
 async fn text_is_masked_across_chunk_boundaries_and_in_the_record() {
     let audit = format!("{}  audit: {{level: RequestResponse}}\n", masks("Enforce"));
     let mut story = Story::begin(&audit).await;

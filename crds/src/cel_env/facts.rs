@@ -1,10 +1,11 @@
-//! What is worked out once per operation, when the first rule asks: address as text, normalised path, query pairs, parsed body.
+//! What is worked out once per operation, when the first rule asks: address as text, normalised path, query pairs, parsed body, what detectors find.
 //!
 //! Owns these lazily made values. Invariant: what is ambiguous is an error (a fault), never one reading of two.
 
 use std::{borrow::Cow, sync::OnceLock};
 
 use super::{
+    detected::{self, Answers, Detected, Texts},
     json::{self, Json},
     path,
 };
@@ -78,6 +79,8 @@ pub(crate) struct Facts<'a> {
     query: OnceLock<Result<Pairs, Fault>>,
     body: OnceLock<Result<Option<Json<'a>>, Fault>>,
     message: OnceLock<Result<Option<Json<'a>>, Fault>>,
+    texts: OnceLock<Result<Texts<'a>, Fault>>,
+    detected: Answers,
 }
 
 impl<'a> Facts<'a> {
@@ -100,6 +103,8 @@ impl<'a> Facts<'a> {
             query: OnceLock::new(),
             body: OnceLock::new(),
             message: OnceLock::new(),
+            texts: OnceLock::new(),
+            detected: Answers::default(),
         }
     }
 
@@ -214,6 +219,18 @@ impl<'a> Facts<'a> {
                 Err("the body is called JSON but does not parse as JSON")
             }
             Err(json::Fault::Syntax) => Ok(None),
+        }
+    }
+
+    /// What detectors find in the request. They search when the list is asked, each once.
+    pub(super) fn detected(&self) -> Result<Detected<'_>, Fault> {
+        let texts = self.texts.get_or_init(|| {
+            let http = self.operation.http.as_ref();
+            http.map_or_else(|| Ok(Texts::new()), detected::texts)
+        });
+        match texts {
+            Ok(texts) => Ok(Detected::new(texts, &self.detected)),
+            Err(fault) => Err(*fault),
         }
     }
 

@@ -97,6 +97,7 @@ fn every_variable_and_function_of_the_documentation_works() {
         r#"http.headers.exists(h, h.startsWith("x-")) && !("X-Team" in http.headers)"#,
         r#"http.contentType == "application/json" && has(http.contentType)"#,
         r#"has(http.bodySize) && http.bodySize > 100"#,
+        r#"!("creditCard" in http.detected) && !http.detected.exists(d, d == "awsAccessKey" || d in ["jwt"]) && http.detected == [] && size(http.detected) == 0"#,
         r#"!has(grpc.service) && grpc.service == "" && !has(grpc.method) && grpc.method == """#,
         r#"has(http.body) && http.body.n == 3 && http.body.f == 1.5 && http.body.ok && http.body.none == null"#,
         r#"http.body.big == 18446744073709551615u"#,
@@ -203,6 +204,24 @@ fn an_encoded_body_cannot_be_judged() {
         let answer = eval_on("has(http.body)", &operation);
         assert_eq!(answer.is_ok(), expected, "{encoding}: {answer:?}");
     }
+}
+
+#[test]
+fn what_detectors_find_is_a_list_of_their_names() {
+    let body = br#"{"card": "4111 1111 1111 1111", "mail": "ana@example.com"}"#;
+    for source in [
+        r#""creditCard" in http.detected && "email" in http.detected"#,
+        r#"http.detected.exists(d, d == "creditCard") && http.detected[0] == "email""#,
+        r#"["email", "creditCard"] == http.detected && http.detected != ["email"]"#,
+        r#"size(http.detected) == 2 && http.detected.all(d, d in ["email", "creditCard"])"#,
+        r#"!("awsAccessKey" in http.detected) && http.detected.filter(d, d.startsWith("e")).size() == 1"#,
+    ] {
+        assert_eq!(eval_body(source, body), Ok(true), "{source}");
+    }
+    let mut operation = request("POST", "a.example.com", "/");
+    operation.http.as_mut().unwrap().body = BodyView::TooLarge;
+    let error = eval_on(r#""email" in http.detected"#, &operation).unwrap_err();
+    assert!(error.contains("too large"), "{error}");
 }
 
 #[test]

@@ -5,6 +5,7 @@
 //! [`MAX_LOOPS`] deep at most, build nothing but lists of borrowed values, and literal lists have [`MAX_LITERALS`] elements in all.
 
 mod calls;
+mod detectors;
 mod literals;
 
 use cel::common::ast::{
@@ -249,7 +250,7 @@ impl Checker<'_> {
         let path = format!("{}.{}", object.name, field.name);
         self.checked.reads_http |= matches!(object.name, "http" | "grpc");
         self.checked.reads_dns |= object.name == "dns";
-        self.checked.reads_body |= path == "http.body";
+        self.checked.reads_body |= matches!(path.as_str(), "http.body" | "http.detected");
         self.checked.reads_ws |= object.name == "ws";
         if !test {
             node.expr = Expr::Ident(path);

@@ -115,7 +115,7 @@ impl Expression {
         self.reads_ws
     }
 
-    /// Whether it reads `http.body`.
+    /// Whether it reads `http.body` or `http.detected`.
     pub(crate) fn reads_body(&self) -> bool {
         self.reads_body
     }

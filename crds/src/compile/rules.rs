@@ -90,7 +90,7 @@ impl CompiledRule {
             .any(|known| known.eq_ignore_ascii_case(method))
     }
 
-    /// Whether `when` reads `http.body`.
+    /// Whether `when` reads `http.body` or `http.detected`.
     pub(crate) fn reads_body(&self) -> bool {
         self.when.as_ref().is_some_and(Expression::reads_body)
     }

@@ -175,7 +175,7 @@ impl CompiledSnapshot {
         self.max_body_bytes
     }
 
-    /// Whether any rule reads `http.body`. Where none does, nobody need look for a candidate that does.
+    /// Whether any rule reads `http.body` or `http.detected`. Where none does, nobody need look for a candidate that does.
     #[must_use]
     pub fn reads_body(&self) -> bool {
         self.reads_body

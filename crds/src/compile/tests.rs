@@ -45,7 +45,7 @@ fn an_error_names_policy_rule_line_and_column_and_shows_a_caret() {
         errors(&when(source)).to_string(),
         concat!(
             "policy team/web, rule \"r\", when, line 2, column 8: unknown field \"metod\" of http; did you mean http.method? ",
-            "Its fields: method, scheme, host, path, query, headers, contentType, bodySize, body\n",
+            "Its fields: method, scheme, host, path, query, headers, contentType, bodySize, body, detected\n",
             "    http.metod == \"DELETE\"\n",
             "         ^"
         )
@@ -387,6 +387,19 @@ fn a_rule_that_reads_ws_must_deny_and_be_about_http() {
     compile_policy(&namespaced("web", fine)).unwrap();
 }
 
+#[test]
+fn a_detector_that_does_not_exist_is_refused_where_it_is_compared() {
+    for source in [
+        r#""creditcard" in http.detected"#,
+        r#"http.detected.exists(d, d == "creditcard")"#,
+        r#"http.detected.exists(d, d in ["email", "creditcard"])"#,
+        r#"http.detected == ["creditcard"]"#,
+    ] {
+        let error = compile_policy(&when(source)).unwrap_err().to_string();
+        assert!(error.contains("did you mean creditCard?"), "{error}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
@@ -469,6 +482,7 @@ const TOKENS: &[&str] = &[
     "inCidr(",
     "\"10.0.0.0/8\"",
     "http.body",
+    "http.detected",
     "http.method",
     "agent.images",
     "\n",

@@ -16,6 +16,8 @@ pub(crate) enum Ty {
     UInt,
     Double,
     Text,
+    /// The name of a built-in detector, as text.
+    Detector,
     Bytes,
     Null,
     List(Box<Ty>),
@@ -37,11 +39,11 @@ impl Ty {
         matches!(self, Self::Dyn | Self::Never)
     }
 
-    /// Whether some part of it is not known.
+    /// Whether some part of it is not known, or is a value of ours that compares itself.
     pub(crate) fn has_open_part(&self) -> bool {
         match self {
             Self::List(of) | Self::Map(of) => of.has_open_part(),
-            other => other.is_open(),
+            other => other.is_open() || *other == Self::Detector,
         }
     }
 
@@ -54,6 +56,7 @@ impl Ty {
         match (self, other) {
             (a, b) if a.is_open() || b.is_open() || a == b => true,
             (a, b) if a.is_number() && b.is_number() => true,
+            (Self::Detector, Self::Text) | (Self::Text, Self::Detector) => true,
             // Only a part of a body can be null, and that is open.
             (Self::List(a), Self::List(b)) | (Self::Map(a), Self::Map(b)) => a.comparable(b),
             _ => false,
@@ -83,6 +86,7 @@ impl fmt::Display for Ty {
             Self::UInt => "a uint",
             Self::Double => "a double",
             Self::Text => "a string",
+            Self::Detector => "the name of a detector",
             Self::Bytes => "bytes",
             Self::Null => "null",
             Self::List(_) => "a list",
@@ -111,6 +115,7 @@ enum FieldKind {
     Int,
     TextList,
     TextMap,
+    Detectors,
     Json,
 }
 
@@ -122,6 +127,7 @@ impl Field {
             FieldKind::Int => Ty::Int,
             FieldKind::TextList => Ty::list(Ty::Text),
             FieldKind::TextMap => Ty::map(Ty::Text),
+            FieldKind::Detectors => Ty::list(Ty::Detector),
             FieldKind::Json => Ty::Dyn,
         }
     }
@@ -191,6 +197,7 @@ pub(crate) const OBJECTS: &[Object] = &[
             optional("contentType", FieldKind::Text),
             optional("bodySize", FieldKind::Int),
             optional("body", FieldKind::Json),
+            field("detected", FieldKind::Detectors),
         ],
     },
     Object {

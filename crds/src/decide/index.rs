@@ -22,7 +22,7 @@ pub struct Candidates<'s> {
 }
 
 impl Candidates<'_> {
-    /// Whether a candidate reads `http.body`, so that the data path must buffer it before [`Self::decide`].
+    /// Whether a candidate reads `http.body` or `http.detected`, so that the data path must buffer it before [`Self::decide`].
     #[must_use]
     pub fn needs_body(&self) -> bool {
         self.rules().any(CompiledRule::reads_body)

@@ -10,7 +10,7 @@ use super::headers::{HEADER, HeaderNames};
 use super::pattern::{PatternError, parse};
 use super::restore::Restore;
 use super::tokens::{Secret, Tokens};
-use super::{Builtin, Found, MaskWith, address, entropy, iban, phone};
+use super::{Builtin, Found, MaskWith, Scan, address, entropy, iban, phone};
 use crate::resources::policy::Mask;
 use crate::tokenize::TokenKey;
 
@@ -119,6 +119,28 @@ impl CompiledMasks {
             Arc::new(masks.expect("built-in detectors compile"))
         });
         Arc::clone(&SECRETS)
+    }
+
+    /// One detector by itself.
+    pub(crate) fn alone(builtin: Builtin) -> &'static CompiledMasks {
+        static ALONE: LazyLock<Vec<(Builtin, CompiledMasks)>> = LazyLock::new(|| {
+            let alone = |builtin| {
+                let mut builder = Builder::default();
+                builder.builtin(&BUILTIN_MASK.into(), builtin, MaskWith::Redact);
+                // Without custom patterns nothing can be refused.
+                let masks = builder.build().expect("built-in detectors compile");
+                (builtin, masks)
+            };
+            Builtin::ALL.into_iter().map(alone).collect()
+        });
+        let known = ALONE.iter().find(|(known, _)| *known == builtin);
+        let (_, masks) = known.expect("all detectors are compiled");
+        masks
+    }
+
+    /// Whether anything is found in a whole text.
+    pub(crate) fn finds(&self, text: &[u8]) -> bool {
+        matches!(Scan::new(self, text, 0, true).next_found(), Found::Match(_))
     }
 
     /// With what makes hashes and tokens; without it, `Hash` and `Token` redact.

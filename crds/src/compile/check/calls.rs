@@ -92,7 +92,10 @@ impl Checker<'_> {
                 [left, right],
                 _,
             ) => self.ordered(id, left, right),
-            (operators::IN, [value, of], _) => self.containment(id, value, of),
+            (operators::IN, [value, of], _) => {
+                self.detector_names(&types, &call.args);
+                self.containment(id, value, of)
+            }
             (
                 operators::SUBSTRACT | operators::MULTIPLY | operators::DIVIDE | operators::MODULO,
                 [left, right],
@@ -269,6 +272,7 @@ impl Checker<'_> {
         } else if !left.comparable(right) {
             self.trouble(id, format!("{left} never equals {right}"));
         }
+        self.detector_names(&types, &call.args);
         // A value of a body knows how to compare itself with a literal, not the other way round.
         if right.has_open_part() && !left.has_open_part() {
             call.args.reverse();
@@ -316,7 +320,7 @@ impl Checker<'_> {
 
     /// A function of strings that yields a bool.
     pub(super) fn on_text(&mut self, id: u64, name: &str, ty: &Ty) -> Ty {
-        if !(ty.is_open() || *ty == Ty::Text) {
+        if !(ty.is_open() || matches!(ty, Ty::Text | Ty::Detector)) {
             self.trouble(id, format!("{name} works on strings, and here is {ty}"));
         }
         Ty::Bool
