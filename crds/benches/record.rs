@@ -28,6 +28,7 @@ fn event() -> Event {
         ip: "192.0.2.10".to_owned(),
         port: 443,
         sni: None,
+        proxy: None,
     });
     event.operation = Some(OperationInfo {
         protocol: "http".to_owned(),

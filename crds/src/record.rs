@@ -190,6 +190,9 @@ pub struct DestinationInfo {
     /// Server name of the TLS ClientHello. In kind `http` only where it is not `host`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sni: Option<String>,
+    /// `address:port` of the HTTP proxy that the agent goes through. `host` and `port` are then what it asks the proxy for; `ip` is the proxy's unless it asks for an address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<String>,
 }
 
 /// What the agent meant to do.

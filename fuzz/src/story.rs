@@ -72,6 +72,7 @@ pub(crate) fn connection(bytes: &[u8]) {
 async fn tell(dir: &Dir, bytes: &[u8]) -> (usize, bool) {
     let (shared, audit, stop) = surroundings(dir);
     let link = Link {
+        tunnel: None,
         sni: Some(HOST.to_owned()),
         ..begin(shared.clone(), ([198, 51, 100, 7], 443).into()).expect("a policy is in force")
     };

@@ -45,6 +45,7 @@ pub fn begin(shared: Arc<Shared>, destination: SocketAddr) -> Option<Link> {
         shared,
         active,
         destination,
+        tunnel: None,
         sni: None,
         since: Instant::now(),
     })
@@ -98,8 +99,8 @@ async fn server_first(link: &Link, mut agent: Wire<TcpStream>) {
     if !link.may_pass_unread() {
         return gap::opaque(link, &mut agent, None::<&mut Wire<TcpStream>>).await;
     }
-    let mut upstream = match link.shared.egress.dial(link.destination).await {
-        Ok(stream) => Wire::new(stream, bytes::BytesMut::new()),
+    let mut upstream = match link.dial().await {
+        Ok(upstream) => upstream,
         Err(error) => {
             agent.stream.break_off();
             return link

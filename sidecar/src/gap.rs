@@ -86,11 +86,8 @@ pub async fn opaque<A: Io, U: Io>(
 
 /// Dials the destination and passes everything.
 pub async fn dial_and_pass<A: Io>(link: &Link, agent: &mut Wire<A>, gap: Gap) {
-    match link.shared.egress.dial(link.destination).await {
-        Ok(stream) => {
-            let mut upstream = Wire::new(stream, bytes::BytesMut::new());
-            pass(link, agent, &mut upstream, gap).await;
-        }
+    match link.dial().await {
+        Ok(mut upstream) => pass(link, agent, &mut upstream, gap).await,
         Err(error) => {
             agent.stream.break_off();
             link.record_failure(gap.protocol, "upstream-unreachable", error.to_string())

@@ -28,6 +28,7 @@ use crate::{
     http1::{HeadError, RequestHead, parse_request},
     idle,
     link::{Link, Stop},
+    tunnel::inside,
     wire::{Io, Wire},
 };
 
@@ -79,6 +80,10 @@ pub async fn serve<A: Io>(link: &Link, agent: &mut Wire<A>, mut upstream: Upstre
             Next::Close => return close(agent).await,
             Next::CloseEarly => return close_early(agent).await,
             Next::Abort => return agent.stream.break_off(),
+            Next::Connect(tunnel) => {
+                let Some(upstream) = upstream else { return };
+                return inside::serve(agent, upstream, *tunnel).await;
+            }
             Next::WebSocket(opening) => {
                 let Some(mut upstream) = upstream else { return };
                 return websocket::serve(link, agent, &mut upstream, *opening).await;

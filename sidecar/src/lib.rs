@@ -35,5 +35,6 @@ pub mod sidecar;
 pub mod splice;
 pub mod tls;
 pub mod trust;
+pub mod tunnel;
 pub mod websocket;
 pub mod wire;

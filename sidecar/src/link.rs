@@ -16,7 +16,10 @@ use chaperone_crds::{
     resources::Protocol,
 };
 
-use crate::shared::{Active, Shared};
+use crate::{
+    shared::{Active, Shared},
+    tunnel::Tunnel,
+};
 
 /// How long connections may finish once the sidecar stops. With the time that records and sinks get after it, below Kubernetes' usual grace of 30 s.
 pub const DRAIN: Duration = Duration::from_secs(14);
@@ -31,8 +34,10 @@ pub struct Link {
     pub shared: Arc<Shared>,
     /// Policies when the connection came. Operations ask anew.
     pub active: Arc<Active>,
-    /// Where the agent meant to go.
+    /// Where the agent meant to go. Inside a tunnel, as [`Tunnel::destination`] says it.
     pub destination: SocketAddr,
+    /// The tunnel through a proxy that this runs in.
+    pub tunnel: Option<Arc<Tunnel>>,
     /// Server name of the ClientHello, canonical.
     pub sni: Option<String>,
     /// When the connection came.
@@ -53,23 +58,48 @@ impl Link {
             .unwrap_or_else(|| self.active.clone())
     }
 
-    /// Name of the destination: SNI, or a name that it is known by.
+    /// Name of the destination: SNI, what CONNECT named, or a name that it is known by.
     pub fn host(&self) -> Option<String> {
         let known = || self.known_names().into_iter().next();
-        self.sni
-            .clone()
+        self.named()
+            .map(str::to_owned)
             .or_else(|| known().map(|name| name.to_string()))
+    }
+
+    /// Name that the agent itself gave the destination: SNI, or what CONNECT named.
+    pub(crate) fn named(&self) -> Option<&str> {
+        let tunnel = self.tunnel.as_ref();
+        self.sni
+            .as_deref()
+            .or_else(|| tunnel.and_then(|tunnel| tunnel.name()))
+    }
+
+    /// `address:port`, or what CONNECT named.
+    fn resource(&self) -> String {
+        match &self.tunnel {
+            Some(tunnel) => tunnel.authority(),
+            None => self.destination.to_string(),
+        }
     }
 
     /// Names that the resolver gave the address for. The API server has its own even where the agent found it by its environment.
     fn known_names(&self) -> Vec<Arc<str>> {
         let mut names = self.shared.names.names_for(self.destination.ip());
-        if self.shared.api_server == Some(self.destination)
-            && !names.iter().any(|name| **name == *API_SERVER_NAME)
-        {
+        if self.is_api_server() && !names.iter().any(|name| **name == *API_SERVER_NAME) {
             names.push(API_SERVER_NAME.into());
         }
         names
+    }
+
+    /// Whether this goes to the API server of the cluster. Through a proxy nobody knows.
+    pub(crate) fn is_api_server(&self) -> bool {
+        self.shared.api_server == Some(self.destination) && self.tunnel.is_none()
+    }
+
+    /// The proxy's address, as records show it.
+    pub(crate) fn proxy(&self) -> Option<String> {
+        let tunnel = self.tunnel.as_ref();
+        tunnel.map(|tunnel| tunnel.proxy.destination.to_string())
     }
 
     /// The destination, as records show it.
@@ -79,18 +109,30 @@ impl Link {
             ip: self.destination.ip().to_string(),
             port: self.destination.port(),
             sni: self.sni.clone(),
+            proxy: self.proxy(),
         }
     }
 
     /// What `active` says of this connection as a whole, for traffic that passes unread. In Enforce, TCP of unknown protocols needs a rule that allows it; a default is not
-    /// enough. Where no SNI names the destination, each name that led to its address counts: a Deny for one holds, else an Allow for one suffices.
+    /// enough. Where nothing names the destination, each name that led to its address counts: a Deny for one holds, else an Allow for one suffices.
+    ///
+    /// Inside a tunnel nobody but the proxy says where unread bytes go: they need leave for the proxy as well, as TCP.
     pub fn unread_decision(&self, active: &Active, protocol: Protocol) -> DecisionInfo {
-        let known = match &self.sni {
+        let mut decision = self.decide_names(active, protocol);
+        if let Some(tunnel) = &self.tunnel {
+            decision = both(decision, tunnel.proxy.decide_names(active, Protocol::Tcp));
+        }
+        decision_info(active, decision)
+    }
+
+    fn decide_names(&self, active: &Active, protocol: Protocol) -> Decision {
+        let named = self.named();
+        let known = match named {
             Some(_) => Vec::new(),
             None => self.known_names(),
         };
         let decide = |host| self.decide_unread(active, protocol, host);
-        let mut decision = decide(self.sni.as_deref().or(known.first().map(|name| &**name)));
+        let mut decision = decide(named.or(known.first().map(|name| &**name)));
         for name in known.iter().skip(1) {
             let other = decide(Some(name));
             let denies = other.outcome == Outcome::Deny && other.reason != Reason::Opaque;
@@ -102,11 +144,11 @@ impl Link {
                 break;
             }
         }
-        decision_info(active, decision)
+        decision
     }
 
     fn decide_unread(&self, active: &Active, protocol: Protocol, host: Option<&str>) -> Decision {
-        let resource = self.destination.to_string();
+        let resource = self.resource();
         let operation = Operation {
             protocol,
             verb: "connect",
@@ -134,7 +176,7 @@ impl Link {
         event.operation = Some(OperationInfo {
             protocol: protocol.to_owned(),
             verb: "connect".to_owned(),
-            resource: self.destination.to_string(),
+            resource: self.resource(),
         });
         event.timing = self.timing();
         event
@@ -206,6 +248,15 @@ impl Stop {
     pub async fn cut_off(&mut self) {
         self.told().await;
         tokio::time::sleep(DRAIN).await;
+    }
+}
+
+/// What holds where two places must both be allowed: the stricter decision, the first one's if they agree.
+pub(crate) fn both(first: Decision, second: Decision) -> Decision {
+    let strictness = |decision: &Decision| (decision.outcome == Outcome::Deny, decision.would_deny);
+    match strictness(&second) > strictness(&first) {
+        true => second,
+        false => first,
     }
 }
 

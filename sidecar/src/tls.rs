@@ -14,7 +14,6 @@ use chaperone_crds::{
     resources::{Mode, Protocol},
 };
 use rustls::AlertDescription;
-use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 pub(crate) use self::client_certificate::{Asking, ClientCertificate};
@@ -37,10 +36,10 @@ use crate::{
 /// Longest handshake with the agent.
 const AGENT_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(15);
 
-type AgentTls = TlsStream<Prefixed<TcpStream>>;
+type AgentTls<A> = TlsStream<Prefixed<A>>;
 
 /// Tells the story of a connection that begins with a ClientHello.
-pub async fn serve(link: &Link, mut agent: Wire<TcpStream>) {
+pub async fn serve<A: Io>(link: &Link, mut agent: Wire<A>) {
     let hello = match hello::read(&mut agent).await {
         Ok(hello) => hello,
         Err(error) => {
@@ -59,15 +58,17 @@ pub async fn serve(link: &Link, mut agent: Wire<TcpStream>) {
         sni: hello.server_name.clone(),
         ..link.clone()
     };
+    if is_fronted(&link) {
+        return fronted(&link, agent).await;
+    }
     if let Some((reason, detail)) = Box::pin(unread_reason(&link, &hello)).await {
         return Box::pin(pass_or_refuse(&link, agent, reason, detail)).await;
     }
     let name = link
-        .sni
-        .clone()
-        .unwrap_or_else(|| link.destination.ip().to_string());
+        .named()
+        .map_or_else(|| link.destination.ip().to_string(), str::to_owned);
     // What is over when requests begin lies on the heap meanwhile: a connection mostly waits for its next request.
-    match Box::pin(upstream::connect(&link, &name, &hello)).await {
+    match Box::pin(upstream::connect(&link, &name, &hello.to_offer())).await {
         Ok(upstream) => Box::pin(intercept(&link, agent, &name, upstream)).await,
         Err(UpstreamError::Unreachable(error)) => {
             agent.stream.break_off();
@@ -78,10 +79,39 @@ pub async fn serve(link: &Link, mut agent: Wire<TcpStream>) {
     }
 }
 
+/// TLS with the destination, verified, without an agent: to a proxy that is spoken to over TLS.
+///
+/// # Errors
+/// Why there is none.
+pub(crate) async fn dial(link: &Link) -> io::Result<Wire<Box<dyn Io>>> {
+    let name = link
+        .named()
+        .map_or_else(|| link.destination.ip().to_string(), str::to_owned);
+    let upstream = upstream::connect(link, &name, &[b"http/1.1".to_vec()]).await;
+    let upstream = upstream.map_err(io::Error::other)?;
+    Ok(Wire::new(Box::new(upstream.stream), upstream.early))
+}
+
+/// Whether a tunnel that CONNECT opened for one name is used for another.
+fn is_fronted(link: &Link) -> bool {
+    let tunnel = link.tunnel.as_ref().and_then(|tunnel| tunnel.name());
+    matches!((tunnel, &link.sni), (Some(tunnel), Some(sni)) if tunnel != sni)
+}
+
+/// Refused in every mode, like a Host that is not the server name.
+async fn fronted<A: Io>(link: &Link, mut agent: Wire<A>) {
+    let reason = "host-mismatch";
+    let metrics = &link.shared.metrics;
+    metrics.denials.with_label_values(&[reason]).inc();
+    agent.stream.break_off();
+    let message = "the server name is not the host that CONNECT named";
+    link.record_failure("tls", reason, message.to_owned()).await;
+}
+
 /// Why this connection is not to be intercepted, if so.
 async fn unread_reason(link: &Link, hello: &Hello) -> Option<(Reason, Option<String>)> {
     let active = link.now();
-    if Some(link.destination) == link.shared.api_server {
+    if link.is_api_server() {
         return Some((Reason::ApiServer, None));
     }
     if let Some(name) = &link.sni
@@ -112,14 +142,18 @@ async fn unread_reason(link: &Link, hello: &Hello) -> Option<(Reason, Option<Str
 /// Whether the address is one of the server name's. Nothing else vouches for a name on a connection whose certificate nobody verifies.
 async fn sni_is_here(link: &Link) -> bool {
     let Some(name) = &link.sni else { return true };
+    if link.tunnel.as_ref().is_some_and(|t| t.name().is_some()) {
+        // It is the host that CONNECT named. Where that is, the proxy says, and policy asks after the proxy.
+        return true;
+    }
     let shared = &link.shared;
     agree::host_has_address(name, link.destination.ip(), &shared.names, &shared.egress).await
 }
 
 /// A connection that will not be read: passed as a gap, or refused.
-async fn pass_or_refuse(
+async fn pass_or_refuse<A: Io>(
     link: &Link,
-    mut agent: Wire<TcpStream>,
+    mut agent: Wire<A>,
     reason: Reason,
     detail: Option<String>,
 ) {
@@ -162,9 +196,9 @@ async fn unread_decision(link: &Link, reason: Reason) -> DecisionInfo {
 }
 
 /// An upstream that cannot be verified: the agent's own roots judge it in Audit; in Enforce it is refused, in words.
-async fn unverified(
+async fn unverified<A: Io>(
     link: &Link,
-    agent: Wire<TcpStream>,
+    agent: Wire<A>,
     name: &str,
     hello: &Hello,
     error: UpstreamError,
@@ -188,7 +222,7 @@ async fn unverified(
     }
 }
 
-async fn refuse_in_words(mut agent: Wire<AgentTls>, reason: Reason, message: &str) {
+async fn refuse_in_words<A: Io>(mut agent: Wire<AgentTls<A>>, reason: Reason, message: &str) {
     if speaks_http2(&agent.stream) {
         http2::refuse_connection(agent, 502, reason.as_str(), message).await;
     } else {
@@ -197,7 +231,7 @@ async fn refuse_in_words(mut agent: Wire<AgentTls>, reason: Reason, message: &st
 }
 
 /// Both sides are TLS with the sidecar: what is inside is told by its first bytes.
-async fn intercept(link: &Link, agent: Wire<TcpStream>, name: &str, upstream: Verified) {
+async fn intercept<A: Io>(link: &Link, agent: Wire<A>, name: &str, upstream: Verified) {
     let chosen = upstream.stream.get_ref().1.alpn_protocol();
     let chosen = chosen.map(<[u8]>::to_vec);
     let handshake = handshake(link, agent, name, chosen, upstream.asks);
@@ -228,14 +262,14 @@ async fn intercept(link: &Link, agent: Wire<TcpStream>, name: &str, upstream: Ve
 /// What records say of an agent's own client certificate.
 const AGENTS_CERTIFICATE: &str = "the agent presents a client certificate, which cannot be passed on; list the host under tls.passthrough";
 
-fn has_certificate(agent: &Wire<AgentTls>) -> bool {
+fn has_certificate<A>(agent: &Wire<AgentTls<A>>) -> bool {
     let (_, tls) = agent.stream.get_ref();
     tls.peer_certificates()
         .is_some_and(|chain| !chain.is_empty())
 }
 
 /// The upstream would see a request without the certificate that the agent holds: another request than the agent meant. It passes unread at the next attempt in Audit.
-async fn refuse_certificate(link: &Link, mut agent: Wire<AgentTls>) {
+async fn refuse_certificate<A: Io>(link: &Link, mut agent: Wire<AgentTls<A>>) {
     let reason = Reason::ClientCertificate;
     let active = link.now();
     if active.mode() == Mode::Audit {
@@ -268,19 +302,19 @@ enum HandshakeError {
 }
 
 /// Whether both sides agreed on HTTP/2.
-fn speaks_http2(agent: &AgentTls) -> bool {
+fn speaks_http2<A>(agent: &AgentTls<A>) -> bool {
     agent.get_ref().1.alpn_protocol() == Some(hello::H2.as_bytes())
 }
 
 /// Finishes the agent's handshake with a leaf for `name`, and with the protocol that the upstream chose in ALPN: what the agent speaks is what the upstream reads. `ask`: for a
 /// client certificate too.
-async fn handshake(
+async fn handshake<A: Io>(
     link: &Link,
-    agent: Wire<TcpStream>,
+    agent: Wire<A>,
     name: &str,
     chosen: Option<Vec<u8>>,
     ask: bool,
-) -> Result<Wire<AgentTls>, HandshakeError> {
+) -> Result<Wire<AgentTls<A>>, HandshakeError> {
     let authority = link.shared.authority.load_full();
     let mut config = match ask {
         true => authority.asking_leaf(name).await?,

@@ -64,6 +64,12 @@ impl<T: Io + ?Sized> Io for Box<T> {
     }
 }
 
+impl<T: Io + ?Sized> Io for &mut T {
+    fn break_off(&mut self) {
+        (**self).break_off();
+    }
+}
+
 /// In memory there is one kind of end.
 impl Io for DuplexStream {
     fn break_off(&mut self) {}

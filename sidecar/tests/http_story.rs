@@ -719,8 +719,12 @@ async fn every_form_of_target_is_judged_by_its_host() {
             Some("400"),
         ),
         (
+            "GET http://other.example/a HTTP/1.1\r\nHost: other.example\r\n\r\n",
+            None,
+        ),
+        (
             "CONNECT other.example:443 HTTP/1.1\r\nHost: other.example:443\r\n\r\n",
-            Some("421"),
+            None,
         ),
         (
             "GET / HTTP/1.1\r\nHost: files.example.com..\r\n\r\n",

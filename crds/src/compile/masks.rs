@@ -83,21 +83,36 @@ impl Masks {
 
     pub(super) fn for_destination(&self, host: Option<&str>, ip: IpAddr, port: u16) -> MaskSet {
         let host = host.map(normalize_host);
-        let applying: Vec<usize> = self
+        MaskSet {
+            restore: self.restoring(host.as_deref(), ip),
+            ..self.applying(|mask| mask.applies(host.as_deref(), ip, port))
+        }
+    }
+
+    /// The masks that apply at any of these places. They restore nothing.
+    pub(super) fn for_any(&self, places: &[(Option<&str>, IpAddr, u16)]) -> MaskSet {
+        let places: Vec<_> = places
+            .iter()
+            .map(|&(host, ip, port)| (host.map(normalize_host), ip, port))
+            .collect();
+        self.applying(|mask| {
+            let mut places = places.iter();
+            places.any(|(host, ip, port)| mask.applies(host.as_deref(), *ip, *port))
+        })
+    }
+
+    fn applying(&self, applies: impl Fn(&CompiledMask) -> bool) -> MaskSet {
+        let numbers: Vec<usize> = self
             .masks
             .iter()
             .enumerate()
-            .filter(|(_, mask)| mask.applies(host.as_deref(), ip, port))
+            .filter(|(_, mask)| applies(mask))
             .map(|(number, _)| number)
             .collect();
-        let set = match applying.len() {
+        match numbers.len() {
             0 => MaskSet::default(),
             n if n == self.masks.len() => self.all.clone(),
-            _ => self.combination(applying),
-        };
-        MaskSet {
-            restore: self.restoring(host.as_deref(), ip),
-            ..set
+            _ => self.combination(numbers),
         }
     }
 

@@ -196,6 +196,12 @@ impl CompiledSnapshot {
         self.masks.for_destination(host, ip, port)
     }
 
+    /// What is masked where bytes go to one place through others: the masks of all of them. Tokens stay tokens, for who reads them on the way is not proved.
+    #[must_use]
+    pub fn masks_for_any(&self, places: &[(Option<&str>, IpAddr, u16)]) -> MaskSet {
+        self.masks.for_any(places)
+    }
+
     /// What the packet filter does with datagrams in mode Enforce: the first rule that fits decides, and what none fits is refused.
     #[must_use]
     pub fn datagram_rules(&self) -> Vec<DatagramRule> {

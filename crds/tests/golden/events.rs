@@ -227,6 +227,7 @@ fn destination() -> DestinationInfo {
         ip: "203.0.113.7".to_owned(),
         port: 443,
         sni: Some("api.example.com".to_owned()),
+        proxy: None,
     }
 }
 
@@ -326,6 +327,7 @@ fn gap() -> Event {
             ip: "2001:db8::7".to_owned(),
             port: 22,
             sni: None,
+            proxy: None,
         }),
         operation: Some(OperationInfo {
             protocol: "tcp".to_owned(),

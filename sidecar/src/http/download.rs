@@ -127,8 +127,10 @@ pub(crate) struct Plan<'a> {
 pub(crate) enum Switch<'a> {
     /// Nothing: it is refused.
     No,
-    /// Bytes that pass unread, or the inside of a CONNECT.
+    /// Bytes that pass unread.
     Tunnel,
+    /// The inside of a tunnel that CONNECT asked for.
+    Connect,
     /// WebSocket, if the upstream agrees to this.
     WebSocket(&'a Offer),
 }
@@ -139,6 +141,9 @@ impl Switch<'_> {
         match self {
             Self::No => Err(DownloadError::Switch),
             Self::Tunnel => Ok(()),
+            // A 101 would be another switch.
+            Self::Connect if head.status() == 101 => Err(DownloadError::Switch),
+            Self::Connect => Ok(()),
             Self::WebSocket(offer) => {
                 if !head
                     .upgrade()

@@ -1,5 +1,6 @@
 //! The story of one exchange: judge the request, then answer it or pass it on, and record what came of it.
 
+mod connect;
 mod edit;
 
 use std::{
@@ -19,7 +20,7 @@ use super::{
     download::{DownloadError, Plan, Progress, Switch},
     failure::Failure,
     held::Held,
-    judge::{Agreement, Case, Judged, Judgement, Subject, agreement},
+    judge::{Agreement, Case, Judged, Judgement, Subject, placed},
     record::{Evidence, Received},
     relay::{Outcomes, relay},
     sample::Sample,
@@ -32,6 +33,7 @@ use crate::{
     http1::{BodyDecoder, RequestHead, ResponseHead},
     link::{Link, Stop, builtin, micros},
     shared::Active,
+    tunnel::Tunnel,
     websocket::Offer,
     wire::{Io, Wire},
 };
@@ -55,6 +57,8 @@ pub(crate) enum Next {
     Abort,
     /// What follows is another protocol, which policy lets pass unread.
     Tunnel(Box<DecisionInfo>),
+    /// What follows is inside a tunnel through a proxy.
+    Connect(Box<Tunnel>),
     /// What follows is WebSocket.
     WebSocket(Box<Opening>),
 }
@@ -66,6 +70,8 @@ struct Exchange<'a, A> {
     active: Arc<Active>,
     agent: &'a mut Wire<A>,
     upstream: &'a mut Upstream,
+    /// Whether both sides are TLS.
+    secure: bool,
     head: RequestHead,
     body: BodyDecoder,
     /// What was read of the body for the decision.
@@ -96,7 +102,7 @@ pub(crate) async fn run<A: Io>(
     link.shared.recorder.ready().await;
     let active = link.now();
     let request = RequestView::of_http1(&head, secure);
-    let subject = Subject::of(link, &request);
+    let (subject, agreed) = placed(link, &request, secure).await;
     let evidence = Evidence::begin(link, &active, &subject, &request);
     let mut sample = evidence.sample(&active, Level::Request);
     sample.describe(head.headers());
@@ -107,6 +113,7 @@ pub(crate) async fn run<A: Io>(
         active,
         agent,
         upstream,
+        secure,
         head,
         body,
         held: Held::default(),
@@ -117,7 +124,7 @@ pub(crate) async fn run<A: Io>(
         sample,
         evidence,
     };
-    let judgement = match exchange.judge(&subject, secure).await {
+    let judgement = match exchange.judge(&subject, agreed).await {
         Ok(judgement) => judgement,
         Err(error) => return exchange.unanswered(Failure::Upload(error)).await,
     };
@@ -129,36 +136,39 @@ pub(crate) async fn run<A: Io>(
 }
 
 impl<A: Io> Exchange<'_, A> {
-    async fn judge(&mut self, subject: &Subject, secure: bool) -> Result<Judgement, UploadError> {
-        let agreed = agreement(self.link, subject, secure).await;
-        let needs_body = self.case(subject, secure).needs_body() && agreed == Agreement::Yes;
+    async fn judge(
+        &mut self,
+        subject: &Subject,
+        agreed: Agreement,
+    ) -> Result<Judgement, UploadError> {
+        let needs_body = self.case(subject).needs_body() && agreed == Agreement::Yes;
         let judgement = if needs_body {
             let payload = self.read_body().await?;
             let judged = payload.as_deref().map_or(Judged::TooLarge, Judged::Whole);
-            let mut case = self.case(subject, secure);
+            let mut case = self.case(subject);
             if let Some(payload) = &payload {
                 case.request.body_size = Some(payload.len() as u64);
             }
             case.judge(&judged, agreed)
         } else {
-            self.case(subject, secure).judge(&Judged::NotRead, agreed)
+            self.case(subject).judge(&Judged::NotRead, agreed)
         };
         Ok(self.judge_switch(judgement))
     }
 
-    fn case<'c>(&'c self, subject: &'c Subject, secure: bool) -> Case<'c> {
+    fn case<'c>(&'c self, subject: &'c Subject) -> Case<'c> {
         Case {
             link: self.link,
             active: &self.active,
-            request: RequestView::of_http1(&self.head, secure),
+            request: RequestView::of_http1(&self.head, self.secure),
             subject,
         }
     }
 
-    /// A request that may switch the connection to bytes that are not read needs leave for those too. WebSocket is read.
+    /// A request that may switch the connection to bytes that are not read needs leave for those too. WebSocket is read, and so is the inside of a tunnel.
     fn judge_switch(&mut self, judgement: Judgement) -> Judgement {
         self.offer = offer(&self.head);
-        if self.offer.is_some() || !self.may_switch() {
+        if self.offer.is_some() || self.connects() || !self.may_switch() {
             return judgement;
         }
         let (judgement, tunnel) = judgement.with_tunnel(self.link, &self.active);
@@ -270,6 +280,7 @@ impl<A: Io> Exchange<'_, A> {
             masks,
             strict: self.active.mode() == Mode::Enforce,
             switch: match (&offer, &self.tunnel) {
+                _ if self.connects() => Switch::Connect,
                 (Some(offer), _) => Switch::WebSocket(offer),
                 (None, Some(_)) => Switch::Tunnel,
                 (None, None) => Switch::No,
@@ -298,8 +309,7 @@ impl<A: Io> Exchange<'_, A> {
 
     async fn dial(&mut self) -> io::Result<()> {
         if self.upstream.is_none() {
-            let stream = self.link.shared.egress.dial(self.link.destination).await?;
-            *self.upstream = Some(Wire::new(Box::new(stream), BytesMut::new()));
+            *self.upstream = Some(self.link.dial().await?);
         }
         Ok(())
     }
@@ -359,12 +369,7 @@ impl<A: Io> Exchange<'_, A> {
         let next = match outcomes.download {
             Ok(_) if switched => {
                 self.evidence.complete();
-                let answer = progress.head.as_ref();
-                match (self.opening(answer, subject), self.tunnel.take()) {
-                    (Some(opening), _) => Next::WebSocket(Box::new(opening)),
-                    (None, Some(decision)) => Next::Tunnel(Box::new(decision)),
-                    (None, None) => Next::Abort,
-                }
+                self.switched(progress.head.as_ref(), subject)
             }
             Ok(reusable) => {
                 self.evidence.complete();
@@ -388,6 +393,18 @@ impl<A: Io> Exchange<'_, A> {
         next
     }
 
+    /// What a switch of protocols leads to.
+    fn switched(&mut self, answer: Option<&ResponseHead>, subject: Subject) -> Next {
+        if let Some(tunnel) = self.connected(&subject) {
+            return Next::Connect(Box::new(tunnel));
+        }
+        match (self.opening(answer, subject), self.tunnel.take()) {
+            (Some(opening), _) => Next::WebSocket(Box::new(opening)),
+            (None, Some(decision)) => Next::Tunnel(Box::new(decision)),
+            (None, None) => Next::Abort,
+        }
+    }
+
     /// What a WebSocket handshake that was accepted leads to.
     fn opening(&mut self, answer: Option<&ResponseHead>, subject: Subject) -> Option<Opening> {
         let fields = answer?.headers();
@@ -396,10 +413,8 @@ impl<A: Io> Exchange<'_, A> {
             fields.get_all("sec-websocket-extensions"),
         );
         let (url, session) = self.evidence.said();
-        let secure = subject.url.starts_with("https:");
-        let request = RequestView::of_http1(&self.head, secure);
+        let request = RequestView::of_http1(&self.head, self.secure);
         Some(Opening {
-            scheme: request.scheme,
             path: request.path.to_owned(),
             query: request.query.unwrap_or_default().to_owned(),
             subject,

@@ -1,13 +1,17 @@
 //! One request before it is forwarded: where it goes, whether its names agree, and what policy says.
 
-use std::{sync::Arc, time::Instant};
+mod place;
+
+use std::{net::IpAddr, sync::Arc, time::Instant};
 
 use chaperone_crds::{
-    decide::{BodyView, Destination, HttpView, Operation},
+    decide::{BodyView, HttpView, Operation},
     record::{DecisionInfo, DestinationInfo, Outcome},
     resources::{Mode, Protocol},
 };
 
+use self::place::Through;
+pub(crate) use self::place::placed;
 use super::view::{self, RequestView};
 use crate::{
     agree,
@@ -19,13 +23,31 @@ use crate::{
 pub(crate) struct Subject {
     /// Host that policy sees: canonical; the address where the request names none.
     pub(crate) host: String,
+    /// Address that policy sees: of the host where it is written as one, else the connection's.
+    ip: IpAddr,
+    /// Port of the place: the connection's, or what a proxy is asked for.
+    port: u16,
+    /// `http` or `https`.
+    pub(crate) scheme: &'static str,
     /// `scheme://authority/path?query`.
     pub(crate) url: String,
+    /// The proxy that is asked for it.
+    through: Option<Through>,
+    /// Whether certificate or resolver vouch for the place.
+    proved: bool,
 }
 
 impl Subject {
-    /// Reads the subject of a request.
-    pub(crate) fn of(link: &Link, request: &RequestView<'_>) -> Self {
+    /// Reads the subject of a request to the place that the connection goes to.
+    fn of(link: &Link, request: &RequestView<'_>) -> Self {
+        Self {
+            ip: link.destination.ip(),
+            ..Self::at(link, request, link.destination.port())
+        }
+    }
+
+    /// Reads the subject of a request to a place at this port.
+    fn at(link: &Link, request: &RequestView<'_>, port: u16) -> Self {
         let RequestView {
             scheme,
             path,
@@ -41,12 +63,11 @@ impl Subject {
         } else {
             80
         };
-        let port = link.destination.port();
         let (open, close) = match host.contains(':') {
             true => ("[", "]"),
             false => ("", ""),
         };
-        let port = match port == default_port {
+        let shown = match port == default_port {
             true => String::new(),
             false => format!(":{port}"),
         };
@@ -55,20 +76,32 @@ impl Subject {
         let query = query.unwrap_or_default();
         // One allocation, and no formatting: this is done for each request.
         let url = [
-            scheme, "://", open, &host, close, &port, slash, path, mark, query,
+            scheme, "://", open, &host, close, &shown, slash, path, mark, query,
         ]
         .concat();
-        Self { host, url }
+        Self {
+            ip: host.parse().unwrap_or(link.destination.ip()),
+            host,
+            port,
+            scheme,
+            url,
+            through: None,
+            proved: false,
+        }
     }
 
     /// The destination, as records show it.
     pub(crate) fn destination(&self, link: &Link) -> DestinationInfo {
         DestinationInfo {
             host: Some(self.host.clone()),
-            ip: link.destination.ip().to_string(),
-            port: link.destination.port(),
+            ip: self.ip.to_string(),
+            port: self.port,
             // Said once: the two agree, or the exchange is refused and both stand.
             sni: link.sni.clone().filter(|sni| *sni != self.host),
+            proxy: match &self.through {
+                Some(through) => Some(through.at.to_string()),
+                None => link.proxy(),
+            },
         }
     }
 }
@@ -78,14 +111,21 @@ impl Subject {
 pub(crate) enum Agreement {
     /// They do.
     Yes,
-    /// Host is not the server name of the TLS connection: domain fronting. Refused in every mode.
+    /// Host is not the server name of the TLS connection, or not what CONNECT named: domain fronting. Refused in every mode.
     Fronted,
     /// In clear text, the address is not one of Host's. Refused in Enforce.
     Elsewhere,
 }
 
-/// Compares Host with SNI and address. Over TLS the verified certificate has proved the address for the name.
-pub(crate) async fn agreement(link: &Link, subject: &Subject, secure: bool) -> Agreement {
+/// Compares Host with SNI, address, and what CONNECT named. Over TLS the verified certificate has proved the address for the name.
+async fn agreement(link: &Link, subject: &Subject, secure: bool) -> Agreement {
+    if let Some(named) = link.tunnel.as_ref().and_then(|tunnel| tunnel.name()) {
+        // What the certificate was verified for; in clear text, what the proxy was asked for.
+        return match *named == *subject.host {
+            true => Agreement::Yes,
+            false => Agreement::Fronted,
+        };
+    }
     match &link.sni {
         Some(sni) if secure => {
             if *sni == subject.host {
@@ -167,7 +207,8 @@ impl Case<'_> {
         let snapshot = &self.active.snapshot;
         snapshot.reads_body()
             && self.with_operation(BodyView::NotRead, |operation| {
-                snapshot.candidates(operation).needs_body()
+                self.subject
+                    .any(self.active, operation, |rules| rules.needs_body())
             })
     }
 
@@ -180,10 +221,7 @@ impl Case<'_> {
         };
         let since = Instant::now();
         let decision = self.with_operation(view, |operation| {
-            self.active
-                .snapshot
-                .candidates(operation)
-                .decide(&self.active.config.identity, operation)
+            self.subject.decide(self.active, operation)
         });
         let elapsed = since.elapsed();
         self.link
@@ -208,7 +246,7 @@ impl Case<'_> {
             Agreement::Yes => {}
             Agreement::Fronted => {
                 let message = format!(
-                    "Host {host} is not the server name of this TLS connection; connect to {host} itself."
+                    "Host {host} is not the place that this connection was opened to; connect to {host} itself."
                 );
                 judgement.decision = builtin(self.active, Outcome::Deny, "host-mismatch", &message);
                 judgement.status = 421;
@@ -237,15 +275,10 @@ impl Case<'_> {
             protocol: Protocol::Http,
             verb: self.request.method,
             resource: &self.subject.url,
-            destination: Destination {
-                host: Some(&self.subject.host),
-                ip: self.link.destination.ip(),
-                port: self.link.destination.port(),
-                sni: self.link.sni.as_deref(),
-            },
+            destination: self.subject.place(self.link),
             http: Some(HttpView {
                 method: self.request.method,
-                scheme: self.request.scheme,
+                scheme: self.subject.scheme,
                 host: &self.subject.host,
                 path: self.request.path,
                 query: self.request.query.unwrap_or_default(),

@@ -66,11 +66,7 @@ impl Evidence {
         subject: &Subject,
         request: &RequestView<'_>,
     ) -> Self {
-        let masks = active.snapshot.masks_for(
-            Some(&subject.host),
-            link.destination.ip(),
-            link.destination.port(),
-        );
+        let masks = subject.masks(active);
         let level = active.snapshot.audit_level();
         let mut event = active.event(EventKind::Http);
         event.destination = Some(subject.destination(link));

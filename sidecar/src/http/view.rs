@@ -4,7 +4,7 @@
 
 use chaperone_crds::decide::HeaderFields;
 
-use crate::http1::{BodyFraming, Headers, RequestHead, ResponseHead, Target};
+use crate::http1::{BodyFraming, Headers, RequestHead, ResponseHead, Scheme, Target};
 
 /// The head of a request.
 #[derive(Clone, Copy)]
@@ -23,6 +23,17 @@ pub(crate) struct RequestView<'a> {
     pub(crate) fields: &'a dyn HeaderFields,
     /// Length of the body in bytes, where it is known.
     pub(crate) body_size: Option<u64>,
+    /// The place that it is for, where it has a form that proxies are sent.
+    pub(crate) proxied: Option<Proxied>,
+}
+
+/// What a form of target for proxies names besides the host: a whole URL, or CONNECT (RFC 9112 §3.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Proxied {
+    /// Port.
+    pub(crate) port: u16,
+    /// Scheme of the URL; `None` for CONNECT.
+    pub(crate) scheme: Option<&'static str>,
 }
 
 impl<'a> RequestView<'a> {
@@ -45,6 +56,7 @@ impl<'a> RequestView<'a> {
                 BodyFraming::Length(length) => Some(length),
                 BodyFraming::Chunked | BodyFraming::UntilClose => None,
             },
+            proxied: proxied(&head.target()),
         }
     }
 }
@@ -65,6 +77,21 @@ impl<'a> ResponseView<'a> {
             status: head.status(),
             fields: head.headers(),
         }
+    }
+}
+
+fn proxied(target: &Target<'_>) -> Option<Proxied> {
+    match target {
+        Target::Absolute {
+            scheme: written,
+            authority,
+            ..
+        } => Some(Proxied {
+            port: authority.port.unwrap_or(written.default_port()),
+            scheme: Some(scheme(*written == Scheme::Https)),
+        }),
+        Target::Authority(authority) => authority.port.map(|port| Proxied { port, scheme: None }),
+        Target::Origin { .. } | Target::Asterisk => None,
     }
 }
 

@@ -26,7 +26,7 @@ use crate::{
     gap::{self, Gap, Reason},
     http::{
         held::{BODY_TIMEOUT, room_for},
-        judge::{Agreement, Case, Judged, Judgement, Subject, agreement},
+        judge::{Agreement, Case, Judged, Judgement, Subject, placed},
         record::{self, Evidence, Received},
         sample::Sample,
         view::ResponseView,
@@ -81,7 +81,7 @@ pub(crate) async fn run(
     };
     let active = link.now();
     let view = head.view(context.secure);
-    let subject = Subject::of(link, &view);
+    let (subject, agreed) = placed(link, &view, context.secure).await;
     let evidence = Evidence::begin(link, &active, &subject, &view);
     let sample = evidence.sample(&active, Level::Request);
     let mut exchange = Exchange {
@@ -98,7 +98,7 @@ pub(crate) async fn run(
         sample,
         evidence,
     };
-    let judgement = match exchange.judge(&subject).await {
+    let judgement = match exchange.judge(&subject, agreed).await {
         Ok(judgement) => judgement,
         Err(ended) => return exchange.unanswered(ended).await,
     };
@@ -118,8 +118,7 @@ async fn refuse_head(context: &Context<'_>, mut respond: SendResponse<Bytes>, er
 }
 
 impl Exchange<'_> {
-    async fn judge(&mut self, subject: &Subject) -> Result<Judgement, Ended> {
-        let agreed = agreement(self.context.link, subject, self.context.secure).await;
+    async fn judge(&mut self, subject: &Subject, agreed: Agreement) -> Result<Judgement, Ended> {
         let needs_body = self.case(subject).needs_body() && agreed == Agreement::Yes;
         let judgement = if needs_body {
             let whole = self.hold_body().await?;

@@ -173,6 +173,7 @@ impl Head {
             query: self.path.as_ref().and_then(uri::PathAndQuery::query),
             fields: &self.fields,
             body_size: self.body_size,
+            proxied: None,
         }
     }
 

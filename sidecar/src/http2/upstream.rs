@@ -6,7 +6,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use h2::client;
 use tokio::sync::{OnceCell, mpsc};
 
@@ -56,9 +56,8 @@ impl<'a> Upstream<'a> {
     /// When it cannot be reached.
     pub(crate) async fn sender(&self) -> io::Result<client::SendRequest<Bytes>> {
         let dial = || async {
-            let stream = self.link.shared.egress.dial(self.link.destination).await?;
-            self.handshake(Wire::new(Box::new(stream), BytesMut::new()))
-                .await
+            let wire = self.link.dial().await?;
+            self.handshake(wire).await
         };
         self.sender.get_or_try_init(dial).await.cloned()
     }

@@ -99,6 +99,7 @@ async fn record_datagram(shared: &Shared, gap: &DatagramGap) {
         ip: gap.destination.to_string(),
         port: destination.port(),
         sni: None,
+        proxy: None,
     });
     event.operation = Some(OperationInfo {
         protocol: protocol.to_owned(),

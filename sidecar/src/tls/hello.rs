@@ -3,9 +3,11 @@
 use std::{io, time::Duration};
 
 use rustls::server::Acceptor;
-use tokio::net::TcpStream;
 
-use crate::{agree, wire::Wire};
+use crate::{
+    agree,
+    wire::{Io, Wire},
+};
 
 /// Most bytes of a ClientHello, its records' headers included. Post-quantum key shares make about 2 KiB; RFC 8446 allows a record of 16 KiB.
 const MAX_HELLO_BYTES: usize = 64 * 1024;
@@ -37,6 +39,11 @@ impl Hello {
         let all = self.alpn.iter().map(String::as_str);
         all.filter(|protocol| READ_ALPN.contains(protocol))
     }
+
+    /// The same, as they are offered to the upstream.
+    pub(crate) fn to_offer(&self) -> Vec<Vec<u8>> {
+        self.read_alpn().map(|p| p.as_bytes().to_vec()).collect()
+    }
 }
 
 /// Why there is no ClientHello.
@@ -60,13 +67,13 @@ pub enum HelloError {
 }
 
 /// Reads until the ClientHello is whole. Its bytes stay in `agent.unread`.
-pub(crate) async fn read(agent: &mut Wire<TcpStream>) -> Result<Hello, HelloError> {
+pub(crate) async fn read<A: Io>(agent: &mut Wire<A>) -> Result<Hello, HelloError> {
     tokio::time::timeout(HELLO_TIMEOUT, read_whole(agent))
         .await
         .map_err(|_| HelloError::TooSlow)?
 }
 
-async fn read_whole(agent: &mut Wire<TcpStream>) -> Result<Hello, HelloError> {
+async fn read_whole<A: Io>(agent: &mut Wire<A>) -> Result<Hello, HelloError> {
     let mut parsed = 0;
     loop {
         // A hello is whole at the end of a record only. An agent that sends byte by byte must not make the sidecar read all of them at each byte.

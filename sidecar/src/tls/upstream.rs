@@ -4,20 +4,16 @@ use std::{io, sync::Arc, time::Duration};
 
 use bytes::BytesMut;
 use rustls::{client::Resumption, pki_types::ServerName};
-use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use super::{
-    client_certificate::{noticing, verdict},
-    hello::Hello,
-};
-use crate::{gap::Reason, link::Link};
+use super::client_certificate::{noticing, verdict};
+use crate::{gap::Reason, link::Link, prefixed::Prefixed, wire::Io};
 
 /// Longest handshake with an upstream.
 const UPSTREAM_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// TLS with an upstream.
-pub(crate) type UpstreamTls = TlsStream<TcpStream>;
+pub(crate) type UpstreamTls = TlsStream<Prefixed<Box<dyn Io>>>;
 
 /// A verified upstream.
 pub(crate) struct Verified {
@@ -69,18 +65,14 @@ impl UpstreamError {
     }
 }
 
-/// Dials the destination and verifies it for `name`. Offers what the agent offers in ALPN and the sidecar reads, so that the upstream's choice can be the agent's too.
+/// Dials the destination and verifies it for `name`. `offered` in ALPN is what the agent offers and the sidecar reads, so that the upstream's choice can be the agent's too.
 pub(crate) async fn connect(
     link: &Link,
     name: &str,
-    hello: &Hello,
+    offered: &[Vec<u8>],
 ) -> Result<Verified, UpstreamError> {
-    let stream = link
-        .shared
-        .egress
-        .dial(link.destination)
-        .await
-        .map_err(UpstreamError::Unreachable)?;
+    let wire = link.dial().await.map_err(UpstreamError::Unreachable)?;
+    let stream = Prefixed::new(wire.unread, wire.stream);
     let server_name = ServerName::try_from(name.to_owned())
         .map_err(|e| UpstreamError::Handshake(io::Error::new(io::ErrorKind::InvalidInput, e)))?;
     let active = link.now();
@@ -88,9 +80,8 @@ pub(crate) async fn connect(
     if active.asking.contains(name) {
         Arc::make_mut(&mut config).resumption = Resumption::disabled();
     }
-    let offered: Vec<_> = hello.read_alpn().map(|p| p.as_bytes().to_vec()).collect();
     if config.alpn_protocols != offered {
-        Arc::make_mut(&mut config).alpn_protocols = offered;
+        Arc::make_mut(&mut config).alpn_protocols = offered.to_vec();
     }
     let connect = TlsConnector::from(config).connect(server_name, stream);
     let connect = tokio::time::timeout(UPSTREAM_HANDSHAKE_TIMEOUT, connect);

@@ -42,6 +42,7 @@ struct Flooded {
 impl Flooded {
     async fn begin(setup: &Setup) -> Self {
         let link = Link {
+            tunnel: None,
             sni: Some("files.example.com".to_owned()),
             ..begin(setup.shared.clone(), "198.51.100.7:443".parse().unwrap()).unwrap()
         };

@@ -35,6 +35,7 @@ spec:
 
 fn connect(setup: &Setup) -> (DuplexStream, DuplexStream, JoinHandle<()>) {
     let link = Link {
+        tunnel: None,
         sni: Some("files.example.com".to_owned()),
         ..begin(setup.shared.clone(), "198.51.100.7:443".parse().unwrap()).unwrap()
     };

@@ -11,8 +11,7 @@ use std::{
 use chaperone_crds::{
     compile::MaskSet,
     decide::{
-        BodyView, Destination, HttpView, MAX_JUDGED_BODY_BYTES, MessageView, Operation,
-        WsDirection, WsView,
+        BodyView, HttpView, MAX_JUDGED_BODY_BYTES, MessageView, Operation, WsDirection, WsView,
     },
     record::{
         BodyInfo, DecisionInfo, DestinationInfo, Event, EventKind, MaskedInfo, MessageInfo,
@@ -37,8 +36,6 @@ static CONNECTIONS: AtomicU64 = AtomicU64::new(0);
 pub(crate) struct Opening {
     /// What the request was for.
     pub(crate) subject: Subject,
-    /// `http` or `https`.
-    pub(crate) scheme: &'static str,
     /// Its path, as sent.
     pub(crate) path: String,
     /// Its query, as sent.
@@ -135,17 +132,15 @@ impl<'l> Talk<'l> {
         {
             return before.clone();
         }
-        let destination = self.link.destination;
-        let host = &self.opening.subject.host;
         // Which rules fit depends on the place and on no message.
         let view = MessageView::Text("");
         let judged = self.with_operation(WsDirection::Send, false, view, |operation| {
-            !active.snapshot.candidates(operation).is_empty()
+            self.opening
+                .subject
+                .any(&active, operation, |rules| !rules.is_empty())
         });
         Arc::new(Rules {
-            masks: active
-                .snapshot
-                .masks_for(Some(host), destination.ip(), destination.port()),
+            masks: self.opening.subject.masks(&active),
             level: active.snapshot.audit_level(),
             judged,
             active,
@@ -163,11 +158,7 @@ impl<'l> Talk<'l> {
         let since = Instant::now();
         let binary = kind == Kind::Binary;
         let decision = self.with_operation(direction, binary, view, |operation| {
-            rules
-                .active
-                .snapshot
-                .candidates(operation)
-                .decide(&rules.active.config.identity, operation)
+            self.opening.subject.decide(&rules.active, operation)
         });
         let elapsed = since.elapsed();
         let metrics = &self.link.shared.metrics;
@@ -197,7 +188,6 @@ impl<'l> Talk<'l> {
     ) -> T {
         let Opening {
             subject,
-            scheme,
             path,
             query,
             method,
@@ -208,15 +198,10 @@ impl<'l> Talk<'l> {
             protocol: Protocol::Http,
             verb: direction.as_str(),
             resource: &subject.url,
-            destination: Destination {
-                host: Some(&subject.host),
-                ip: self.link.destination.ip(),
-                port: self.link.destination.port(),
-                sni: self.link.sni.as_deref(),
-            },
+            destination: subject.place(self.link),
             http: Some(HttpView {
                 method,
-                scheme,
+                scheme: subject.scheme,
                 host: &subject.host,
                 path,
                 query,
