@@ -112,8 +112,10 @@ impl fmt::Debug for HttpView<'_> {
 pub enum BodyView<'a> {
     /// No rule asked for it, so it was not buffered.
     NotRead,
-    /// All of it; empty when the request has none.
+    /// All of it, its content codings undone; empty when the request has none.
     Complete(&'a [u8]),
+    /// It is in a content coding that is not read, or not what its coding says.
+    Unreadable,
     /// It is longer than [`MAX_JUDGED_BODY_BYTES`], or it ended early.
     TooLarge,
 }

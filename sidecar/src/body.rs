@@ -25,6 +25,8 @@ mod outgoing;
 mod treat;
 
 pub(crate) use coding::DecodeStack;
+#[cfg(test)]
+pub(crate) use coding::EncodeStack;
 pub use coding::{
     Coding, CodingError, FREE_BYTES, MAX_CODINGS, MAX_RATIO, ZSTD_WINDOW_LOG, codings,
     readable_only,

@@ -14,6 +14,7 @@ pub(crate) mod record;
 mod redact;
 mod relay;
 pub(crate) mod sample;
+mod unfold;
 mod upload;
 pub(crate) mod view;
 pub(crate) mod websocket;

@@ -545,3 +545,34 @@ async fn a_mask_of_header_fields_alone_leaves_bodies_as_they_are() {
     story.heard("ada@example.com").await;
     story.records().await;
 }
+
+#[tokio::test]
+async fn a_rule_reads_a_compressed_body_which_leaves_as_it_was_sent() {
+    let policies = "apiVersion: chaperone.dev/v1alpha1\nkind: AgentPolicy\nmetadata: {name: p, namespace: agents}\nspec:\n  mode: Enforce\n  rules:\n    - name: no-drop\n      match: {protocols: [http]}\n      when: has(http.body) && http.body.action == \"drop\" || \"usSsn\" in http.detected\n      action: Deny\n";
+    let post = |coding: &str, body: &[u8]| {
+        let head = format!(
+            "POST /q HTTP/1.1\r\nHost: files.example.com\r\nContent-Type: application/json\r\nContent-Encoding: {coding}\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
+        [head.as_bytes(), body].concat()
+    };
+    let whole = gzip("{\"action\": \"read\"}");
+    let bomb = gzip(&" ".repeat(2 * 1024 * 1024));
+    for denied in [
+        post("gzip", &gzip("{\"action\": \"drop\"}")),
+        post("gzip", &gzip("{\"note\": \"078-05-1121\"}")),
+        post("gzip", &whole[..whole.len() - 2]),
+        post("gzip", &bomb),
+        post("compress", &whole),
+    ] {
+        let mut story = Story::begin(policies).await;
+        story.agent.write_all(&denied).await.unwrap();
+        assert!(story.heard("}}").await.starts_with("HTTP/1.1 403"));
+    }
+    let mut story = Story::begin(policies).await;
+    let harmless = post("gzip", &whole);
+    story.agent.write_all(&harmless).await.unwrap();
+    let mut asked = vec![0; harmless.len()];
+    story.upstream.read_exact(&mut asked).await.unwrap();
+    assert_eq!(asked, harmless);
+}

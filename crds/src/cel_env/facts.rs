@@ -21,6 +21,8 @@ use crate::{
 pub(crate) type Pairs = Vec<(String, String)>;
 /// UTF-8 byte order mark, which some servers skip before JSON and others refuse.
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
+/// What is said of a body that a server would read and we cannot.
+pub(super) const ENCODED: Fault = "the body is encoded in a way that is not read";
 /// Why a value is not to be had: a sentence.
 pub(crate) type Fault = &'static str;
 
@@ -181,13 +183,13 @@ impl<'a> Facts<'a> {
         query.as_ref().map_err(|fault| *fault)
     }
 
-    /// Length of the body, from the head or from the bytes.
+    /// Length of the body as sent, from the head or from the bytes.
     pub(super) fn body_size(&self) -> Option<u64> {
         let http = self.operation.http?;
-        match http.body {
+        http.body_size.or_else(|| match http.body {
             BodyView::Complete(bytes) => u64::try_from(bytes.len()).ok(),
-            BodyView::NotRead | BodyView::TooLarge => http.body_size,
-        }
+            BodyView::NotRead | BodyView::TooLarge | BodyView::Unreadable => None,
+        })
     }
 
     /// The body as JSON; `None` when it is not JSON.
@@ -204,13 +206,14 @@ impl<'a> Facts<'a> {
         let bytes = match self.operation.http.map(|http| http.body) {
             Some(BodyView::Complete(bytes)) => bytes,
             Some(BodyView::TooLarge) => return Err("the body is too large to be judged"),
+            Some(BodyView::Unreadable) => return Err(ENCODED),
             Some(BodyView::NotRead) | None => return Err("the body was not read"),
         };
         if bytes.iter().all(u8::is_ascii_whitespace) {
             return Ok(None);
         }
-        if bytes.starts_with(BYTE_ORDER_MARK) || self.is_encoded() {
-            return Err("the body is encoded in a way that is not read");
+        if bytes.starts_with(BYTE_ORDER_MARK) {
+            return Err(ENCODED);
         }
         match json::parse(bytes, &self.store.escaped) {
             Ok(json) => Ok(Some(json)),
@@ -265,16 +268,6 @@ impl<'a> Facts<'a> {
             }
         });
         json.as_ref().map(Option::as_ref).map_err(|fault| *fault)
-    }
-
-    /// Whether the body is compressed or the like: a server would read what we cannot.
-    fn is_encoded(&self) -> bool {
-        self.operation.http.is_some_and(|http| {
-            http.headers.fields().any(|(name, value)| {
-                name.eq_ignore_ascii_case("content-encoding")
-                    && !value.eq_ignore_ascii_case(b"identity")
-            })
-        })
     }
 
     fn says_json(&self) -> bool {

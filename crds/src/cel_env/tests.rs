@@ -34,6 +34,7 @@ fn eval_body(source: &str, body: &[u8]) -> Result<bool, String> {
     http.headers = &headers;
     http.query = "force=true&q=a+b&q2=%26&dup=1&dup=2";
     http.content_type = Some("application/json; charset=utf-8");
+    http.body_size = Some(body.len() as u64);
     http.body = BodyView::Complete(body);
     eval_on(source, &operation)
 }
@@ -191,18 +192,15 @@ fn a_body_is_json_or_it_is_not_there_or_it_is_an_error() {
 
 #[test]
 fn an_encoded_body_cannot_be_judged() {
-    for (encoding, body, expected) in [
-        ("gzip", &b"{}"[..], false),
-        ("identity", b"{}", true),
-        ("identity", b"\xEF\xBB\xBF{}", false),
+    for (body, expected) in [
+        (BodyView::Unreadable, false),
+        (BodyView::Complete(b"{}"), true),
+        (BodyView::Complete(b"\xEF\xBB\xBF{}"), false),
     ] {
-        let headers = [("Content-Encoding", encoding)];
         let mut operation = request("POST", "a.example.com", "/");
-        let http = operation.http.as_mut().unwrap();
-        http.headers = &headers;
-        http.body = BodyView::Complete(body);
+        operation.http.as_mut().unwrap().body = body;
         let answer = eval_on("has(http.body)", &operation);
-        assert_eq!(answer.is_ok(), expected, "{encoding}: {answer:?}");
+        assert_eq!(answer.is_ok(), expected, "{answer:?}");
     }
 }
 

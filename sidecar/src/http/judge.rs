@@ -12,7 +12,10 @@ use chaperone_crds::{
 
 use self::place::Through;
 pub(crate) use self::place::placed;
-use super::view::{self, RequestView};
+use super::{
+    unfold::Unfolded,
+    view::{self, RequestView},
+};
 use crate::{
     agree,
     link::{Link, builtin, decision_info},
@@ -187,7 +190,7 @@ impl Judgement {
 pub(crate) enum Judged<'a> {
     /// No rule asked for it.
     NotRead,
-    /// All of it.
+    /// All of it, as it was sent.
     Whole(&'a [u8]),
     /// It is longer than [`MAX_JUDGED_BODY_BYTES`].
     TooLarge,
@@ -214,12 +217,16 @@ impl Case<'_> {
 
     /// What policy says.
     pub(crate) fn judge(&self, body: &Judged<'_>, agreement: Agreement) -> Judgement {
-        let view = match body {
-            Judged::NotRead => BodyView::NotRead,
-            Judged::Whole(bytes) => BodyView::Complete(bytes),
-            Judged::TooLarge => BodyView::TooLarge,
-        };
         let since = Instant::now();
+        let unfolded = match body {
+            Judged::Whole(bytes) => Some(Unfolded::of(self.request.fields, bytes)),
+            Judged::NotRead | Judged::TooLarge => None,
+        };
+        let view = match (body, &unfolded) {
+            (_, Some(unfolded)) => unfolded.view(),
+            (Judged::TooLarge, None) => BodyView::TooLarge,
+            (Judged::NotRead | Judged::Whole(_), None) => BodyView::NotRead,
+        };
         let decision = self.with_operation(view, |operation| {
             self.subject.decide(self.active, operation)
         });

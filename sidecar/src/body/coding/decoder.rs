@@ -19,6 +19,8 @@ pub(crate) struct DecodeStack {
     given: u64,
     /// Bytes that all stages yielded.
     yielded: u64,
+    /// Most bytes that all stages may yield, whatever was given.
+    most: u64,
     piece: Vec<u8>,
 }
 
@@ -29,7 +31,17 @@ impl DecodeStack {
             stages: codings.iter().rev().map(|&c| Stage::new(c)).collect(),
             given: 0,
             yielded: 0,
+            most: u64::MAX,
             piece: vec![0; if codings.is_empty() { 0 } else { PIECE_BYTES }],
+        }
+    }
+
+    /// As [`Self::new`], where no coding may unfold to much more than `most` bytes: [`CodingError::Bomb`] beyond.
+    pub(crate) fn bounded(codings: &[Coding], most: usize) -> Self {
+        let each = most.saturating_add(PIECE_BYTES);
+        Self {
+            most: each.saturating_mul(codings.len()) as u64,
+            ..Self::new(codings)
         }
     }
 
@@ -67,6 +79,9 @@ impl DecodeStack {
                 continue;
             }
             self.yielded = self.yielded.saturating_add(length as u64);
+            if self.yielded > self.most {
+                return Err(CodingError::Bomb);
+            }
             if self.yielded > FREE_BYTES && self.yielded > self.given.saturating_mul(MAX_RATIO) {
                 return Err(CodingError::Bomb);
             }
