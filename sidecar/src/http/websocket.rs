@@ -3,6 +3,8 @@
 //! Invariant: whatever bytes pass were read as frames of RFC 6455 first. A connection that Chaperone ends hears why, in a close frame, on both sides where one may be sent.
 
 mod direction;
+mod hold;
+mod message;
 mod talk;
 
 use std::{io, pin::pin, time::Duration};
@@ -13,7 +15,8 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
 pub(crate) use self::talk::Opening;
 use self::{
-    direction::{Denied, Direction, Step, key},
+    direction::{Direction, Step, key},
+    message::Denied,
     talk::Talk,
 };
 use crate::{

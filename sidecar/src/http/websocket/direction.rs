@@ -16,11 +16,11 @@ use chaperone_crds::{
     record::{Event, MaskedInfo, Outcome},
 };
 use rustls::crypto::SecureRandom;
-use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::{
-    super::sample::Sample,
-    talk::{MAX_HELD_BYTES, Rules, Seen, Talk, Verdict, direction},
+    hold::Hold,
+    message::{Denied, Message, Way, refusal},
+    talk::{Rules, Seen, Talk, direction},
 };
 use crate::{
     mask::Masker,
@@ -29,17 +29,8 @@ use crate::{
     },
 };
 
-/// Most bytes as written of a message that is held. Frames of one byte would take many times the payload.
-const MAX_WRITTEN_BYTES: usize = 2 * MAX_HELD_BYTES;
-/// Most bytes that held messages of all connections take at once; a message for which there is no room cannot be judged.
-const ROOM_BYTES: usize = 32 * 1024 * 1024;
-/// Unit of room, in bytes: what a held message takes before it asks for more.
-const ROOM_UNIT: usize = 32 * 1024;
 /// Most rewritten bytes of one frame.
 const MAX_FRAME_BYTES: usize = 64 * 1024;
-/// There is one data path in a process.
-static ROOM: Semaphore = Semaphore::const_new(ROOM_BYTES / ROOM_UNIT);
-
 /// What one step did.
 pub(super) enum Step {
     /// Everything that came is used.
@@ -52,79 +43,11 @@ pub(super) enum Step {
     Denied(Box<Denied>),
 }
 
-/// A message that is refused.
-pub(super) struct Denied {
-    /// Its record.
-    pub(super) event: Option<Box<Event>>,
-    /// Why, as the decision says it.
-    pub(super) why: String,
-    /// What its close frame says.
-    pub(super) words: String,
-}
-
 /// Messages and bytes that came.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Tally {
     pub(super) messages: u64,
     pub(super) bytes: u64,
-}
-
-/// What becomes of a message.
-enum Way {
-    /// It passes as it is written.
-    Pass,
-    /// It leaves in frames of ours.
-    Rewrite(Option<Masker>),
-    /// It waits for its decision.
-    Hold(Hold),
-}
-
-/// A message that waits.
-#[derive(Default)]
-struct Hold {
-    raw: BytesMut,
-    payload: Vec<u8>,
-    room: Option<SemaphorePermit<'static>>,
-}
-
-impl Hold {
-    /// Whether this much more may be held.
-    fn has_room(&mut self, more: usize) -> bool {
-        let payload = self.payload.len().saturating_add(more);
-        let total = payload.saturating_add(self.raw.len());
-        if payload > MAX_HELD_BYTES || self.raw.len() > MAX_WRITTEN_BYTES {
-            return false;
-        }
-        let units = total / ROOM_UNIT;
-        let taken = self.room.as_ref().map_or(0, SemaphorePermit::num_permits);
-        let Some(missing) = units.checked_sub(taken).filter(|missing| *missing > 0) else {
-            return true;
-        };
-        let Ok(permit) = ROOM.try_acquire_many(u32::try_from(missing).unwrap_or(u32::MAX)) else {
-            return false;
-        };
-        match &mut self.room {
-            Some(room) => room.merge(permit),
-            None => self.room = Some(permit),
-        }
-        true
-    }
-}
-
-/// A message under way.
-struct Message {
-    kind: Kind,
-    compressed: bool,
-    rules: Arc<Rules>,
-    since: Instant,
-    way: Way,
-    utf8: Utf8,
-    bytes: u64,
-    sample: Sample,
-    /// Once it was judged.
-    verdict: Option<Verdict>,
-    /// Whether a frame of ours began it.
-    begun: bool,
 }
 
 /// One direction.
@@ -540,17 +463,4 @@ pub(super) fn key(sender: Side) -> Option<[u8; 4]> {
         let _ = random.fill(&mut key);
         key
     })
-}
-
-/// What a close frame says of a denial.
-fn refusal(verdict: &Verdict) -> String {
-    let decision = &verdict.decision;
-    let by = match (&decision.policy, &decision.rule) {
-        (Some(policy), Some(rule)) => format!("policy {policy}, rule {rule}"),
-        _ => "policy".to_owned(),
-    };
-    match &decision.message {
-        Some(message) => format!("denied by {by}: {message}"),
-        None => format!("denied by {by}"),
-    }
 }
