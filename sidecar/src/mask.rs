@@ -12,6 +12,7 @@ mod events;
 mod form;
 mod format;
 mod json;
+mod layers;
 mod replacement;
 mod sink;
 #[cfg(test)]
@@ -28,6 +29,7 @@ use chaperone_crds::record::MaskedInfo;
 
 pub use format::Format;
 pub use json::MAX_DEPTH;
+pub use layers::Layers;
 
 use sink::Sink;
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use chaperone_crds::{detect::CompiledMasks, record::MaskedInfo};
 
 use super::{Coding, CodingError, DecodeStack, Format, coding::EncodeStack};
-use crate::mask::Masker;
+use crate::mask::Layers;
 
 /// Bytes after which [`BodyFilter::pull`] stops, so that they are sent before more is unfolded. It may exceed this by what one piece of decoded text yields.
 pub const PULLED_BYTES: usize = 64 * 1024;
@@ -14,8 +14,7 @@ pub const PULLED_BYTES: usize = 64 * 1024;
 #[derive(Debug)]
 pub struct BodyFilter {
     decode: DecodeStack,
-    /// One after another: what one lets go, the next reads.
-    layers: Vec<Masker>,
+    layers: Layers,
     encode: EncodeStack,
     /// Whether a body that does not end as its coding says is refused.
     strict: bool,
@@ -34,20 +33,14 @@ impl BodyFilter {
         codings: &[Coding],
         strict: bool,
     ) -> Self {
-        Self::layered(vec![masks], format, codings, strict)
+        Self::layered(Layers::new(Some(masks), None, format), codings, strict)
     }
 
-    /// As [`BodyFilter::new`], with several sets of masks, each of which reads what the one before it lets go.
-    pub fn layered(
-        layers: Vec<Arc<CompiledMasks>>,
-        format: Format,
-        codings: &[Coding],
-        strict: bool,
-    ) -> Self {
-        let layers = layers.into_iter().map(|masks| Masker::of(masks, format));
+    /// As [`BodyFilter::new`], with several sets of masks.
+    pub fn layered(layers: Layers, codings: &[Coding], strict: bool) -> Self {
         Self {
             decode: DecodeStack::new(codings),
-            layers: layers.collect(),
+            layers,
             encode: EncodeStack::new(codings),
             strict,
             ended: false,
@@ -60,7 +53,7 @@ impl BodyFilter {
     /// Gives the next payload bytes. Pull before giving more: what is given is kept until then.
     pub fn push(&mut self, payload: &[u8]) {
         if self.decode.is_empty() {
-            push(&mut self.layers, payload, &mut self.ready);
+            self.layers.push(payload, &mut self.ready);
         } else if self.note.is_none() {
             self.decode.give(payload);
         }
@@ -81,7 +74,7 @@ impl BodyFilter {
         }
         if self.decode.is_empty() {
             if self.ended {
-                finish(&mut self.layers, &mut self.ready);
+                self.layers.finish(&mut self.ready);
                 self.done = true;
             }
             out.append(&mut self.ready);
@@ -100,12 +93,9 @@ impl BodyFilter {
         self.done
     }
 
-    /// What the first set of masks found so far.
+    /// What masks found so far.
     pub fn findings(&self) -> &[MaskedInfo] {
-        self.layers
-            .first()
-            .map(Masker::findings)
-            .unwrap_or_default()
+        self.layers.findings()
     }
 
     /// What was wrong with the body although it was passed on (Audit).
@@ -128,7 +118,7 @@ impl BodyFilter {
             }
             Err(error) => return Err(error),
         };
-        push(&mut self.layers, text, &mut self.ready);
+        self.layers.push(text, &mut self.ready);
         self.encode.push(&self.ready, out)?;
         self.ready.clear();
         Ok(true)
@@ -145,7 +135,7 @@ impl BodyFilter {
             Some(_) => Ok(()),
             None => self.decode.finish(),
         };
-        finish(&mut self.layers, &mut self.ready);
+        self.layers.finish(&mut self.ready);
         self.encode.push(&self.ready, out)?;
         self.ready.clear();
         match whole {
@@ -163,27 +153,6 @@ impl BodyFilter {
             }
         }
         Ok(false)
-    }
-}
-
-fn push(layers: &mut [Masker], text: &[u8], out: &mut Vec<u8>) {
-    match layers {
-        [] => out.extend_from_slice(text),
-        [only] => only.push(text, out),
-        [first, rest @ ..] => {
-            let mut between = Vec::new();
-            first.push(text, &mut between);
-            push(rest, &between, out);
-        }
-    }
-}
-
-fn finish(layers: &mut [Masker], out: &mut Vec<u8>) {
-    if let [first, rest @ ..] = layers {
-        let mut last = Vec::new();
-        first.finish(&mut last);
-        push(rest, &last, out);
-        finish(rest, out);
     }
 }
 

@@ -15,7 +15,7 @@ use super::{
     fields::{changed, masked_value},
     media,
 };
-use crate::mask::{mask_all, mask_all_of};
+use crate::mask::{Layers, mask_all, mask_all_of};
 
 /// Fields that carry the agent's own credentials: masks leave them alone.
 const CREDENTIALS: [&str; 3] = ["authorization", "proxy-authorization", "cookie"];
@@ -123,8 +123,8 @@ impl Outgoing {
             Ok(codings) => codings,
             Err(names) => return self.unread(Unreadable::Request(names), strict),
         };
-        let layers = masks.into_iter().chain(&self.restore).cloned().collect();
-        let filter = BodyFilter::layered(layers, format, &codings, strict);
+        let layers = Layers::new(masks.cloned(), self.restore.clone(), format);
+        let filter = BodyFilter::layered(layers, &codings, strict);
         let mut edits: Vec<Edit> = Vec::new();
         for (name, _) in fields.fields() {
             let edit = Edit::Remove(name.to_ascii_lowercase());

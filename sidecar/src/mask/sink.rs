@@ -27,7 +27,7 @@ impl Sink {
         let json = |structured| Json::new(Arc::clone(masks), structured);
         match format {
             Format::Plain if masks.fields().is_empty() => Self::Plain,
-            Format::Plain => Self::Json(Box::new(json(true))),
+            Format::Plain | Format::Message => Self::Json(Box::new(json(true))),
             Format::Json => Self::Json(Box::new(json(false))),
             Format::Lines => Self::Lines(Box::new(json(false))),
             Format::Events => Self::Events(Box::new(Events::new(json(true)))),

@@ -1,7 +1,7 @@
 //! One direction of a WebSocket connection: what comes from one side becomes what goes to the other, judged and masked on the way.
 //!
-//! No sockets: the story reads into `unread` and writes `out`. A message takes one of three ways: it passes as it was written; it is rewritten, in frames of ours, as a mask lets
-//! its text go; or it is held, because a rule reads it, until it is whole.
+//! No sockets: the story reads into `unread` and writes `out`. A message takes one of three ways: it passes as it was written; it is rewritten, in frames of ours, as masks let
+//! its text go, and with tokens that become their values on their way out; or it is held, because a rule reads it, until it is whole.
 //!
 //! Compressed messages are undone to be read and pass as they were written. One that is rewritten leaves uncompressed, which RFC 7692 §6 leaves to the sender message by message.
 //! The receiver's window then lacks it, so that later messages, which may refer to it, are rewritten too, unless each stands alone.
@@ -19,14 +19,11 @@ use rustls::crypto::SecureRandom;
 
 use super::{
     hold::Hold,
-    message::{Denied, Message, Way, refusal},
+    message::{Denied, Message, Way, layers, refusal},
     talk::{Rules, Seen, Talk, direction},
 };
-use crate::{
-    mask::Masker,
-    websocket::{
-        Decoder, Deflate, FrameError, Inflate, Item, Kind, Opcode, Piece, Side, Utf8, write_frame,
-    },
+use crate::websocket::{
+    Decoder, Deflate, FrameError, Inflate, Item, Kind, Opcode, Piece, Side, Utf8, write_frame,
 };
 
 /// Most rewritten bytes of one frame.
@@ -175,16 +172,12 @@ impl Direction {
 
     /// What becomes of a message that policy lets pass.
     fn way(&mut self, rules: &Rules, kind: Kind, compressed: bool) -> Way {
-        let masks = rules
-            .masks
-            .response
-            .clone()
-            .filter(|_| self.sender == Side::Upstream && kind == Kind::Text);
-        if masks.is_none() && !(compressed && self.latched) {
+        let layers = layers(rules, self.sender, kind);
+        if layers.is_empty() && !(compressed && self.latched) {
             return Way::Pass;
         }
         self.latched |= compressed && !self.no_context;
-        Way::Rewrite(masks.map(Masker::new))
+        Way::Rewrite(layers)
     }
 
     /// Binary messages that pass as they are need not be looked at.
@@ -277,8 +270,7 @@ impl Direction {
     fn rewrite(&mut self, bytes: &[u8]) {
         if let Some(message) = &mut self.message {
             match &mut message.way {
-                Way::Rewrite(Some(masker)) => masker.push(bytes, &mut self.plain),
-                Way::Rewrite(None) => self.plain.extend_from_slice(bytes),
+                Way::Rewrite(layers) => layers.push(bytes, &mut self.plain),
                 Way::Pass | Way::Hold(_) => {}
             }
         }
@@ -348,8 +340,7 @@ impl Direction {
         let way = self.way(&message.rules, message.kind, message.compressed);
         if let Way::Hold(hold) = std::mem::replace(&mut message.way, way) {
             match &mut message.way {
-                Way::Rewrite(Some(masker)) => masker.push(&hold.payload, &mut self.plain),
-                Way::Rewrite(None) => self.plain.extend_from_slice(&hold.payload),
+                Way::Rewrite(layers) => layers.push(&hold.payload, &mut self.plain),
                 Way::Pass | Way::Hold(_) => {
                     self.out.extend_from_slice(&hold.raw);
                     // Until the piece that is under way has ended its frame.
@@ -368,11 +359,9 @@ impl Direction {
             inflate.end_message();
         }
         if let Some(message) = &mut self.message
-            && let Way::Rewrite(masker) = &mut message.way
+            && let Way::Rewrite(layers) = &mut message.way
         {
-            if let Some(masker) = masker {
-                masker.finish(&mut self.plain);
-            }
+            layers.finish(&mut self.plain);
             self.emit(true);
         }
         match self.take_record(talk) {
@@ -393,7 +382,7 @@ impl Direction {
         self.tally.messages = self.tally.messages.saturating_add(1);
         self.tally.bytes = self.tally.bytes.saturating_add(message.bytes);
         let masked = match &message.way {
-            Way::Rewrite(Some(masker)) => masker.findings().to_vec(),
+            Way::Rewrite(layers) => layers.findings().to_vec(),
             _ => Vec::new(),
         };
         metrics.masked.inc_by(masked.iter().map(|f| f.count).sum());

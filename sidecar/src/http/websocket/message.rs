@@ -10,8 +10,8 @@ use super::{
     talk::{Rules, Verdict},
 };
 use crate::{
-    mask::Masker,
-    websocket::{Kind, Utf8},
+    mask::{Format, Layers},
+    websocket::{Kind, Side, Utf8},
 };
 
 /// A message under way.
@@ -34,10 +34,23 @@ pub(super) struct Message {
 pub(super) enum Way {
     /// It passes as it is written.
     Pass,
-    /// It leaves in frames of ours.
-    Rewrite(Option<Masker>),
+    /// It leaves in frames of ours, its text through these.
+    Rewrite(Layers),
     /// It waits for its decision.
     Hold(Hold),
+}
+
+/// What the text of a message goes through: masks, and on its way out then tokens that become their values. Bytes go through nothing.
+pub(super) fn layers(rules: &Rules, sender: Side, kind: Kind) -> Layers {
+    let (masks, restore) = match sender {
+        Side::Agent => (&rules.masks.request, rules.masks.restore.as_ref()),
+        Side::Upstream => (&rules.masks.response, None),
+    };
+    let masks = masks.as_ref().filter(|masks| masks.reads_bodies());
+    match kind {
+        Kind::Text => Layers::new(masks.cloned(), restore.cloned(), Format::Message),
+        Kind::Binary => Layers::default(),
+    }
 }
 
 /// A message that is refused.
