@@ -76,19 +76,19 @@ async fn tell(link: &Link, stream: TcpStream) {
     let mut agent = Wire::new(stream, bytes::BytesMut::new());
     match first_bytes(link, &mut agent, None::<&mut Wire<TcpStream>>).await {
         First::Speaks(spoken) => speaks(link, agent, spoken).await,
-        First::ServerFirst => server_first(link, agent).await,
+        First::ServerFirst => Box::pin(server_first(link, agent)).await,
         First::Silent => {}
     }
 }
 
-/// The agent has spoken first.
+/// The agent has spoken first. What is larger than HTTP/1's waiting for a request lies on the heap, since every connection's task keeps room for the largest.
 async fn speaks(link: &Link, mut agent: Wire<TcpStream>, spoken: Detected) {
     match spoken {
         Detected::Tls => tls::serve(link, agent).await,
         Detected::Http => http::serve(link, &mut agent, None, false).await,
-        Detected::Http2 => http2::serve(link, agent, None, false).await,
+        Detected::Http2 => Box::pin(http2::serve(link, agent, None, false)).await,
         Detected::More | Detected::Unknown => {
-            gap::opaque(link, &mut agent, None::<&mut Wire<TcpStream>>).await;
+            Box::pin(gap::opaque(link, &mut agent, None::<&mut Wire<TcpStream>>)).await;
         }
     }
 }

@@ -157,7 +157,7 @@ pub async fn record_refusal(link: &Link, gap: &Gap) {
     link.shared.recorder.record(event(link, gap, None)).await;
 }
 
-fn event(link: &Link, gap: &Gap, passed: Option<Spliced>) -> Event {
+fn event(link: &Link, gap: &Gap, passed: Option<Spliced>) -> Box<Event> {
     let mut event = link.event(EventKind::Gap, gap.protocol);
     event.decision = Some(gap.decision.clone());
     event.gap = Some(GapInfo {

@@ -72,10 +72,10 @@ pub async fn serve<A: Io>(link: &Link, agent: &mut Wire<A>, mut upstream: Upstre
                 }
                 return close(agent).await;
             }
-            Err(why) => return refuse_head(link, agent, protocol, why).await,
+            Err(why) => return Box::pin(refuse_head(link, agent, protocol, why)).await,
         };
         let next = exchange::run(link, &mut stop, agent, &mut upstream, secure, reused, head);
-        // On the heap while it lasts: an exchange is larger than all that waits between two.
+        // On the heap while it lasts, like what may follow: an exchange is larger than all that waits between two.
         match Box::pin(next).await {
             Next::Request => reused = true,
             Next::Close => return close(agent).await,
@@ -87,10 +87,10 @@ pub async fn serve<A: Io>(link: &Link, agent: &mut Wire<A>, mut upstream: Upstre
             }
             Next::WebSocket(opening) => {
                 let Some(mut upstream) = upstream else { return };
-                return websocket::serve(link, agent, &mut upstream, *opening).await;
+                return Box::pin(websocket::serve(link, agent, &mut upstream, *opening)).await;
             }
             Next::Tunnel(decision) => {
-                return tunnel(link, agent, upstream, *decision).await;
+                return Box::pin(tunnel(link, agent, upstream, *decision)).await;
             }
         }
     }

@@ -170,7 +170,7 @@ impl Link {
     }
 
     /// An event about this connection.
-    pub fn event(&self, kind: EventKind, protocol: &str) -> Event {
+    pub fn event(&self, kind: EventKind, protocol: &str) -> Box<Event> {
         let mut event = self.now().event(kind);
         event.destination = Some(self.destination_info());
         event.operation = Some(OperationInfo {

@@ -50,8 +50,8 @@ impl Active {
     }
 
     /// An empty event about this pod.
-    pub fn event(&self, kind: EventKind) -> Event {
-        Event::new(kind, self.agent.clone())
+    pub fn event(&self, kind: EventKind) -> Box<Event> {
+        Box::new(Event::new(kind, self.agent.clone()))
     }
 }
 

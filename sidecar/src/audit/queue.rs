@@ -165,7 +165,8 @@ impl Recorder {
 
     /// Takes the event; waits while the queue is full. The record's time is when it is taken. Dropping the future before it is done drops the event. Once the stream is closed an event is in no record: that is logged as an error and counted,
     /// and who ends a sidecar must end its connections first.
-    pub async fn record(&self, event: Event) {
+    pub async fn record(&self, event: impl Into<Box<Event>>) {
+        let event = event.into();
         match self.reserve(&event).await {
             Ok(room) => self.put(event, room, None),
             Err(Closed) => {
@@ -179,7 +180,8 @@ impl Recorder {
     ///
     /// # Errors
     /// When the stream is closed, or was given up before the record was on disk.
-    pub async fn record_durable(&self, event: Event) -> Result<Receipt, Closed> {
+    pub async fn record_durable(&self, event: impl Into<Box<Event>>) -> Result<Receipt, Closed> {
+        let event = event.into();
         let room = self.reserve(&event).await?;
         let (sender, receiver) = oneshot::channel();
         self.put(event, room, Some(sender));
@@ -190,7 +192,8 @@ impl Recorder {
     ///
     /// # Errors
     /// Gives the event back when the queue is full.
-    pub fn try_record(&self, event: Event) -> Result<(), TryRecordError> {
+    pub fn try_record(&self, event: impl Into<Box<Event>>) -> Result<(), TryRecordError> {
+        let event = event.into();
         match self
             .room
             .clone()
@@ -203,7 +206,7 @@ impl Recorder {
             Err(TryAcquireError::Closed) => Err(TryRecordError::Closed),
             Err(TryAcquireError::NoPermits) => {
                 self.metrics.queue_full.inc();
-                Err(TryRecordError::Full(Box::new(event)))
+                Err(TryRecordError::Full(event))
             }
         }
     }
@@ -223,13 +226,13 @@ impl Recorder {
 
     fn put(
         &self,
-        event: Event,
+        event: Box<Event>,
         room: OwnedSemaphorePermit,
         receipt: Option<oneshot::Sender<Receipt>>,
     ) {
         let hurry = receipt.is_some();
         let entry = Entry {
-            event: Box::new(event),
+            event,
             time: Timestamp::now(),
             receipt,
             _room: room,

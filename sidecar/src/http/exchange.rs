@@ -107,7 +107,7 @@ pub(crate) async fn run<A: Io>(
     let mut sample = evidence.sample(&active, Level::Request);
     sample.describe(head.headers());
     let body = BodyDecoder::new(head.framing());
-    let mut exchange = Exchange {
+    let mut exchange = Box::new(Exchange {
         link,
         stop,
         active,
@@ -123,7 +123,7 @@ pub(crate) async fn run<A: Io>(
         continued: false,
         sample,
         evidence,
-    };
+    });
     let judgement = match exchange.judge(&subject, agreed).await {
         Ok(judgement) => judgement,
         Err(error) => return exchange.unanswered(Failure::Upload(error)).await,
@@ -204,7 +204,7 @@ impl<A: Io> Exchange<'_, A> {
     }
 
     /// Answers 403 (or 421). The connection stays usable if the rest of the request can be read away.
-    async fn deny(mut self, judgement: &Judgement) -> Next {
+    async fn deny(mut self: Box<Self>, judgement: &Judgement) -> Next {
         let keep = self.head.keep_alive() && self.drain().await;
         let decision = &judgement.decision;
         let (status, answer) = if self.evidence.deny_call() {
@@ -255,7 +255,7 @@ impl<A: Io> Exchange<'_, A> {
     }
 
     /// Passes the request on and its response back.
-    async fn forward(mut self, subject: Subject) -> Next {
+    async fn forward(mut self: Box<Self>, subject: Subject) -> Next {
         if let Err(error) = self.dial().await {
             let message = format!("cannot reach the upstream: {error}");
             return self
@@ -345,7 +345,7 @@ impl<A: Io> Exchange<'_, A> {
 
     /// Records what came of it and says what follows.
     async fn conclude(
-        mut self,
+        mut self: Box<Self>,
         outcomes: Outcomes,
         progress: Progress,
         since: Instant,
@@ -432,7 +432,7 @@ impl<A: Io> Exchange<'_, A> {
     }
 
     /// Nothing was sent to the agent yet: it gets the reason in words, unless the end alone tells it more.
-    async fn unanswered(mut self, failure: Failure) -> Next {
+    async fn unanswered(mut self: Box<Self>, failure: Failure) -> Next {
         let stale = self.reused && failure.is_stale();
         let told = failure.told();
         if told.refused {
@@ -459,7 +459,7 @@ impl<A: Io> Exchange<'_, A> {
         next
     }
 
-    async fn end(mut self) {
+    async fn end(mut self: Box<Self>) {
         self.evidence
             .request_body(self.body.payload_bytes(), self.sample);
         self.evidence.end(self.link).await;

@@ -48,7 +48,8 @@ pub(crate) struct Received<'a> {
 
 /// What is known of an exchange so far.
 pub(crate) struct Evidence {
-    event: Event,
+    /// On the heap, as the evidence moves with its exchange.
+    event: Box<Event>,
     http: HttpInfo,
     since: Instant,
     upstream_us: Option<u64>,

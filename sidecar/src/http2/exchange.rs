@@ -84,7 +84,7 @@ pub(crate) async fn run(
     let (subject, agreed) = placed(link, &view, context.secure).await;
     let evidence = Evidence::begin(link, &active, &subject, &view);
     let sample = evidence.sample(&active, Level::Request);
-    let mut exchange = Exchange {
+    let mut exchange = Box::new(Exchange {
         context,
         active,
         head,
@@ -97,7 +97,7 @@ pub(crate) async fn run(
         request_bytes: 0,
         sample,
         evidence,
-    };
+    });
     let judgement = match exchange.judge(&subject, agreed).await {
         Ok(judgement) => judgement,
         Err(ended) => return exchange.unanswered(ended).await,
@@ -194,7 +194,7 @@ impl Exchange<'_> {
     }
 
     /// Answers 403 (or 421). Other streams go on.
-    async fn deny(mut self, judgement: &Judgement) {
+    async fn deny(mut self: Box<Self>, judgement: &Judgement) {
         let decision = &judgement.decision;
         let (status, sent) = if self.evidence.deny_call() {
             let content_type = self.head.content_type();
@@ -216,7 +216,7 @@ impl Exchange<'_> {
     }
 
     /// Passes the request on and its response back.
-    async fn forward(mut self) {
+    async fn forward(mut self: Box<Self>) {
         let mut sender = match self.context.upstream.sender().await {
             Ok(sender) => sender,
             Err(error) => return self.unanswered(Ended::Unreachable(error)).await,
@@ -276,7 +276,7 @@ impl Exchange<'_> {
 
     /// Both directions at once, until both are over.
     async fn exchange(
-        mut self,
+        mut self: Box<Self>,
         mut download: Download,
         mut to_upstream: SendStream<Bytes>,
         mut filter: Option<&mut BodyFilter>,
@@ -307,7 +307,7 @@ impl Exchange<'_> {
 
     /// A tunnel, if the upstream opens one.
     async fn connect(
-        mut self,
+        mut self: Box<Self>,
         mut download: Download,
         mut to_upstream: SendStream<Bytes>,
         since: Instant,
@@ -338,7 +338,12 @@ impl Exchange<'_> {
     }
 
     /// Records what came of it.
-    async fn conclude(mut self, result: Result<(), Ended>, progress: Progress, since: Instant) {
+    async fn conclude(
+        mut self: Box<Self>,
+        result: Result<(), Ended>,
+        progress: Progress,
+        since: Instant,
+    ) {
         let answered = progress.head.is_some();
         note(&mut self.evidence, progress, since);
         match result {
@@ -353,7 +358,7 @@ impl Exchange<'_> {
     }
 
     /// Nothing was sent to the agent yet: it gets the reason in words, unless a reset tells it more.
-    async fn unanswered(mut self, ended: Ended) {
+    async fn unanswered(mut self: Box<Self>, ended: Ended) {
         let (reason, message) = (ended.reason(), ended.to_string());
         if ended.is_refusal() {
             let decision = builtin(&self.active, Outcome::Deny, reason, &message);
@@ -372,7 +377,7 @@ impl Exchange<'_> {
         self.end().await;
     }
 
-    async fn end(mut self) {
+    async fn end(mut self: Box<Self>) {
         self.evidence.request_body(self.request_bytes, self.sample);
         self.evidence.end(self.context.link).await;
     }

@@ -248,11 +248,11 @@ impl<'l> Talk<'l> {
             upstream_us: None,
             decide_us: verdict.decide_us,
         });
-        Some(Box::new(event))
+        Some(event)
     }
 
     /// An event about this connection.
-    pub(super) fn event(&self, active: &Active, kind: EventKind, verb: &str) -> Event {
+    pub(super) fn event(&self, active: &Active, kind: EventKind, verb: &str) -> Box<Event> {
         let mut event = active.event(kind);
         let subject = &self.opening.subject;
         event.destination = Some(DestinationInfo {
