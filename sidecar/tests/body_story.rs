@@ -510,14 +510,14 @@ async fn values_of_response_fields_are_masked_but_those_that_frame_or_route() {
     let early = story.heard("\r\n\r\n").await;
     assert!(early.contains("x-owner: [masked:email]"), "{early}");
     story
-        .answer("HTTP/1.1 200 OK\r\nSet-Cookie: a=1\r\nSet-Cookie: who=ada@example.com; Path=/\r\nLocation: /u?m=ada@example.com\r\nX-Internal-Host: db-7\r\nContent-Type: image/png\r\nContent-Length: 3\r\n\r\npng")
+        .answer("HTTP/1.1 200 OK\r\nSet-Cookie: a=1\r\nSet-Cookie: who=ada@example.com; Path=/\r\nLocation: /u/eve@example.com?m=ada@example.com\r\nX-Internal-Host: db-7\r\nContent-Type: image/png\r\nContent-Length: 3\r\n\r\npng")
         .await;
     let answer = story.heard("\r\n\r\npng").await;
     for line in [
         "set-cookie: a=1\r\n",
         "set-cookie: who=[masked:email]; Path=/\r\n",
         "x-internal-host: [masked:header]\r\n",
-        "Location: /u?m=ada@example.com\r\n",
+        "location: /u/eve@example.com?m=%5Bmasked%3Aemail%5D\r\n",
         "Content-Length: 3\r\n",
     ] {
         assert!(answer.contains(line), "{line}: {answer}");
@@ -525,7 +525,7 @@ async fn values_of_response_fields_are_masked_but_those_that_frame_or_route() {
     let records = story.records().await;
     let event = exchange(&records);
     let found = event.masked.iter().map(|m| (m.detector.as_str(), m.count));
-    assert_eq!(found.collect::<Vec<_>>(), [("email", 2), ("header", 1)]);
+    assert_eq!(found.collect::<Vec<_>>(), [("email", 3), ("header", 1)]);
     let written = serde_json::to_string(event).unwrap();
     assert!(!written.contains("db-7"), "{written}");
 }
@@ -575,4 +575,26 @@ async fn a_rule_reads_a_compressed_body_which_leaves_as_it_was_sent() {
     let mut asked = vec![0; harmless.len()];
     story.upstream.read_exact(&mut asked).await.unwrap();
     assert_eq!(asked, harmless);
+}
+
+#[tokio::test]
+async fn trailers_are_masked_like_fields_and_a_body_that_is_no_text_keeps_its_digest() {
+    let policy = policy("Enforce").replace("usSsn]", "usSsn]\n      headers: [x-internal]");
+    for (kind, digest) in [("text/plain", false), ("image/png", true)] {
+        let mut story = Story::begin(&policy).await;
+        story.send(GET).await;
+        story.asked("\r\n\r\n").await;
+        story
+            .answer(&format!("HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nX-Owner: ada@example.com\r\nX-Internal: db-7\r\nContent-Digest: sha-256=:x:\r\nX-End: 1\r\n\r\n"))
+            .await;
+        let head = story.heard("\r\n\r\n").await;
+        assert!(head.contains("chunked"), "{head}");
+        let rest = story.heard("x-internal: [masked:header]\r\n\r\n").await;
+        assert!(rest.starts_with("3\r\nabc\r\n0\r\n"), "{rest}");
+        assert!(rest.contains("x-owner: [masked:email]\r\n"), "{rest}");
+        assert!(rest.contains("X-End: 1\r\n"), "{rest}");
+        assert_eq!(rest.contains("Content-Digest"), digest, "{rest}");
+        let records = story.records().await;
+        assert_eq!(exchange(&records).masked.len(), 2);
+    }
 }

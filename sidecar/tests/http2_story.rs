@@ -230,11 +230,11 @@ async fn values_of_response_fields_are_masked_but_those_that_frame_or_route() {
     let fields = response.headers();
     let cookies: Vec<_> = fields.get_all("set-cookie").iter().collect();
     assert_eq!(cookies, ["a=1", "who=[masked:email]; Path=/"]);
-    assert_eq!(fields["location"], "/u?m=ada@example.com");
+    assert_eq!(fields["location"], "/u?m=%5Bmasked%3Aemail%5D");
     assert_eq!(fields["x-internal-host"], "[masked:header]");
     let records = story.records().await;
     let event = &exchanges(&records)[0].event;
-    assert_eq!(event.masked.iter().map(|m| m.count).sum::<u64>(), 2);
+    assert_eq!(event.masked.iter().map(|m| m.count).sum::<u64>(), 3);
     assert!(!serde_json::to_string(event).unwrap().contains("db-7"));
 }
 
@@ -277,6 +277,23 @@ async fn trailers_pass_both_ways() {
     let (heard, trailers) = read(&mut body).await.unwrap();
     assert_eq!(heard, b"abc");
     assert_eq!(trailers.unwrap()["x-checksum"], "7");
+}
+
+#[tokio::test]
+async fn trailers_to_the_agent_are_masked() {
+    let mut story = Story::begin(&masks("Enforce")).await;
+    story.serve(echo).await;
+    let (response, mut body) = story.open(Request::post(url("/")).body(()).unwrap()).await;
+    body.send_data(Bytes::from_static(b"abc"), false).unwrap();
+    let mut trailers = HeaderMap::new();
+    trailers.insert("x-owner", "ada@example.com".parse().unwrap());
+    trailers.insert("x-end", "7".parse().unwrap());
+    body.send_trailers(trailers).unwrap();
+    let mut body = soon(response).await.unwrap().into_body();
+    let (_, trailers) = read(&mut body).await.unwrap();
+    let trailers = trailers.unwrap();
+    assert_eq!(trailers["x-owner"], "[masked:email]");
+    assert_eq!(trailers["x-end"], "7");
 }
 
 #[tokio::test]

@@ -50,6 +50,11 @@ impl BodyFilter {
         }
     }
 
+    /// A filter that lets everything pass.
+    pub(crate) fn of_nothing() -> Self {
+        Self::layered(Layers::default(), &[], true)
+    }
+
     /// Gives the next payload bytes. Pull before giving more: what is given is kept until then.
     pub fn push(&mut self, payload: &[u8]) {
         if self.decode.is_empty() {

@@ -1,6 +1,9 @@
 //! A response's body under way: as written, or filtered as it streams and framed anew.
 
+use std::sync::Arc;
+
 use bytes::{Buf, BytesMut};
+use chaperone_crds::{detect::CompiledMasks, record::MaskedInfo};
 use futures::FutureExt;
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -9,8 +12,11 @@ use super::{
     sample::Sample,
 };
 use crate::{
-    body::{BodyFilter, is_false_when_masked},
-    http1::{BodyDecoder, BodyFraming, Headers, ResponseHead, write_chunk, write_last_chunk},
+    body::{BodyFilter, is_false_when_masked, masked_fields},
+    http1::{
+        BodyDecoder, BodyFraming, HeaderEditError, Headers, ResponseHead, write_chunk,
+        write_last_chunk,
+    },
     wire::{self, Appetite, BULK_BYTES},
 };
 
@@ -18,6 +24,12 @@ use crate::{
 pub(super) struct Body {
     decoder: BodyDecoder,
     filter: Option<BodyFilter>,
+    /// Masks for the trailers of what goes through the filter.
+    masks: Option<Arc<CompiledMasks>>,
+    /// What they found.
+    found: Vec<MaskedInfo>,
+    /// Whether the filter may change the payload, so that what trailers say of it would be false.
+    altered: bool,
     /// Framing that the agent sees.
     written: BodyFraming,
     filtered: Vec<u8>,
@@ -28,14 +40,25 @@ pub(super) struct Body {
 }
 
 impl Body {
-    /// The body after `head`, which is written already. It is framed by `framing`, and by `written` once it is filtered.
+    /// The body after `head`, which is written already. It is framed by `framing`, and by `written` once it is filtered. A chunked body that passes as it is goes through a filter of nothing
+    /// where `masks` apply, for it may have trailers.
     pub(super) fn new(
         head: ResponseHead,
         framing: BodyFraming,
         filter: Option<BodyFilter>,
         written: BodyFraming,
+        masks: Option<Arc<CompiledMasks>>,
     ) -> Self {
+        let altered = filter.is_some();
+        let trailers = framing == BodyFraming::Chunked && written == BodyFraming::Chunked;
+        let filter = match masks {
+            Some(_) if trailers => filter.or_else(|| Some(BodyFilter::of_nothing())),
+            _ => filter,
+        };
         Self {
+            masks,
+            found: Vec::new(),
+            altered,
             decoder: BodyDecoder::new(framing),
             filter,
             written,
@@ -151,28 +174,39 @@ impl Body {
         }
         self.filtered.clear();
         if filter.is_done() && self.written == BodyFraming::Chunked {
-            write_last_chunk(out, &true_trailers(self.decoder.trailers()));
+            let trailers = self.trailers()?;
+            write_last_chunk(out, &trailers);
         }
         Ok(more)
     }
 
+    /// Trailers as the agent gets them: masked, and without those that say what is false of a masked body.
+    fn trailers(&mut self) -> Result<Headers, HeaderEditError> {
+        let mut kept = self.decoder.trailers().clone();
+        if self.altered {
+            for (name, _) in self.decoder.trailers().iter() {
+                if is_false_when_masked(&name.to_ascii_lowercase()) {
+                    kept.remove(name);
+                }
+            }
+        }
+        if let Some(masks) = &self.masks {
+            let (changed, found) = masked_fields(masks, &kept);
+            self.found.extend(found);
+            for (name, values) in changed {
+                kept.replace(&name, &values)?;
+            }
+        }
+        Ok(kept)
+    }
+
     /// Says how far it came: nobody may ask again.
-    fn report(&self, progress: &mut Progress) {
+    fn report(&mut self, progress: &mut Progress) {
+        progress.head_findings.append(&mut self.found);
         if let Some(filter) = &self.filter {
             progress.findings.clear();
             progress.findings.extend_from_slice(filter.findings());
             progress.note = filter.note();
         }
     }
-}
-
-/// Trailers without those that say what is false of a masked body.
-fn true_trailers(trailers: &Headers) -> Headers {
-    let mut kept = trailers.clone();
-    for (name, _) in trailers.iter() {
-        if is_false_when_masked(&name.to_ascii_lowercase()) {
-            kept.remove(name);
-        }
-    }
-    kept
 }

@@ -221,7 +221,9 @@ where
     };
     let reusable = head.keep_alive() && framing != BodyFraming::UntilClose;
     head.write_to(&mut out);
-    Body::new(head, framing, filter, written)
+    let masks = plan.masks.clone();
+    let masks = masks.filter(|_| plan.version == Version::Http11);
+    Body::new(head, framing, filter, written, masks)
         .pass(upstream, unread, agent, &mut out, progress)
         .await?;
     // Bytes after a response answer no request (RFC 9112 §9.2): nothing that follows can be told apart.

@@ -301,7 +301,7 @@ impl Download {
                 Turn::End(Some(trailers)) => {
                     let mut ready = self.take(&Bytes::new(), true)?;
                     self.send_ready(&mut ready, false, to).await?;
-                    let trailers = self.true_trailers(trailers);
+                    let trailers = self.trailers(trailers)?;
                     self.progress.grpc_status = grpc::status(&Fields(trailers.clone()));
                     return flow::end(to, Some(trailers)).map_err(Ended::AgentReset);
                 }
@@ -366,16 +366,16 @@ impl Download {
         }
     }
 
-    /// Trailers without those that say what is false of a masked body.
-    fn true_trailers(&self, trailers: HeaderMap) -> HeaderMap {
-        if self.filter.is_none() {
-            return trailers;
-        }
-        let kept = trailers
+    /// Trailers as the agent gets them: masked, and without those that say what is false of a masked body.
+    fn trailers(&mut self, trailers: HeaderMap) -> Result<HeaderMap, Ended> {
+        let altered = self.filter.is_some();
+        let mut kept: HeaderMap = trailers
             .iter()
-            .filter(|(name, _)| !is_false_when_masked(name.as_str()));
-        kept.map(|(name, value)| (name.clone(), value.clone()))
-            .collect()
+            .filter(|(name, _)| !altered || !is_false_when_masked(name.as_str()))
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect();
+        self.mask_fields(&mut kept)?;
+        Ok(kept)
     }
 }
 
