@@ -4,6 +4,7 @@
 //! nothing on the machine changes, and nothing is left when it ends. Invariant: nothing leaves the command's namespace unread; datagrams other than DNS do not leave it at all, in
 //! either mode.
 
+mod command;
 mod namespace;
 
 use std::{
@@ -139,8 +140,8 @@ async fn story(
     let data = listen::serve_captured(shared.clone(), listeners.capture)?;
 
     let (environment, kept_variables) = environment(&scratch.trust());
-    let mut child = namespace.spawn(&local.command, environment)?;
-    let waited = tokio::task::spawn_blocking(move || child.wait()).await?;
+    let child = namespace.spawn(&local.command, environment)?;
+    let waited = command::wait(child).await;
     let _ = stop.send(true);
     let _ = tokio::task::spawn_blocking(move || data.join()).await;
     tokio::time::sleep(LOG_DELAY).await;
