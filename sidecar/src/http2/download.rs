@@ -11,7 +11,7 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use chaperone_crds::{detect::CompiledMasks, record::MaskedInfo};
 use h2::{RecvStream, SendStream, client::ResponseFuture, server::SendResponse};
-use http::{HeaderMap, HeaderName, HeaderValue, Response, response::Parts};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, header, response::Parts};
 
 use super::{
     ended::Ended,
@@ -28,6 +28,7 @@ use crate::{
         download::{DownloadError, MAX_INTERIM, MAX_LOOKED_AT_BYTES},
         sample::Sample,
     },
+    websocket::{Deflate, HandshakeError, Offer},
 };
 
 /// What is done to a response.
@@ -72,8 +73,8 @@ pub(crate) struct Download {
 
 /// What the upstream made of a CONNECT.
 pub(crate) enum Answered {
-    /// It opened a tunnel.
-    Tunnel(RecvStream, SendStream<Bytes>),
+    /// It opened a tunnel, or WebSocket with this compression.
+    Tunnel(RecvStream, SendStream<Bytes>, Option<Deflate>),
     /// It answered, and the answer was passed on whole.
     Passed,
 }
@@ -119,21 +120,26 @@ impl Download {
         self.pass_final(parts, from, respond).await
     }
 
-    /// Passes the response to a CONNECT on; the tunnel is the caller's.
+    /// Passes the response to a CONNECT on; the tunnel is the caller's, and so is WebSocket, which the response must then have agreed to as it was offered.
     ///
     /// # Errors
     /// As [`Download::pass`].
     pub(crate) async fn open(
         &mut self,
         respond: &mut SendResponse<Bytes>,
+        offer: Option<&Offer>,
     ) -> Result<Answered, Ended> {
         let (parts, from) = self.final_head(respond).await?.into_parts();
         if !parts.status.is_success() {
             self.pass_final(parts, from, respond).await?;
             return Ok(Answered::Passed);
         }
+        let deflate = match offer {
+            Some(offer) => agreed(offer, &parts.headers).map_err(DownloadError::Handshake)?,
+            None => None,
+        };
         let to = self.send_head(parts, false, respond)?;
-        Ok(Answered::Tunnel(from, to))
+        Ok(Answered::Tunnel(from, to, deflate))
     }
 
     /// Heads until one is final; interim ones are passed on.
@@ -437,4 +443,10 @@ async fn payload_that_came(from: &mut RecvStream) -> Result<Option<Bytes>, Ended
         Poll::Pending => Poll::Ready(None),
     });
     polled.await.transpose().map_err(Ended::by_upstream)
+}
+
+/// The compression that a response agrees to. HTTP/2 has no key, so there is no answer to one.
+fn agreed(offer: &Offer, fields: &HeaderMap) -> Result<Option<Deflate>, HandshakeError> {
+    let answers = fields.get_all(header::SEC_WEBSOCKET_EXTENSIONS).into_iter();
+    offer.accepted(std::iter::empty(), answers.map(HeaderValue::as_bytes))
 }

@@ -30,9 +30,11 @@ use crate::{
         record::{self, Evidence, Received},
         sample::Sample,
         view::ResponseView,
+        websocket::{self, Opening},
     },
     link::{Link, builtin, micros},
     shared::Active,
+    websocket::Offer,
     wire::Wire,
 };
 
@@ -58,6 +60,8 @@ struct Exchange<'a> {
     respond: SendResponse<Bytes>,
     /// What policy says of the bytes that a tunnel would bring.
     tunnel: Option<DecisionInfo>,
+    /// The request's offer, where it is a WebSocket handshake.
+    offer: Option<Offer>,
     /// Whether the agent was told 100 Continue.
     continued: bool,
     request_bytes: u64,
@@ -84,6 +88,7 @@ pub(crate) async fn run(
     let (subject, agreed) = placed(link, &view, context.secure).await;
     let evidence = Evidence::begin(link, &active, &subject, &view);
     let sample = evidence.sample(&active, Level::Request);
+    let offer = head.offer();
     let mut exchange = Box::new(Exchange {
         context,
         active,
@@ -93,6 +98,7 @@ pub(crate) async fn run(
         room: None,
         respond,
         tunnel: None,
+        offer,
         continued: false,
         request_bytes: 0,
         sample,
@@ -105,7 +111,7 @@ pub(crate) async fn run(
     exchange.evidence.judged(&judgement);
     match judgement.decision.action {
         Outcome::Deny => exchange.deny(&judgement).await,
-        Outcome::Allow => exchange.forward().await,
+        Outcome::Allow => exchange.forward(subject).await,
     }
 }
 
@@ -146,9 +152,9 @@ impl Exchange<'_> {
         }
     }
 
-    /// A request for a tunnel needs leave for the bytes that it would bring, which are not read.
+    /// A request for a tunnel needs leave for the bytes that it would bring, which are not read. WebSocket is read.
     fn judge_tunnel(&mut self, judgement: Judgement) -> Judgement {
-        if !self.head.is_connect() {
+        if !self.head.is_connect() || self.offer.is_some() {
             return judgement;
         }
         let (judgement, tunnel) = judgement.with_tunnel(self.context.link, &self.active);
@@ -216,13 +222,15 @@ impl Exchange<'_> {
     }
 
     /// Passes the request on and its response back.
-    async fn forward(mut self: Box<Self>) {
+    async fn forward(mut self: Box<Self>, subject: Subject) {
+        let opening = self.opening(subject);
         let mut sender = match self.context.upstream.sender().await {
             Ok(sender) => sender,
             Err(error) => return self.unanswered(Ended::Unreachable(error)).await,
         };
         let plan = self.plan();
-        self.head.edit(plan.masks.is_some(), self.continued);
+        self.head
+            .edit(plan.masks.is_some(), self.continued, self.offer.as_ref());
         let mut filter = match self.rewrite() {
             Ok(filter) => filter,
             Err(ended) => return self.unanswered(ended).await,
@@ -244,7 +252,7 @@ impl Exchange<'_> {
         let sample = self.evidence.sample(&self.active, Level::RequestResponse);
         let download = Download::new(response, plan, sample);
         if self.head.is_connect() {
-            self.connect(download, to_upstream, since).await;
+            self.connect(download, to_upstream, since, opening).await;
         } else {
             self.exchange(download, to_upstream, filter.as_deref_mut(), since)
                 .await;
@@ -305,26 +313,44 @@ impl Exchange<'_> {
         self.conclude(result, progress, since).await;
     }
 
-    /// A tunnel, if the upstream opens one.
+    /// A tunnel or WebSocket, if the upstream opens one.
     async fn connect(
         mut self: Box<Self>,
         mut download: Download,
         mut to_upstream: SendStream<Bytes>,
         since: Instant,
+        opening: Option<Box<Opening>>,
     ) {
         let opened = tokio::select! {
-            opened = download.open(&mut self.respond) => opened,
+            opened = download.open(&mut self.respond, self.offer.as_ref()) => opened,
             () = self.context.link.cut_off() => Err(Ended::Stopping),
         };
         let result = match opened {
-            Ok(Answered::Tunnel(from_upstream, to_agent)) => {
-                let agent = StreamIo::new(self.body, to_agent);
-                let upstream = StreamIo::new(from_upstream, to_upstream);
+            Ok(Answered::Tunnel(from_upstream, to_agent, deflate)) => {
+                let reset = match &opening {
+                    Some(_) => h2::Reason::CANCEL,
+                    None => h2::Reason::CONNECT_ERROR,
+                };
+                let agent = StreamIo::new(self.body, to_agent, reset);
+                let upstream = StreamIo::new(from_upstream, to_upstream, reset);
                 let progress = download.finish();
                 note(&mut self.evidence, progress, since);
                 self.evidence.complete();
                 self.evidence.end(self.context.link).await;
-                return pass_tunnel(self.context.link, agent, upstream, self.tunnel).await;
+                let link = self.context.link;
+                let agent = Wire::new(agent, BytesMut::new());
+                let upstream = Wire::new(upstream, BytesMut::new());
+                // On the heap: few streams are one of these.
+                return match opening {
+                    Some(opening) => {
+                        let opening = Opening {
+                            deflate,
+                            ..*opening
+                        };
+                        Box::pin(talk(link, agent, upstream, opening)).await;
+                    }
+                    None => Box::pin(pass_tunnel(link, agent, upstream, self.tunnel)).await,
+                };
             }
             Ok(Answered::Passed) => Ok(()),
             Err(ended) => Err(ended),
@@ -335,6 +361,26 @@ impl Exchange<'_> {
         });
         let progress = download.finish();
         self.conclude(result, progress, since).await;
+    }
+
+    /// What a WebSocket handshake leads to if the upstream accepts it.
+    fn opening(&self, subject: Subject) -> Option<Box<Opening>> {
+        self.offer.as_ref()?;
+        let (url, session) = self.evidence.said();
+        let request = self.head.view(self.context.secure);
+        let fields = request.fields.fields();
+        Some(Box::new(Opening {
+            path: request.path.to_owned(),
+            query: request.query.unwrap_or_default().to_owned(),
+            subject,
+            method: request.method.to_owned(),
+            fields: fields
+                .map(|(name, value)| (name.to_owned(), value.to_vec()))
+                .collect(),
+            url,
+            session,
+            deflate: None,
+        }))
     }
 
     /// Records what came of it.
@@ -432,10 +478,19 @@ fn note(evidence: &mut Evidence, progress: Progress, since: Instant) {
     }
 }
 
+async fn talk(
+    link: &Link,
+    mut agent: Wire<StreamIo>,
+    mut upstream: Wire<StreamIo>,
+    opening: Opening,
+) {
+    websocket::serve(link, &mut agent, &mut upstream, opening).await;
+}
+
 async fn pass_tunnel(
     link: &Link,
-    agent: StreamIo,
-    upstream: StreamIo,
+    mut agent: Wire<StreamIo>,
+    mut upstream: Wire<StreamIo>,
     decision: Option<DecisionInfo>,
 ) {
     let Some(decision) = decision else { return };
@@ -445,7 +500,5 @@ async fn pass_tunnel(
         detail: None,
         decision,
     };
-    let mut agent = Wire::new(agent, BytesMut::new());
-    let mut upstream = Wire::new(upstream, BytesMut::new());
     gap::pass(link, &mut agent, &mut upstream, gap).await;
 }

@@ -19,6 +19,7 @@ use crate::{
     },
     http::view::{RequestView, scheme},
     http1::Authority,
+    websocket::Offer,
 };
 
 /// Why a head is refused.
@@ -182,6 +183,21 @@ impl Head {
         self.method == Method::CONNECT
     }
 
+    /// The offer of a WebSocket handshake (RFC 8441).
+    pub(crate) fn offer(&self) -> Option<Offer> {
+        if self.protocol.as_ref()?.as_str() != "websocket" {
+            return None;
+        }
+        let values = |name: &str| {
+            let all = self.fields.0.get_all(name).into_iter();
+            all.map(HeaderValue::as_bytes)
+        };
+        Offer::extended(
+            values("sec-websocket-version"),
+            values("sec-websocket-extensions"),
+        )
+    }
+
     /// Value of `Content-Type`; empty where there is none.
     pub(crate) fn content_type(&self) -> &str {
         let value = self.fields.0.get(header::CONTENT_TYPE);
@@ -203,14 +219,26 @@ impl Head {
             .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
     }
 
-    /// Edits the fields so that the answer can be masked. `masked`: masks apply to it. `continued`: the agent was told 100 Continue.
-    pub(crate) fn edit(&mut self, masked: bool, continued: bool) {
+    /// Edits the fields so that the answer can be read. `masked`: masks apply to it. `continued`: the agent was told 100 Continue. `offer`: of WebSocket, whose extensions that are not
+    /// read are not offered.
+    pub(crate) fn edit(&mut self, masked: bool, continued: bool, offer: Option<&Offer>) {
         let fields = &mut self.fields.0;
         if masked {
             narrow(fields);
         }
         if continued {
             fields.remove(header::EXPECT);
+        }
+        if let Some(offer) = offer {
+            let offered = offer.extensions.as_ref();
+            match offered.and_then(|offered| HeaderValue::from_str(offered).ok()) {
+                Some(offered) => {
+                    fields.insert(header::SEC_WEBSOCKET_EXTENSIONS, offered);
+                }
+                None => {
+                    fields.remove(header::SEC_WEBSOCKET_EXTENSIONS);
+                }
+            }
         }
     }
 
@@ -225,6 +253,8 @@ impl Head {
     ) -> Result<Rewritten, Unsent> {
         let body = match self.body_size {
             Some(0) => Leaving::Pass,
+            // What follows is no body.
+            _ if self.is_connect() => Leaving::Pass,
             _ => outgoing.body(&self.fields, strict),
         };
         let path = self.path.as_ref().map(uri::PathAndQuery::as_str);

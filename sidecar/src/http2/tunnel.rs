@@ -20,16 +20,19 @@ pub(crate) struct StreamIo {
     /// Read from the stream and not by the reader.
     unread: Bytes,
     ended: bool,
+    /// What stands for a reset of TCP.
+    reset: Reason,
 }
 
 impl StreamIo {
-    /// Takes over both directions.
-    pub(crate) fn new(from: RecvStream, to: SendStream<Bytes>) -> Self {
+    /// Takes over both directions. `reset`: what stands for a reset of TCP, CONNECT_ERROR for CONNECT (RFC 9113 §8.5), CANCEL for WebSocket (RFC 8441 §5).
+    pub(crate) fn new(from: RecvStream, to: SendStream<Bytes>, reset: Reason) -> Self {
         Self {
             from,
             to,
             unread: Bytes::new(),
             ended: false,
+            reset,
         }
     }
 }
@@ -37,7 +40,7 @@ impl StreamIo {
 impl Io for StreamIo {
     fn break_off(&mut self) {
         self.ended = true;
-        self.to.send_reset(Reason::CONNECT_ERROR);
+        self.to.send_reset(self.reset);
     }
 }
 
