@@ -306,6 +306,10 @@ impl<A: Io> Connection<'_, A> {
         {
             // Refused while the agent has not acknowledged the settings before: the next turn asks again.
             self.extended_connect = agent.enable_connect_protocol().is_ok();
+            if self.extended_connect {
+                // The agent's side was polled before: these settings leave with its next turn.
+                cx.waker().wake_by_ref();
+            }
         }
         event.map(Happening::Upstream)
     }
