@@ -38,6 +38,7 @@ pub(crate) fn golden_streams() -> Vec<(&'static str, u8, Vec<Event>)> {
             vec![open(), message(), denied_message(), ws_close(), close(5)],
         ),
         ("calls", 0x55, vec![open(), withheld(), call(), close(4)]),
+        ("proxied", 0x66, vec![open(), proxied(), close(3)]),
         (
             "resumed",
             0x33,
@@ -241,6 +242,18 @@ fn decision(action: Outcome) -> DecisionInfo {
         revision: revision(),
         reason: "default".to_owned(),
         message: None,
+    }
+}
+
+fn proxied() -> Event {
+    Event {
+        destination: Some(DestinationInfo {
+            ip: "203.0.113.9".to_owned(),
+            sni: None,
+            proxy: Some("203.0.113.9:3128".to_owned()),
+            ..destination()
+        }),
+        ..exchange("GET", 200)
     }
 }
 
