@@ -153,7 +153,9 @@ s = socket.create_connection(('proxy.test.example.com', {SQUID}))
 s.sendall(b'CONNECT test.example.com:{BANNER} HTTP/1.1\\r\\nHost: test.example.com:{BANNER}\\r\\n\\r\\n')
 head = b''
 while not head.endswith(b'\\r\\n\\r\\n'):
-    head += s.recv(1)
+    byte = s.recv(1)
+    if not byte: raise SystemExit("the connection ended in the head")
+    head += byte
 print(s.recv(100).decode(), end='')
 """
 

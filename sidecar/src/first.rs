@@ -91,12 +91,17 @@ async fn expires(deadline: Option<tokio::time::Instant>) {
     }
 }
 
+fn is_answer(unread: &[u8]) -> bool {
+    unread.starts_with(b"HTTP/1.")
+}
+
 /// Whether the server sent the first byte; false when it ended. An HTTP answer to no request (408, most likely) is a server's way of ending an idle connection.
 async fn server_speaks<U: Io>(upstream: Option<&mut Wire<U>>) -> bool {
     match upstream {
+        // It may have spoken before, in one segment with the proxy's answer to a CONNECT.
+        Some(Wire { unread, .. }) if !unread.is_empty() && !is_answer(unread) => true,
         Some(upstream) => {
-            idle::fill(upstream).await.is_ok_and(|read| read > 0)
-                && !upstream.unread.starts_with(b"HTTP/1.")
+            idle::fill(upstream).await.is_ok_and(|read| read > 0) && !is_answer(&upstream.unread)
         }
         None => std::future::pending().await,
     }

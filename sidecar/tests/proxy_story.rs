@@ -12,6 +12,7 @@ use std::{
     io,
     net::SocketAddr,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use captured::{HOST as PROXY, World};
@@ -31,6 +32,8 @@ use tokio_rustls::{TlsAcceptor, TlsConnector, client::TlsStream};
 const TARGET: &str = "api.example.net";
 const CONNECT: &str = "CONNECT api.example.net:443 HTTP/1.1\r\nHost: api.example.net:443\r\nProxy-Authorization: Basic c2VjcmV0\r\n\r\n";
 const OPEN: &str = "HTTP/1.1 200 Connection established\r\n\r\n";
+/// What the server at port 22 says first.
+const BANNER: &str = "SSH-2.0-server\r\n";
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi";
 
 fn policy(mode: &str, rest: &str) -> String {
@@ -84,6 +87,11 @@ async fn serve(
         if !head.starts_with("CONNECT") {
             stream.write_all(OK.as_bytes()).await?;
             continue;
+        }
+        if head.starts_with("CONNECT api.example.net:22 ") {
+            let both = format!("{OPEN}{BANNER}");
+            stream.write_all(both.as_bytes()).await?;
+            return answer(stream).await;
         }
         stream.write_all(OPEN.as_bytes()).await?;
         return match acceptor {
@@ -255,6 +263,20 @@ async fn unread_bytes_inside_a_tunnel_need_leave_for_target_and_proxy() {
             "api.example.net:443"
         );
     }
+}
+
+#[tokio::test]
+async fn a_server_that_speaks_first_is_heard_also_where_its_words_come_with_the_proxys() {
+    let proxy = Proxy::begin(None).await;
+    let mut world = world("Audit", "", &proxy).await;
+    let mut agent = world.dial().await;
+    let connect = CONNECT.replace(":443", ":22");
+    assert_eq!(say(&mut agent, &connect, "\r\n\r\n").await, OPEN);
+    let heard = tokio::time::timeout(Duration::from_secs(20), until(&mut agent, BANNER)).await;
+    assert_eq!(heard.unwrap().unwrap(), BANNER);
+    drop(agent);
+    let records = world.records().await;
+    assert_eq!(records.last().unwrap().event.kind, EventKind::Gap);
 }
 
 #[tokio::test]
