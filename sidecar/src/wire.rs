@@ -109,16 +109,28 @@ impl<S: Io> Wire<S> {
 
 /// How much a read asks for: more once reads come back full.
 #[derive(Clone, Copy, Debug)]
-pub struct Appetite(usize);
+pub struct Appetite {
+    now: usize,
+    most: usize,
+}
 
 impl Default for Appetite {
     fn default() -> Self {
-        Self(READ_BYTES)
+        Self::up_to(BULK_BYTES)
     }
 }
 
 impl Appetite {
-    /// As [`fill`], with a buffer that grows up to [`BULK_BYTES`] while the peer fills it.
+    /// Reads of at most `most` bytes.
+    #[must_use]
+    pub fn up_to(most: usize) -> Self {
+        Self {
+            now: READ_BYTES.min(most),
+            most,
+        }
+    }
+
+    /// As [`fill`], with a buffer that grows while the peer fills it.
     ///
     /// # Errors
     /// The stream's own.
@@ -127,10 +139,10 @@ impl Appetite {
         from: &mut R,
         unread: &mut BytesMut,
     ) -> io::Result<usize> {
-        unread.reserve(self.0);
+        unread.reserve(self.now);
         let read = from.read_buf(unread).await?;
-        if read >= self.0 {
-            self.0 = self.0.saturating_mul(2).min(BULK_BYTES);
+        if read >= self.now {
+            self.now = self.now.saturating_mul(2).min(self.most);
         }
         Ok(read)
     }
@@ -289,8 +301,8 @@ mod tests {
         let (mut unread, mut appetite) = (BytesMut::new(), Appetite::default());
         for expected in [1, 2, 4, 8, 8, 8].map(|times| times * READ_BYTES) {
             unread.clear();
-            unread.reserve(appetite.0);
-            let mut asked = AsyncReadExt::take(&mut from, appetite.0 as u64);
+            unread.reserve(appetite.now);
+            let mut asked = AsyncReadExt::take(&mut from, appetite.now as u64);
             assert_eq!(
                 appetite.fill(&mut asked, &mut unread).await.unwrap(),
                 expected

@@ -20,6 +20,9 @@ use crate::{
     wire::{self, Appetite, BULK_BYTES},
 };
 
+/// Bytes that one read asks for of a body that is filtered. What is read is held some six times on its way through the filter, as long as a slow agent likes.
+const FILTERED_READ_BYTES: usize = 32 * 1024;
+
 /// A body under way.
 pub(super) struct Body {
     decoder: BodyDecoder,
@@ -81,7 +84,10 @@ impl Body {
         R: AsyncRead + Unpin,
         W: AsyncWrite + Unpin,
     {
-        let mut appetite = Appetite::default();
+        let mut appetite = match self.filter {
+            Some(_) => Appetite::up_to(FILTERED_READ_BYTES),
+            None => Appetite::default(),
+        };
         loop {
             let taken = self.take(unread, &mut progress.sample);
             progress.bytes = self.decoder.payload_bytes();
