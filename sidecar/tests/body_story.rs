@@ -578,6 +578,23 @@ async fn a_rule_reads_a_compressed_body_which_leaves_as_it_was_sent() {
 }
 
 #[tokio::test]
+async fn an_agent_of_http_1_0_sees_no_trailer_unmasked() {
+    for kind in ["text/plain", "image/png"] {
+        let mut story = Story::begin(&policy("Enforce")).await;
+        story
+            .send("GET /notes HTTP/1.0\r\nHost: files.example.com\r\n\r\n")
+            .await;
+        story.asked("\r\n\r\n").await;
+        story
+            .answer(&format!("HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nX-Owner: ada@example.com\r\n\r\n"))
+            .await;
+        let heard = story.heard_to_end().await;
+        assert!(heard.contains("abc"), "{heard}");
+        assert!(!heard.contains("ada@example.com"), "{heard}");
+    }
+}
+
+#[tokio::test]
 async fn trailers_are_masked_like_fields_and_a_body_that_is_no_text_keeps_its_digest() {
     let policy = policy("Enforce").replace("usSsn]", "usSsn]\n      headers: [x-internal]");
     for (kind, digest) in [("text/plain", false), ("image/png", true)] {

@@ -221,9 +221,7 @@ where
     };
     let reusable = head.keep_alive() && framing != BodyFraming::UntilClose;
     head.write_to(&mut out);
-    let masks = plan.masks.clone();
-    let masks = masks.filter(|_| plan.version == Version::Http11);
-    Body::new(head, framing, filter, written, masks)
+    Body::new(head, framing, filter, written, plan.masks.clone())
         .pass(upstream, unread, agent, &mut out, progress)
         .await?;
     // Bytes after a response answer no request (RFC 9112 §9.2): nothing that follows can be told apart.
