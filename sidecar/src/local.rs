@@ -11,7 +11,6 @@ use std::{
     path::{Path, PathBuf},
     process::ExitStatus,
     sync::Arc,
-    time::Duration,
 };
 
 use anyhow::Context;
@@ -196,10 +195,6 @@ fn environment(trust: &Path) -> (Vec<(&'static str, String)>, Vec<&'static str>)
     (added, kept)
 }
 
-/// How often a run's folder is tried to be removed, and the wait between: a second in all.
-const REMOVALS: u32 = 20;
-const REMOVAL_DELAY: Duration = Duration::from_millis(50);
-
 /// Spool and trust bundle of one run; gone at its end.
 struct Scratch(PathBuf);
 
@@ -226,15 +221,6 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // A sink's thread may still be writing how far it came, and a folder that gets a file meanwhile is not empty.
-        for _ in 0..REMOVALS {
-            match std::fs::remove_dir_all(&self.0) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    std::thread::sleep(REMOVAL_DELAY);
-                }
-                _ => return,
-            }
-        }
-        tracing::warn!(folder = %self.0.display(), "left behind: it cannot be removed");
+        let _ = std::fs::remove_dir_all(&self.0);
     }
 }

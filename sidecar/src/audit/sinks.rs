@@ -90,7 +90,7 @@ impl SinksHandle {
         Ok(())
     }
 
-    /// Returns what is undelivered when all sinks have everything or the time has come.
+    /// Returns what is undelivered when all sinks have everything or the time has come. Nothing is delivered after it.
     pub(super) async fn flush(&self, until: Instant) -> u64 {
         let (done, undelivered) = oneshot::channel();
         // The thread ends only when this handle is dropped.
@@ -169,11 +169,20 @@ impl Manager {
         }
     }
 
+    /// Ends all deliveries: nothing of theirs touches the spool after this.
+    async fn stop(&mut self) {
+        while let Some((_, running)) = self.running.pop_first() {
+            running.task.abort();
+            let _ = running.task.await;
+        }
+    }
+
     async fn flush(&mut self, until: Instant) -> u64 {
         self.flushing.send_replace(true);
         loop {
             let undelivered = self.around.spool.undelivered();
             if undelivered == 0 || self.running.is_empty() || Instant::now() >= until {
+                self.stop().await;
                 return undelivered;
             }
             tokio::time::sleep(FLUSH_LOOK).await;
