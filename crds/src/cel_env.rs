@@ -1,6 +1,6 @@
 //! The CEL environment: which variables and functions an expression has, and how it is evaluated on one operation.
 //!
-//! Owns the functions (`functions`), the values that expressions see (`values`, `json`, `detected`) and the budget that bounds one evaluation (`budget`).
+//! Owns the functions (`functions`), the values that expressions see (`values`, `json`, `detected`, in their common `shape`) and the budget that bounds one evaluation (`budget`).
 //! Refuses copying: variables are resolved from the borrowed operation when an expression reads them. Secrets never enter: the values of
 //! [`values::SECRET_HEADERS`] are replaced, and no error text holds a value of the operation.
 //!
@@ -15,6 +15,7 @@ mod faults;
 mod functions;
 mod json;
 mod path;
+mod shape;
 mod values;
 
 use std::sync::{Arc, LazyLock};

@@ -17,6 +17,7 @@ use cel::{
 
 use super::{
     facts::{ENCODED, Fault},
+    shape::{at, copied, looked_up, same_elements},
     values::{Elements, SECRET_HEADERS, size},
 };
 use crate::{
@@ -153,47 +154,11 @@ impl fmt::Debug for Detected<'_> {
 }
 
 impl Val for Detected<'_> {
-    fn get_type(&self) -> &Type {
-        &LIST_TYPE
-    }
+    looked_up!(LIST_TYPE);
 
-    fn cel_type() -> &'static Type {
-        &LIST_TYPE
-    }
-
-    fn as_container(&self) -> Option<&dyn Container> {
-        Some(self)
-    }
-
-    fn as_indexer<'b, 'v>(&'b self) -> Option<&'b (dyn Indexer + 'v)>
-    where
-        Self: 'v,
-    {
-        Some(self)
-    }
-
-    fn as_iterable<'b, 'v>(&'b self) -> Option<&'b (dyn Iterable + 'v)>
-    where
-        Self: 'v,
-    {
-        Some(self)
-    }
-
-    fn as_sizer(&self) -> Option<&dyn Sizer> {
-        Some(self)
-    }
-
-    /// Element by element, with any kind of list. The compiler puts this list on the left of `==`.
+    /// Element by element.
     fn equals(&self, other: &dyn Val) -> bool {
-        let (Some(other), Some(length)) = (other.as_iterable(), other.as_sizer()) else {
-            return false;
-        };
-        let mut others = other.iter();
-        length.size() == self.size()
-            && self
-                .names()
-                .iter()
-                .all(|name| others.next().is_some_and(|other| name.equals(other)))
+        same_elements(self.names(), |name| name, other)
     }
 
     fn clone_as_boxed<'v>(&self) -> Box<dyn Val + 'v>
@@ -221,21 +186,10 @@ impl Indexer for Detected<'_> {
     where
         Self: 'v,
     {
-        let number = index
-            .downcast_ref::<CelInt>()
-            .and_then(|index| usize::try_from(*index.inner()).ok());
-        number
-            .and_then(|number| self.names().get(number))
-            .map(|name| CowVal::Borrowed(name as &dyn Val))
-            .ok_or_else(|| ExecutionError::IndexOutOfBounds(cel::Value::Null))
+        at(self.names(), index).map(|name| CowVal::Borrowed(name as &dyn Val))
     }
 
-    fn steal<'v>(self: Box<Self>, index: &dyn Val) -> Result<Box<dyn Val + 'v>, ExecutionError>
-    where
-        Self: 'v,
-    {
-        self.get(index).map(CowVal::into_owned)
-    }
+    copied!();
 }
 
 impl Iterable for Detected<'_> {

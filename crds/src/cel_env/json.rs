@@ -24,6 +24,7 @@ pub(super) use parse::{Fault, parse};
 use super::{
     budget,
     faults::fault,
+    shape::{at, copied, looked_up, same_elements},
     values::{Element, Elements, size},
 };
 
@@ -123,50 +124,11 @@ impl fmt::Debug for Map<'_> {
 }
 
 impl Val for List<'_> {
-    fn get_type(&self) -> &Type {
-        &LIST_TYPE
-    }
+    looked_up!(LIST_TYPE);
 
-    fn cel_type() -> &'static Type {
-        &LIST_TYPE
-    }
-
-    fn as_container(&self) -> Option<&dyn Container> {
-        Some(self)
-    }
-
-    fn as_indexer<'b, 'v>(&'b self) -> Option<&'b (dyn Indexer + 'v)>
-    where
-        Self: 'v,
-    {
-        Some(self)
-    }
-
-    fn as_iterable<'b, 'v>(&'b self) -> Option<&'b (dyn Iterable + 'v)>
-    where
-        Self: 'v,
-    {
-        Some(self)
-    }
-
-    fn as_sizer(&self) -> Option<&dyn Sizer> {
-        Some(self)
-    }
-
-    /// Element by element, with any kind of list. The compiler puts body values on the left of `==`.
+    /// Element by element.
     fn equals(&self, other: &dyn Val) -> bool {
-        let (Some(other), Some(length)) = (other.as_iterable(), other.as_sizer()) else {
-            return false;
-        };
-        if length.size() != self.size() || !budget::charge_bytes(self.0.len()) {
-            return false;
-        }
-        let mut others = other.iter();
-        self.0.iter().all(|value| {
-            others
-                .next()
-                .is_some_and(|other| value.as_val().equals(other))
-        })
+        same_elements(&self.0, Json::as_val, other)
     }
 
     fn clone_as_boxed<'v>(&self) -> Box<dyn Val + 'v>
@@ -192,28 +154,10 @@ impl Indexer for List<'_> {
     where
         Self: 'v,
     {
-        let number = if let Some(index) = index.downcast_ref::<CelInt>() {
-            usize::try_from(*index.inner()).ok()
-        } else if let Some(index) = index.downcast_ref::<CelUInt>() {
-            usize::try_from(*index.inner()).ok()
-        } else {
-            return Err(ExecutionError::UnexpectedType {
-                got: index.get_type().name().to_owned(),
-                want: "int".to_owned(),
-            });
-        };
-        let value = number
-            .and_then(|number| self.0.get(number))
-            .ok_or_else(|| ExecutionError::IndexOutOfBounds(cel::Value::Null))?;
-        value.lend()
+        at(&self.0, index)?.lend()
     }
 
-    fn steal<'v>(self: Box<Self>, index: &dyn Val) -> Result<Box<dyn Val + 'v>, ExecutionError>
-    where
-        Self: 'v,
-    {
-        self.get(index).map(CowVal::into_owned)
-    }
+    copied!();
 }
 
 impl Iterable for List<'_> {
@@ -232,35 +176,7 @@ impl Sizer for List<'_> {
 }
 
 impl Val for Map<'_> {
-    fn get_type(&self) -> &Type {
-        &MAP_TYPE
-    }
-
-    fn cel_type() -> &'static Type {
-        &MAP_TYPE
-    }
-
-    fn as_container(&self) -> Option<&dyn Container> {
-        Some(self)
-    }
-
-    fn as_indexer<'b, 'v>(&'b self) -> Option<&'b (dyn Indexer + 'v)>
-    where
-        Self: 'v,
-    {
-        Some(self)
-    }
-
-    fn as_iterable<'b, 'v>(&'b self) -> Option<&'b (dyn Iterable + 'v)>
-    where
-        Self: 'v,
-    {
-        Some(self)
-    }
-
-    fn as_sizer(&self) -> Option<&dyn Sizer> {
-        Some(self)
-    }
+    looked_up!(MAP_TYPE);
 
     /// Entry by entry, with any kind of map.
     fn equals(&self, other: &dyn Val) -> bool {
@@ -304,12 +220,7 @@ impl Indexer for Map<'_> {
         }
     }
 
-    fn steal<'v>(self: Box<Self>, key: &dyn Val) -> Result<Box<dyn Val + 'v>, ExecutionError>
-    where
-        Self: 'v,
-    {
-        self.get(key).map(CowVal::into_owned)
-    }
+    copied!();
 }
 
 impl Iterable for Map<'_> {

@@ -15,6 +15,7 @@ use super::{
     budget,
     facts::{Pairs, Store},
     faults::fault,
+    shape::{copied, looked_up},
 };
 use crate::decide::HeaderFields;
 
@@ -141,35 +142,7 @@ impl fmt::Debug for TextMap<'_> {
 }
 
 impl Val for TextMap<'_> {
-    fn get_type(&self) -> &Type {
-        &MAP_TYPE
-    }
-
-    fn cel_type() -> &'static Type {
-        &MAP_TYPE
-    }
-
-    fn as_container(&self) -> Option<&dyn Container> {
-        Some(self)
-    }
-
-    fn as_indexer<'b, 'v>(&'b self) -> Option<&'b (dyn Indexer + 'v)>
-    where
-        Self: 'v,
-    {
-        Some(self)
-    }
-
-    fn as_iterable<'b, 'v>(&'b self) -> Option<&'b (dyn Iterable + 'v)>
-    where
-        Self: 'v,
-    {
-        Some(self)
-    }
-
-    fn as_sizer(&self) -> Option<&dyn Sizer> {
-        Some(self)
-    }
+    looked_up!(MAP_TYPE);
 
     fn clone_as_boxed<'v>(&self) -> Box<dyn Val + 'v>
     where
@@ -212,12 +185,7 @@ impl Indexer for TextMap<'_> {
         }
     }
 
-    fn steal<'v>(self: Box<Self>, key: &dyn Val) -> Result<Box<dyn Val + 'v>, ExecutionError>
-    where
-        Self: 'v,
-    {
-        self.get(key).map(CowVal::into_owned)
-    }
+    copied!();
 }
 
 impl Iterable for TextMap<'_> {
