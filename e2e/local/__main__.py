@@ -2,6 +2,7 @@
 
 import importlib
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,8 @@ def main():
     tests = [(f"{f.__module__.rsplit('.', 1)[-1]}: {f.__name__.replace('_', ' ')}", f) for f in stage.TESTS]
     tests = [(name, function) for name, function in tests if re.search(pattern, f"{name} {function.__name__}")]
     stage.build()
+    # So that the stage is struck.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     stage.STATE.chmod(0o755)
     dns = stage.make_stage()
     passed = failed = 0

@@ -2,16 +2,13 @@
 
 import functools
 import json
-import os
 import subprocess
 import sys
 import time
-import venv
 from pathlib import Path
 
-from .stage import MACHINE, ROOT, STATE, command_line, environment, run, serve, sh, test, verify
+from .stage import MACHINE, ROOT, command_line, environment, go_program, interpreter, run, serve, test, verify
 
-CACHE = Path(os.environ.get("CHAPERONE_CACHE", Path.home() / ".cache/chaperone"))
 PEERS = Path(__file__).with_name("http1_peers.py")
 HOST, PORT, NODE = "test.example.com", 8060, 8061
 URL = f"http://{HOST}:{PORT}"
@@ -97,13 +94,7 @@ def each_request_of_each_form_is_recorded_once():
 
 
 def python():
-    """An interpreter with the clients, made once."""
-    place = CACHE / f"python-http1-{sys.version_info.major}.{sys.version_info.minor}"
-    if not (place / "ready").exists():
-        venv.create(place, with_pip=True, clear=True)
-        sh(place / "bin/pip", "install", "--quiet", "requests==2.34.2", "httpx==0.28.1", "aiohttp==3.14.5")
-        (place / "ready").touch()
-    return place / "bin/python"
+    return interpreter("requests==2.34.2", "httpx==0.28.1", "aiohttp==3.14.5")
 
 
 @test
@@ -187,7 +178,6 @@ func show(response *http.Response, err error) {
 
 @test
 def go_sees_the_same_with_hints_and_trailers_both_ways():
-    from .l4_http2 import go_program
     out = same_to_both(go_program("forms", GO), URL)
     assert "103 map[Link" in out and "X-Sum" in out, out
 

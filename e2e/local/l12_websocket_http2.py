@@ -1,14 +1,8 @@
 """Group 12: WebSocket in streams of HTTP/2 (RFC 8441), with Hypercorn as the server; Node.js and wsproto as clients."""
 
-import os
-import sys
-import venv
-from pathlib import Path
-
-from .stage import STATE, issue, run, serve, sh, test
+from .stage import STATE, interpreter, issue, run, serve, test
 
 PORT = 4470
-CACHE = Path(os.environ.get("CHAPERONE_CACHE", Path.home() / ".cache/chaperone"))
 RUNNING = set()
 
 POLICY = """apiVersion: chaperone.dev/v1alpha1
@@ -99,13 +93,7 @@ client.on('remoteSettings', settings => {{
 
 
 def python():
-    """An interpreter with Hypercorn and wsproto, made once."""
-    place = CACHE / f"python-websocket-http2-{sys.version_info.major}.{sys.version_info.minor}"
-    if not (place / "ready").exists():
-        venv.create(place, with_pip=True, clear=True)
-        sh(place / "bin/pip", "install", "--quiet", "hypercorn==0.18.0", "wsproto==1.3.2", "h2==4.4.1")
-        (place / "ready").touch()
-    return place / "bin/python"
+    return interpreter("hypercorn==0.18.0", "wsproto==1.3.2", "h2==4.4.1")
 
 
 def hypercorn():

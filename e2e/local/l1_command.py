@@ -3,11 +3,10 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess
 from pathlib import Path
 
-from .stage import CA, ENFORCE, INTERNET_IP, INTERNET_IP6, MACHINE, ROOT, STATE, WORLD, chaperone, command_line, environment, run, sh, test, verify
+from .stage import CA, ENFORCE, INTERNET_IP, INTERNET_IP6, MACHINE, ROOT, STATE, WORLD, command_line, environment, run, sh, test, verify
 
 
 @test

@@ -3,14 +3,10 @@
 import json
 import os
 import re
-import sys
-import venv
-from pathlib import Path
 
-from .stage import ROOT, STATE, issue, run, serve, sh, test
+from .stage import CACHE, ROOT, STATE, go_program, interpreter, issue, run, serve, sh, test
 
 TLS, CLEAR, GRPC = 4430, 8030, 4450
-CACHE = Path(os.environ.get("CHAPERONE_CACHE", Path.home() / ".cache/chaperone"))
 H2SPEC = "v2.2.1+incompatible"  # the newest that the Go module proxy has: 145 cases
 URL, CLEAR_URL = f"https://test.example.com:{TLS}/hello.txt", f"http://test.example.com:{CLEAR}/hello.txt"
 RUNNING = {}
@@ -47,24 +43,7 @@ def h2spec():
 
 
 def python():
-    """An interpreter with httpx and grpcio, made once."""
-    place = CACHE / f"python-http2-{sys.version_info.major}.{sys.version_info.minor}"
-    if not (place / "ready").exists():
-        venv.create(place, with_pip=True, clear=True)
-        sh(place / "bin/pip", "install", "--quiet", "httpx[http2]==0.28.1", "h2==4.4.1", "grpcio==1.85.3")
-        (place / "ready").touch()
-    return place / "bin/python"
-
-
-def go_program(name, text):
-    """A Go program, built from its text."""
-    folder = STATE / f"go-{name}"
-    if not (folder / name).exists():
-        folder.mkdir()
-        (folder / "main.go").write_text(text)
-        (folder / "go.mod").write_text(f"module {name}\n\ngo 1.22\n")
-        sh("go", "build", "-o", name, ".", cwd=folder)
-    return folder / name
+    return interpreter("httpx[http2]==0.28.1", "h2==4.4.1", "grpcio==1.85.3")
 
 
 def conform(*arguments, mode):

@@ -1,15 +1,16 @@
 """The stage of the proof: two network namespaces, a machine and the internet; servers in the one, commands under Chaperone in the other."""
 
+import hashlib
 import json
 import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
+import venv
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -17,6 +18,8 @@ MACHINE, INTERNET = f"chaperone-m{os.getpid()}", f"chaperone-i{os.getpid()}"
 MACHINE_IP, INTERNET_IP, INTERNET_IP6 = "198.18.7.1", "198.18.7.2", "fd00:7::2"
 # Everything under test.example.com is there for tests to serve as they like.
 NAMES = ["files.example.com", "git.example.com", "api.anthropic.com", "sink.example.com", "test.example.com"]
+# What is costly to get, kept between runs.
+CACHE = Path(os.environ.get("CHAPERONE_CACHE", Path.home() / ".cache/chaperone"))
 STATE = Path(tempfile.mkdtemp(prefix="chaperone-local-"))
 WORLD = STATE / "world"
 CA = WORLD / "pki/ca.pem"
@@ -55,6 +58,28 @@ def sh(*command, check=True, **options):
     if check and done.returncode:
         raise AssertionError(f"{' '.join(map(str, command))}: {done.stderr.strip() or done.stdout.strip()}")
     return done
+
+
+def interpreter(*packages):
+    """A Python with these packages, made once."""
+    versions = f"{sys.version_info.major}.{sys.version_info.minor} {' '.join(packages)}"
+    place = CACHE / f"python-{hashlib.sha256(versions.encode()).hexdigest()[:16]}"
+    if not (place / "ready").exists():
+        venv.create(place, with_pip=True, clear=True)
+        sh(place / "bin/pip", "install", "--quiet", *packages)
+        (place / "ready").touch()
+    return place / "bin/python"
+
+
+def go_program(name, text):
+    """A Go program, built from its text."""
+    folder = STATE / f"go-{name}"
+    if not (folder / name).exists():
+        folder.mkdir()
+        (folder / "main.go").write_text(text)
+        (folder / "go.mod").write_text(f"module {name}\n\ngo 1.22\n")
+        sh("go", "build", "-o", name, ".", cwd=folder)
+    return folder / name
 
 
 def build():

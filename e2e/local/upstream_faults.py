@@ -10,7 +10,6 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 HOST = "faults.test.example.com"
 # curl's exit codes that mean one thing to who reads them: which of two it is depends on when the alert arrives.
