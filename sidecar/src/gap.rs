@@ -96,6 +96,22 @@ pub async fn dial_and_pass<A: Io>(link: &Link, agent: &mut Wire<A>, gap: Gap) {
     }
 }
 
+/// Passes what a switch of protocols leads to, as `decision` lets it.
+pub async fn tunnel<A: Io, U: Io>(
+    link: &Link,
+    agent: &mut Wire<A>,
+    upstream: &mut Wire<U>,
+    decision: DecisionInfo,
+) {
+    let gap = Gap {
+        protocol: "tcp",
+        reason: Reason::Tunnel,
+        detail: None,
+        decision,
+    };
+    pass(link, agent, upstream, gap).await;
+}
+
 /// Passes everything, both ways; records that it does, and at the end how much.
 pub async fn pass<A: Io, U: Io>(
     link: &Link,

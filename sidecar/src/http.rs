@@ -21,11 +21,10 @@ pub(crate) mod websocket;
 
 use std::time::Duration;
 
-use chaperone_crds::record::DecisionInfo;
 use tokio::io::AsyncWriteExt;
 
 use crate::{
-    gap::{self, Gap, Reason},
+    gap,
     http1::{HeadError, RequestHead, parse_request},
     idle,
     link::{Link, Stop},
@@ -90,26 +89,11 @@ pub async fn serve<A: Io>(link: &Link, agent: &mut Wire<A>, mut upstream: Upstre
                 return Box::pin(websocket::serve(link, agent, &mut upstream, *opening)).await;
             }
             Next::Tunnel(decision) => {
-                return Box::pin(tunnel(link, agent, upstream, *decision)).await;
+                let Some(mut upstream) = upstream else { return };
+                return Box::pin(gap::tunnel(link, agent, &mut upstream, *decision)).await;
             }
         }
     }
-}
-
-async fn tunnel<A: Io>(
-    link: &Link,
-    agent: &mut Wire<A>,
-    upstream: Upstream,
-    decision: DecisionInfo,
-) {
-    let Some(mut upstream) = upstream else { return };
-    let gap = Gap {
-        protocol: "tcp",
-        reason: Reason::Tunnel,
-        detail: None,
-        decision,
-    };
-    gap::pass(link, agent, &mut upstream, gap).await;
 }
 
 /// Answers a connection that is refused whole: one request is read, so that the client hears the answer to it.

@@ -412,23 +412,9 @@ impl<A: Io> Exchange<'_, A> {
             fields.get_all("sec-websocket-accept"),
             fields.get_all("sec-websocket-extensions"),
         );
-        let (url, session) = self.evidence.said();
         let request = RequestView::of_http1(&self.head, self.secure);
-        Some(Opening {
-            path: request.path.to_owned(),
-            query: request.query.unwrap_or_default().to_owned(),
-            subject,
-            method: self.head.method().to_owned(),
-            fields: self
-                .head
-                .headers()
-                .iter()
-                .map(|(name, value)| (name.to_owned(), value.to_vec()))
-                .collect(),
-            url,
-            session,
-            deflate: accepted.ok()?,
-        })
+        let said = self.evidence.said();
+        Some(Opening::of(&request, subject, said, accepted.ok()?))
     }
 
     /// Nothing was sent to the agent yet: it gets the reason in words, unless the end alone tells it more.

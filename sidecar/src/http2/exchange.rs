@@ -1,5 +1,7 @@
 //! The story of one stream: judge the request, then answer it or pass it on, and record what came of it.
 
+mod connect;
+
 use std::{sync::Arc, time::Instant};
 
 use bytes::{Bytes, BytesMut};
@@ -14,28 +16,24 @@ use tokio::sync::SemaphorePermit;
 
 use super::{
     answer,
-    download::{Answered, Download, Plan, Progress},
+    download::{Download, Plan, Progress},
     ended::Ended,
     flow::{Upload, release},
     head::{Head, HeadError},
-    tunnel::StreamIo,
     upstream::Upstream,
 };
 use crate::{
     body::BodyFilter,
-    gap::{self, Gap, Reason},
     http::{
         held::{BODY_TIMEOUT, room_for},
         judge::{Agreement, Case, Judged, Judgement, Subject, placed},
         record::{self, Evidence, Received},
         sample::Sample,
         view::ResponseView,
-        websocket::{self, Opening},
     },
     link::{Link, builtin, micros},
     shared::Active,
     websocket::Offer,
-    wire::Wire,
 };
 
 /// What the streams of one connection share.
@@ -313,76 +311,6 @@ impl Exchange<'_> {
         self.conclude(result, progress, since).await;
     }
 
-    /// A tunnel or WebSocket, if the upstream opens one.
-    async fn connect(
-        mut self: Box<Self>,
-        mut download: Download,
-        mut to_upstream: SendStream<Bytes>,
-        since: Instant,
-        opening: Option<Box<Opening>>,
-    ) {
-        let opened = tokio::select! {
-            opened = download.open(&mut self.respond, self.offer.as_ref()) => opened,
-            () = self.context.link.cut_off() => Err(Ended::Stopping),
-        };
-        let result = match opened {
-            Ok(Answered::Tunnel(from_upstream, to_agent, deflate)) => {
-                let reset = match &opening {
-                    Some(_) => h2::Reason::CANCEL,
-                    None => h2::Reason::CONNECT_ERROR,
-                };
-                let agent = StreamIo::new(self.body, to_agent, reset);
-                let upstream = StreamIo::new(from_upstream, to_upstream, reset);
-                let progress = download.finish();
-                note(&mut self.evidence, progress, since);
-                self.evidence.complete();
-                self.evidence.end(self.context.link).await;
-                let link = self.context.link;
-                let agent = Wire::new(agent, BytesMut::new());
-                let upstream = Wire::new(upstream, BytesMut::new());
-                // On the heap: few streams are one of these.
-                return match opening {
-                    Some(opening) => {
-                        let opening = Opening {
-                            deflate,
-                            ..*opening
-                        };
-                        Box::pin(talk(link, agent, upstream, opening)).await;
-                    }
-                    None => Box::pin(pass_tunnel(link, agent, upstream, self.tunnel)).await,
-                };
-            }
-            Ok(Answered::Passed) => Ok(()),
-            Err(ended) => Err(ended),
-        };
-        to_upstream.send_reset(match &result {
-            Ok(()) => h2::Reason::CANCEL,
-            Err(ended) => ended.upstream_reset(),
-        });
-        let progress = download.finish();
-        self.conclude(result, progress, since).await;
-    }
-
-    /// What a WebSocket handshake leads to if the upstream accepts it.
-    fn opening(&self, subject: Subject) -> Option<Box<Opening>> {
-        self.offer.as_ref()?;
-        let (url, session) = self.evidence.said();
-        let request = self.head.view(self.context.secure);
-        let fields = request.fields.fields();
-        Some(Box::new(Opening {
-            path: request.path.to_owned(),
-            query: request.query.unwrap_or_default().to_owned(),
-            subject,
-            method: request.method.to_owned(),
-            fields: fields
-                .map(|(name, value)| (name.to_owned(), value.to_vec()))
-                .collect(),
-            url,
-            session,
-            deflate: None,
-        }))
-    }
-
     /// Records what came of it.
     async fn conclude(
         mut self: Box<Self>,
@@ -476,29 +404,4 @@ fn note(evidence: &mut Evidence, progress: Progress, since: Instant) {
     if let Some(note) = progress.note {
         evidence.failed(&note.to_string());
     }
-}
-
-async fn talk(
-    link: &Link,
-    mut agent: Wire<StreamIo>,
-    mut upstream: Wire<StreamIo>,
-    opening: Opening,
-) {
-    websocket::serve(link, &mut agent, &mut upstream, opening).await;
-}
-
-async fn pass_tunnel(
-    link: &Link,
-    mut agent: Wire<StreamIo>,
-    mut upstream: Wire<StreamIo>,
-    decision: Option<DecisionInfo>,
-) {
-    let Some(decision) = decision else { return };
-    let gap = Gap {
-        protocol: "tcp",
-        reason: Reason::Tunnel,
-        detail: None,
-        decision,
-    };
-    gap::pass(link, &mut agent, &mut upstream, gap).await;
 }

@@ -20,7 +20,7 @@ use chaperone_crds::{
     resources::{Level, Protocol},
 };
 
-use super::super::{judge::Subject, sample::Sample};
+use super::super::{judge::Subject, sample::Sample, view::RequestView};
 use crate::{
     link::{Link, builtin, decision_info, micros},
     shared::Active,
@@ -50,6 +50,30 @@ pub(crate) struct Opening {
     pub(crate) session: Option<SessionInfo>,
     /// Compression that both sides agreed to.
     pub(crate) deflate: Option<Deflate>,
+}
+
+impl Opening {
+    /// The handshake that `request` asked for. `said`: URL and hints, as its record has them.
+    pub(crate) fn of(
+        request: &RequestView<'_>,
+        subject: Subject,
+        (url, session): (String, Option<SessionInfo>),
+        deflate: Option<Deflate>,
+    ) -> Self {
+        let fields = request.fields.fields();
+        Self {
+            subject,
+            path: request.path.to_owned(),
+            query: request.query.unwrap_or_default().to_owned(),
+            method: request.method.to_owned(),
+            fields: fields
+                .map(|(name, value)| (name.to_owned(), value.to_vec()))
+                .collect(),
+            url,
+            session,
+            deflate,
+        }
+    }
 }
 
 /// One WebSocket connection.
