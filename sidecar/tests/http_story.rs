@@ -2,8 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "tests may")]
 
+#[path = "http/ends.rs"]
+mod ends;
+#[path = "http/masks.rs"]
+mod masks;
 #[path = "support/story.rs"]
 mod support;
+#[path = "http/switches.rs"]
+mod switches;
 
 use chaperone_crds::record::{EventKind, Outcome, Record};
 use support::Story;
@@ -182,102 +188,6 @@ async fn a_request_that_carries_a_secret_is_denied_wherever_it_stands_but_not_fo
 }
 
 #[tokio::test]
-async fn text_is_masked_across_chunk_boundaries_and_in_the_record() {
-    let audit = format!("{}  audit: {{level: RequestResponse}}\n", masks("Enforce"));
-    let mut story = Story::begin(&audit).await;
-    story.send("GET / HTTP/1.1\r\nHost: files.example.com\r\nAccept-Encoding: compress\r\nRange: bytes=5-\r\n\r\n").await;
-    let asked = story.asked("\r\n\r\n").await;
-    assert!(
-        asked.contains("Accept-Encoding: identity") && !asked.contains("Range"),
-        "{asked}"
-    );
-    story.answer("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n").await;
-    for part in [
-        "{\"mail\":\"jane.d",
-        "oe@exam",
-        "ple.com\",\"ssn\":\"078-05",
-        "-1121\"}",
-    ] {
-        story
-            .answer(&format!("{:x}\r\n{part}\r\n", part.len()))
-            .await;
-    }
-    story.answer("0\r\n\r\n").await;
-    let heard = story.heard("\r\n0\r\n\r\n").await;
-    assert!(
-        !heard.contains("jane") && !heard.contains("1121"),
-        "{heard}"
-    );
-    assert!(
-        heard.contains("[masked:email]") && heard.contains("[masked:usSsn]"),
-        "{heard}"
-    );
-    let records = story.records().await;
-    let event = &exchanges(&records)[0].event;
-    let found: u64 = event.masked.iter().map(|m| m.count).sum();
-    assert_eq!(found, 2);
-    let body = event
-        .http
-        .as_ref()
-        .unwrap()
-        .response_body
-        .as_ref()
-        .unwrap()
-        .text
-        .clone()
-        .unwrap();
-    assert!(
-        body.contains("[masked:email]") && !body.contains("jane"),
-        "{body}"
-    );
-}
-
-#[tokio::test]
-async fn a_response_without_a_byte_ends_under_a_mask_too() {
-    let mut story = Story::begin(&masks("Enforce")).await;
-    story.send(GET).await;
-    story.asked("\r\n\r\n").await;
-    story
-        .answer("HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n")
-        .await;
-    let heard = story.heard("0\r\n\r\n").await;
-    assert!(heard.contains("201 Created"), "{heard}");
-    let records = story.records().await;
-    assert!(exchanges(&records)[0].event.http.as_ref().unwrap().complete);
-}
-
-#[tokio::test]
-async fn a_response_in_a_coding_that_is_not_read_is_not_let_past_a_mask_in_enforce() {
-    let compressed = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Encoding: compress\r\nContent-Length: 3\r\n\r\nabc";
-    let mut story = Story::begin(&masks("Enforce")).await;
-    story.send(GET).await;
-    story.asked("\r\n\r\n").await;
-    story.answer(compressed).await;
-    assert!(story.heard_to_end().await.starts_with("HTTP/1.1 502"));
-    let records = story.records().await;
-    let decision = exchanges(&records)[0].event.decision.clone().unwrap();
-    assert_eq!(
-        (decision.action, decision.reason.as_str()),
-        (Outcome::Deny, "compressed-response")
-    );
-
-    let mut story = Story::begin(&masks("Audit")).await;
-    story.send(GET).await;
-    story.asked("\r\n\r\n").await;
-    story.answer(compressed).await;
-    story.heard("abc").await;
-    let records = story.records().await;
-    assert!(
-        exchanges(&records)[0]
-            .event
-            .error
-            .as_ref()
-            .unwrap()
-            .contains("unmasked")
-    );
-}
-
-#[tokio::test]
 async fn ambiguous_requests_are_refused_and_recorded_in_every_mode() {
     for bytes in [
         "POST / HTTP/1.1\r\nHost: files.example.com\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
@@ -342,23 +252,6 @@ async fn domain_fronting_is_refused_in_every_mode() {
             .reason,
         "host-mismatch"
     );
-}
-
-#[tokio::test]
-async fn an_upstream_that_breaks_off_in_its_body_is_not_made_to_look_whole() {
-    let mut story = Story::begin("").await;
-    story.send(GET).await;
-    story.asked("\r\n\r\n").await;
-    story
-        .answer("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\npart")
-        .await;
-    story.heard("part").await;
-    story.upstream_leaves();
-    assert_eq!(story.heard_to_end().await, "");
-    let records = story.records().await;
-    let event = &exchanges(&records)[0].event;
-    assert!(!event.http.as_ref().unwrap().complete);
-    assert!(event.error.is_some());
 }
 
 #[tokio::test]
@@ -428,86 +321,6 @@ async fn credentials_and_secrets_never_stand_in_a_record() {
 }
 
 #[tokio::test]
-async fn a_kept_connection_that_the_upstream_ended_ends_without_an_answer_so_that_clients_try_again()
- {
-    let mut story = Story::begin("").await;
-    story.send(GET).await;
-    story.asked("\r\n\r\n").await;
-    story.answer(OK).await;
-    story.heard("hi").await;
-    story.send(GET).await;
-    story.asked("\r\n\r\n").await;
-    story.upstream_leaves();
-    assert_eq!(story.heard_to_end().await, "");
-    let records = story.records().await;
-    let second = exchanges(&records)[1];
-    assert_eq!(second.event.http.as_ref().unwrap().status, None);
-    assert!(error(second).contains("without an answer"));
-}
-
-#[tokio::test]
-async fn an_upstream_that_ends_a_fresh_connection_is_told_as_502() {
-    let mut story = Story::begin("").await;
-    story.send(GET).await;
-    story.asked("\r\n\r\n").await;
-    story.upstream_leaves();
-    assert!(story.heard_to_end().await.starts_with("HTTP/1.1 502"));
-}
-
-#[tokio::test]
-async fn an_agent_that_leaves_while_it_waits_is_told_to_the_upstream_and_recorded() {
-    let mut story = Story::begin("").await;
-    story.send(GET).await;
-    story.asked("\r\n\r\n").await;
-    story.half_close().await;
-    assert_eq!(story.asked_to_end().await, "");
-    story.answer(OK).await;
-    assert_eq!(story.heard("hi").await, OK, "half closed is not gone");
-    let records = story.records().await;
-    assert_eq!(exchanges(&records).len(), 1);
-}
-
-#[tokio::test]
-async fn pipelined_requests_are_served_after_the_agent_ended_its_side() {
-    let mut story = Story::begin("").await;
-    story.send(&format!("{GET}{GET}")).await;
-    story.half_close().await;
-    for _ in 0..2 {
-        assert_eq!(story.asked("\r\n\r\n").await, GET);
-        story.answer(OK).await;
-        assert_eq!(story.heard("hi").await, OK);
-    }
-    assert_eq!(exchanges(&story.records().await).len(), 2);
-}
-
-#[tokio::test]
-async fn an_early_answer_arrives_although_the_agent_is_still_sending() {
-    let mut story = Story::begin("").await;
-    story
-        .send("POST / HTTP/1.1\r\nHost: files.example.com\r\nContent-Length: 1000000\r\n\r\npart")
-        .await;
-    story.asked("part").await;
-    let early = "HTTP/1.1 413 Content Too Large\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
-    story.answer(early).await;
-    story.send(&"x".repeat(100_000)).await;
-    assert_eq!(story.heard_to_end().await, early);
-    assert_eq!(exchanges(&story.records().await).len(), 1);
-}
-
-#[tokio::test]
-async fn a_denied_upload_hears_its_answer_although_it_goes_on() {
-    let mut story = Story::begin(&no_delete("Enforce")).await;
-    story
-        .send("DELETE / HTTP/1.1\r\nHost: files.example.com\r\nContent-Length: 99000000\r\n\r\n")
-        .await;
-    story.send(&"x".repeat(2_000_000)).await;
-    let answer = story.heard_to_end().await;
-    assert!(answer.starts_with("HTTP/1.1 403") && answer.contains("Connection: close"));
-    story.send(&"x".repeat(100_000)).await;
-    assert_eq!(exchanges(&story.records().await).len(), 1);
-}
-
-#[tokio::test]
 async fn a_body_that_a_rule_reads_is_bounded_as_written_too() {
     let mut story = Story::begin(&reads_bodies("Enforce")).await;
     story.send("POST / HTTP/1.1\r\nHost: files.example.com\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n").await;
@@ -537,68 +350,6 @@ async fn bytes_that_answer_no_request_end_the_connection() {
 }
 
 #[tokio::test]
-async fn an_offer_of_h2c_is_withheld_and_other_connection_options_stay() {
-    let mut story = Story::begin("").await;
-    story.send("GET / HTTP/1.1\r\nHost: files.example.com\r\nConnection: Upgrade, HTTP2-Settings, X-Hop\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMA\r\nX-Hop: 1\r\n\r\n").await;
-    assert_eq!(
-        story.asked("\r\n\r\n").await,
-        "GET / HTTP/1.1\r\nHost: files.example.com\r\nConnection: X-Hop\r\nX-Hop: 1\r\n\r\n"
-    );
-    story.answer(OK).await;
-    story.heard("hi").await;
-}
-
-const WEBSOCKET: &str = "GET /ws HTTP/1.1\r\nHost: files.example.com\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
-const SWITCH: &str =
-    "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
-
-#[tokio::test]
-async fn a_switch_of_protocols_is_a_gap_that_is_recorded_before_and_after() {
-    let mut story = Story::begin(&policy("Audit", "  defaultAction: Allow\n")).await;
-    story.send(WEBSOCKET).await;
-    story.asked("\r\n\r\n").await;
-    story.answer(&format!("{SWITCH}early")).await;
-    assert_eq!(story.heard("early").await, format!("{SWITCH}early"));
-    story.send("frames").await;
-    story.asked("frames").await;
-    let records = story.records().await;
-    let gaps: Vec<_> = records
-        .iter()
-        .filter_map(|r| r.event.gap.as_ref())
-        .collect();
-    assert_eq!(gaps.len(), 2);
-    assert_eq!(
-        (
-            gaps[0].sent_bytes,
-            gaps[1].sent_bytes,
-            gaps[1].received_bytes
-        ),
-        (None, Some(6), Some(5))
-    );
-    let gap = records.iter().find(|r| r.event.gap.is_some()).unwrap();
-    assert!(
-        gap.event.decision.as_ref().unwrap().would_deny,
-        "Enforce would refuse it"
-    );
-}
-
-#[tokio::test]
-async fn a_switch_of_protocols_needs_leave_in_enforce_and_an_offer_in_every_mode() {
-    let mut story = Story::begin(&policy("Enforce", "  defaultAction: Allow\n")).await;
-    story.send(WEBSOCKET).await;
-    assert!(story.heard("}}").await.starts_with("HTTP/1.1 403"));
-
-    let mut story = Story::begin("").await;
-    story.send(GET).await;
-    story.asked("\r\n\r\n").await;
-    story.answer(SWITCH).await;
-    assert!(story.heard_to_end().await.starts_with("HTTP/1.1 502"));
-    let records = story.records().await;
-    let decision = exchanges(&records)[0].event.decision.as_ref().unwrap();
-    assert_eq!(decision.reason, "unasked-switch");
-}
-
-#[tokio::test]
 async fn interim_responses_without_end_are_refused() {
     let mut story = Story::begin("").await;
     story.send(GET).await;
@@ -607,63 +358,6 @@ async fn interim_responses_without_end_are_refused() {
         .answer(&"HTTP/1.1 103 Early Hints\r\n\r\n".repeat(20))
         .await;
     assert!(story.heard_to_end().await.contains("HTTP/1.1 502"));
-}
-
-#[tokio::test]
-async fn a_response_without_a_body_says_of_it_what_is_true_of_a_masked_one() {
-    for (method, answer, expected) in [
-        (
-            "HEAD",
-            "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 9\r\n\r\n",
-            "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\n",
-        ),
-        (
-            "HEAD",
-            "HTTP/1.1 200 OK\r\nContent-Type: image/png\r\nContent-Length: 9\r\n\r\n",
-            "HTTP/1.1 200 OK\r\nContent-Type: image/png\r\nContent-Length: 9\r\n\r\n",
-        ),
-        (
-            "GET",
-            "HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\nETag: \"a\"\r\n\r\n",
-            "HTTP/1.1 304 Not Modified\r\netag: W/\"a\"\r\n\r\n",
-        ),
-        (
-            "GET",
-            "HTTP/1.1 204 No Content\r\n\r\n",
-            "HTTP/1.1 204 No Content\r\n\r\n",
-        ),
-    ] {
-        let mut story = Story::begin(&masks("Enforce")).await;
-        story
-            .send(&format!(
-                "{method} / HTTP/1.1\r\nHost: files.example.com\r\n\r\n"
-            ))
-            .await;
-        story.asked("\r\n\r\n").await;
-        story.answer(answer).await;
-        assert_eq!(story.heard("\r\n\r\n").await, expected);
-        story.send(GET).await;
-        story.asked("\r\n\r\n").await;
-        story.records().await;
-    }
-}
-
-#[tokio::test]
-async fn a_client_of_http_1_0_gets_a_masked_body_that_ends_with_the_connection() {
-    let mut story = Story::begin(&masks("Enforce")).await;
-    story
-        .send("GET / HTTP/1.0\r\nHost: files.example.com\r\nConnection: keep-alive\r\n\r\n")
-        .await;
-    story.asked("\r\n\r\n").await;
-    story.answer("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 15\r\n\r\njane@example.com").await;
-    let heard = story.heard_to_end().await;
-    assert!(
-        heard.contains("Connection: close")
-            && !heard.contains("Length")
-            && !heard.contains("chunked"),
-        "{heard}"
-    );
-    assert!(heard.ends_with("[masked:email]"), "{heard}");
 }
 
 #[tokio::test]
@@ -749,47 +443,5 @@ async fn every_form_of_target_is_judged_by_its_host() {
             recorded, 3,
             "{request:?} leaves one record between open and close"
         );
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_head_that_does_not_end_is_answered_408_and_recorded() {
-    let mut story = Story::begin("").await;
-    story.send("GET / HTTP/1.1\r\nHost: files.exa").await;
-    assert!(story.heard_to_end().await.starts_with("HTTP/1.1 408"));
-    tokio::time::resume();
-    let records = story.records().await;
-    assert_eq!(
-        records[1].event.decision.as_ref().unwrap().reason,
-        "head-timeout"
-    );
-}
-
-#[tokio::test(start_paused = true)]
-async fn what_still_runs_when_the_sidecar_stops_is_broken_off_and_recorded() {
-    let mut story = Story::begin("").await;
-    story.send(GET).await;
-    story.asked("\r\n\r\n").await;
-    story
-        .answer("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n\n")
-        .await;
-    story.heard("\n\n").await;
-    story.stop();
-    assert_eq!(story.heard_to_end().await, "");
-    tokio::time::resume();
-    let records = story.records().await;
-    let event = &exchanges(&records)[0].event;
-    assert_eq!(event.http.as_ref().unwrap().response_bytes, 9);
-    assert!(event.error.as_ref().unwrap().contains("sidecar stopped"));
-}
-
-#[tokio::test]
-async fn an_agent_that_ends_in_a_head_or_says_nothing_leaves_one_record() {
-    for (sent, reason) in [("GET / HT", "agent-gone"), ("", "unused")] {
-        let mut story = Story::begin("").await;
-        story.send(sent).await;
-        let records = story.records().await;
-        assert_eq!(records.len(), 3, "{sent:?}");
-        assert_eq!(records[1].event.decision.as_ref().unwrap().reason, reason);
     }
 }

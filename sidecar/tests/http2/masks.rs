@@ -1,0 +1,115 @@
+//! What masks change on HTTP/2 streams.
+
+use super::*;
+
+#[tokio::test]
+async fn text_is_masked_across_frames_and_in_the_record() {
+    let mut story = Story::begin(&masks("Enforce")).await;
+    story
+        .serve(|request, mut respond| async move {
+            assert_eq!(request.headers()["accept-encoding"], "gzip");
+            let response = Response::builder()
+                .header("content-type", "application/json")
+                .header("content-length", "51");
+            let mut body = respond
+                .send_response(response.body(()).unwrap(), false)
+                .unwrap();
+            for part in [
+                "{\"mail\":\"jane.d",
+                "oe@exam",
+                "ple.com\",\"ssn\":\"078-05",
+                "-1121\"}",
+            ] {
+                body.send_data(Bytes::from_static(part.as_bytes()), false)
+                    .unwrap();
+                tokio::task::yield_now().await;
+            }
+            let mut trailers = HeaderMap::new();
+            trailers.insert("x-end", "1".parse().unwrap());
+            body.send_trailers(trailers).unwrap();
+        })
+        .await;
+    let get = Request::get(url("/")).header("accept-encoding", "gzip, dcb");
+    let response = story.send(get.body(()).unwrap()).await.unwrap();
+    assert!(!response.headers().contains_key("content-length"));
+    let (heard, trailers) = read(&mut response.into_body()).await.unwrap();
+    let heard = String::from_utf8(heard).unwrap();
+    assert_eq!(
+        heard,
+        "{\"mail\":\"[masked:email]\",\"ssn\":\"[masked:usSsn]\"}"
+    );
+    assert_eq!(trailers.unwrap()["x-end"], "1");
+    let records = story.records().await;
+    let event = &exchanges(&records)[0].event;
+    assert_eq!(event.masked.iter().map(|m| m.count).sum::<u64>(), 2);
+    let body = event.http.as_ref().unwrap().response_body.as_ref().unwrap();
+    assert_eq!(body.text.as_deref(), Some(heard.as_str()));
+}
+
+#[tokio::test]
+async fn values_of_response_fields_are_masked_but_those_that_frame_or_route() {
+    let policy = masks("Enforce").replace(
+        "detectors: [email, usSsn]",
+        "detectors: [email]\n      headers: [x-internal-*]",
+    );
+    let mut story = Story::begin(&policy).await;
+    story
+        .serve(|_, mut respond| async move {
+            let response = Response::builder()
+                .header("set-cookie", "a=1")
+                .header("set-cookie", "who=ada@example.com; Path=/")
+                .header("location", "/u?m=ada@example.com")
+                .header("x-internal-host", "db-7");
+            respond
+                .send_response(response.body(()).unwrap(), true)
+                .unwrap();
+        })
+        .await;
+    let get = Request::get(url("/")).body(()).unwrap();
+    let response = story.send(get).await.unwrap();
+    let fields = response.headers();
+    let cookies: Vec<_> = fields.get_all("set-cookie").iter().collect();
+    assert_eq!(cookies, ["a=1", "who=[masked:email]; Path=/"]);
+    assert_eq!(fields["location"], "/u?m=%5Bmasked%3Aemail%5D");
+    assert_eq!(fields["x-internal-host"], "[masked:header]");
+    let records = story.records().await;
+    let event = &exchanges(&records)[0].event;
+    assert_eq!(event.masked.iter().map(|m| m.count).sum::<u64>(), 3);
+    assert!(!serde_json::to_string(event).unwrap().contains("db-7"));
+}
+
+#[tokio::test]
+async fn trailers_to_the_agent_are_masked() {
+    let mut story = Story::begin(&masks("Enforce")).await;
+    story.serve(echo).await;
+    let (response, mut body) = story.open(Request::post(url("/")).body(()).unwrap()).await;
+    body.send_data(Bytes::from_static(b"abc"), false).unwrap();
+    let mut trailers = HeaderMap::new();
+    trailers.insert("x-owner", "ada@example.com".parse().unwrap());
+    trailers.insert("x-end", "7".parse().unwrap());
+    body.send_trailers(trailers).unwrap();
+    let mut body = soon(response).await.unwrap().into_body();
+    let (_, trailers) = read(&mut body).await.unwrap();
+    let trailers = trailers.unwrap();
+    assert_eq!(trailers["x-owner"], "[masked:email]");
+    assert_eq!(trailers["x-end"], "7");
+}
+
+#[tokio::test]
+async fn a_compressed_response_that_masks_cannot_read_is_refused_in_enforce() {
+    let mut story = Story::begin(&masks("Enforce")).await;
+    story
+        .serve(|_, mut respond| async move {
+            let response = Response::builder()
+                .header("content-type", "text/plain")
+                .header("content-encoding", "dcb");
+            let mut body = respond
+                .send_response(response.body(()).unwrap(), false)
+                .unwrap();
+            body.send_data(Bytes::from_static(b"\x1f\x8b"), true)
+                .unwrap();
+        })
+        .await;
+    let response = story.get("/").await.unwrap();
+    assert_eq!(response.status(), StatusCode::BAD_GATEWAY);
+}
