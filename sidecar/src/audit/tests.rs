@@ -19,12 +19,35 @@ pub(super) use collector::{Collector, Reply};
 /// More than any test waits for sinks.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
+/// A directory of one test, gone at its end.
+pub(super) struct Scratch(PathBuf);
+
+impl std::ops::Deref for Scratch {
+    type Target = Path;
+
+    fn deref(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl AsRef<Path> for Scratch {
+    fn as_ref(&self) -> &Path {
+        self
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
 /// An empty directory of this test run.
-pub(super) fn scratch(name: &str) -> PathBuf {
+pub(super) fn scratch(name: &str) -> Scratch {
     let dir = std::env::temp_dir().join(format!("chaperone-audit-{}-{name}", std::process::id()));
     let _ = fs::remove_dir_all(&dir);
     fs::create_dir_all(&dir).unwrap();
-    dir
+    Scratch(dir)
 }
 
 pub(super) fn identity() -> PodIdentity {

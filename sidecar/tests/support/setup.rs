@@ -27,7 +27,16 @@ pub(crate) struct Setup {
     /// Tells the sidecar to stop.
     pub(crate) stop: watch::Sender<bool>,
     audit: AuditHandle,
-    spool: PathBuf,
+    spool: Folder,
+}
+
+/// A folder that goes with its story.
+struct Folder(PathBuf);
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
 }
 
 impl Setup {
@@ -69,7 +78,7 @@ impl Setup {
             shared,
             stop,
             audit,
-            spool,
+            spool: Folder(spool),
         };
         (setup, root)
     }
@@ -93,7 +102,7 @@ impl Setup {
     /// Closes the stream and returns its records. End all connections first.
     pub(crate) async fn records(self) -> Vec<Record> {
         self.audit.close("terminated", Duration::from_secs(5)).await;
-        let mut segments: Vec<_> = std::fs::read_dir(&self.spool)
+        let mut segments: Vec<_> = std::fs::read_dir(&self.spool.0)
             .unwrap()
             .map(|entry| entry.unwrap().path())
             .filter(|path| path.extension().is_some_and(|e| e == "jsonl"))
@@ -105,7 +114,6 @@ impl Setup {
                 records.push(serde_json::from_str(line).unwrap());
             }
         }
-        std::fs::remove_dir_all(&self.spool).unwrap();
         records
     }
 }

@@ -26,13 +26,14 @@ fn on_small_disk<F: Future<Output = ()>>(
     let dir = scratch(name);
     let disk = dir.join("disk");
     fs::create_dir(&disk).unwrap();
+    let outside = dir.to_path_buf();
     let stage = move || {
         small_disk(&disk);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .unwrap();
-        runtime.block_on(scene(dir, disk));
+        runtime.block_on(scene(outside, disk));
     };
     thread::spawn(stage).join().unwrap();
 }
