@@ -28,7 +28,7 @@ zeros = zlib.compressobj(9, zlib.DEFLATED, 31)
 once = b"".join([zeros.compress(bytes(1 << 20)) for _ in range(2048)] + [zeros.flush()])
 BOMB = gzip.compress(once, 9)
 class Handler(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+    protocol_version, wbufsize = "HTTP/1.1", 1 << 16
     def do_GET(self):
         self.send_response(200)
         self.send_header("Content-Type", "text/plain")
