@@ -4,12 +4,12 @@ use std::hint::black_box;
 
 use chaperone_crds::{
     compile::CompiledSnapshot,
-    decide::{BodyView, Destination, HttpView, Operation},
+    decide::{BodyView, Destination, HttpView, MAX_JUDGED_BODY_BYTES, Operation},
     pod::PodIdentity,
     resources::{AgentPolicySpec, Protocol},
     snapshot::{Policy, Snapshot},
 };
-use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
 const HEADERS: [(&str, &str); 6] = [
     ("host", "svc0.example.com"),
@@ -98,5 +98,38 @@ fn decide(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, decide);
+/// What a rule about secrets costs on the largest body that is judged.
+fn detected(c: &mut Criterion) {
+    let agent = PodIdentity::default();
+    let text = "{\"user\": \"ana\", \"note\": \"call back on Tuesday, order 118-2\"}, ";
+    let body = text.repeat(MAX_JUDGED_BODY_BYTES / text.len());
+    for (name, when) in [
+        ("one-detector", r#""creditCard" in http.detected"#),
+        ("all-detectors", "size(http.detected) > 20"),
+    ] {
+        let spec = format!(
+            "rules: [{{name: r, match: {{protocols: [http]}}, when: '{when}', action: Deny}}]"
+        );
+        let spec: AgentPolicySpec =
+            serde_saphyr::from_str(&spec).expect("the bench's own text is well formed");
+        let snapshot = Snapshot::new(vec![Policy::namespaced("team", "p", 1, &spec)]);
+        let snapshot =
+            CompiledSnapshot::compile(&snapshot).expect("the bench's own text is well formed");
+        let mut operation = operation();
+        if let Some(http) = &mut operation.http {
+            http.body = BodyView::Complete(body.as_bytes());
+        }
+        let mut group = c.benchmark_group("detected");
+        group.throughput(Throughput::Bytes(body.len() as u64));
+        group.sample_size(10);
+        group.bench_function(name, |b| {
+            b.iter(|| {
+                let operation = black_box(&operation);
+                snapshot.candidates(operation).decide(&agent, operation)
+            });
+        });
+    }
+}
+
+criterion_group!(benches, decide, detected);
 criterion_main!(benches);
