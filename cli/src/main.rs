@@ -22,6 +22,9 @@ use std::{
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use mimalloc::MiMalloc;
 
+// For its symbols: copies and comparisons of static builds.
+use chaperone_mem as _;
+
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 

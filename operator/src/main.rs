@@ -6,6 +6,9 @@ use chaperone_operator::{
 };
 use clap::Parser;
 
+// For its symbols: copies and comparisons of static builds.
+use chaperone_mem as _;
+
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

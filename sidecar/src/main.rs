@@ -3,6 +3,9 @@
 use chaperone_sidecar::{memory, settings::Settings, sidecar};
 use tracing_subscriber::EnvFilter;
 
+// For its symbols: copies and comparisons of static builds.
+use chaperone_mem as _;
+
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
