@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use chaperone_crds::{decide::HeaderFields, detect::CompiledMasks, record::SessionInfo};
 
 use super::view;
-use crate::mask::mask_all;
+use crate::mask::{leave_alone, mask_all};
 
 /// Longest URL in a record, in bytes. A longer one is cut, and says so.
 const MAX_URL_BYTES: usize = 4096;
@@ -64,20 +64,26 @@ pub(crate) fn url(url: &str, masks: &Arc<CompiledMasks>) -> String {
     let Some((before, query)) = url.split_once('?') else {
         return text(url.as_bytes(), MAX_URL_BYTES, masks);
     };
-    let shown: Vec<String> = query.split('&').map(parameter).collect();
-    let url = format!("{before}?{}", shown.join("&"));
+    let mut url = String::with_capacity(url.len());
+    url.push_str(before);
+    let mut mark = '?';
+    for written in query.split('&') {
+        url.push(mark);
+        mark = '&';
+        match credential(written) {
+            Some(name) => url.extend([name, "=", HIDDEN]),
+            None => url.push_str(written),
+        }
+    }
     text(url.as_bytes(), MAX_URL_BYTES, masks)
 }
 
-fn parameter(written: &str) -> String {
-    let hidden = written.split_once('=').filter(|(name, _)| {
-        let name = name.to_ascii_lowercase();
-        is_credential(&name) || CREDENTIAL_PARAMETERS.contains(&name.as_str())
-    });
-    match hidden {
-        Some((name, _)) => format!("{name}={HIDDEN}"),
-        None => written.to_owned(),
-    }
+/// The name of a query parameter that carries a credential.
+fn credential(written: &str) -> Option<&str> {
+    let (name, _) = written.split_once('=')?;
+    let lower = name.to_ascii_lowercase();
+    let hidden = is_credential(&lower) || CREDENTIAL_PARAMETERS.contains(&lower.as_str());
+    hidden.then_some(name)
 }
 
 /// The hints for correlation that a Claude client sends.
@@ -103,6 +109,10 @@ fn is_credential(name: &str) -> bool {
 }
 
 fn text(bytes: &[u8], limit: usize, masks: &Arc<CompiledMasks>) -> String {
+    // The commonest case by far, and this is done for each request.
+    if bytes.len() <= limit && leave_alone(masks, bytes) {
+        return String::from_utf8_lossy(bytes).into_owned();
+    }
     // Masked before it is cut: a cut secret would not be recognised.
     let (masked, _) = mask_all(masks, bytes);
     let Some(shown) = masked.get(..limit) else {

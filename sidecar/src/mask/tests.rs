@@ -488,6 +488,9 @@ proptest! {
         });
         let pieces: Vec<&[u8]> = pieces.collect();
         prop_assert_eq!(&in_pieces(&masks, pieces.into_iter()), &whole);
+        if leave_alone(&masks, &text) {
+            prop_assert_eq!(&whole, &text);
+        }
     }
 
     #[test]
