@@ -20,9 +20,9 @@ def main():
     # So that the stage is struck.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     stage.STATE.chmod(0o755)
-    dns = stage.make_stage()
     passed = failed = 0
     try:
+        stage.make_stage()
         for name, function in tests:
             try:
                 function()
@@ -32,7 +32,7 @@ def main():
                 failed += 1
                 print(f"FAIL  {name}\n      {type(error).__name__}: {str(error)[:2000]}", flush=True)
     finally:
-        stage.strike_stage(dns)
+        stage.strike_stage()
     print(f"{passed} passed, {failed} failed")
     return 1 if failed or not passed else 0
 

@@ -88,6 +88,8 @@ def build():
     if subprocess.run(["cargo", "build", "--quiet", "--locked", "-p", "chaperone-cli"], cwd=ROOT).returncode:
         sys.exit("chaperone does not build")
     PROGRAM.append(Path(target) / "debug/chaperone")
+    # Here, for no way leads out of the namespaces.
+    sh(sys.executable, ROOT / "e2e/world/world.py", "packages", env={**os.environ, "CLUSTER": "existing"})
 
 
 def chaperone():
@@ -113,11 +115,10 @@ def make_stage():
     (etc / "resolv.conf").write_text(f"nameserver {INTERNET_IP}\n")
     (etc / "hosts").write_text("127.0.0.1 localhost\n")
     names = [f"--address=/{name}/{address}" for name in NAMES for address in (INTERNET_IP, INTERNET_IP6)]
-    dns = subprocess.Popen(
+    SERVERS.append(subprocess.Popen(
         ["ip", "netns", "exec", INTERNET, "dnsmasq", "-k", "--no-resolv", "--no-hosts", "--user=root", f"--listen-address={INTERNET_IP}", "--bind-interfaces", "--pid-file", *names],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True))
     world("up")
-    return dns
 
 
 def world(what):
@@ -157,11 +158,9 @@ def stop_servers():
         server.wait()
 
 
-def strike_stage(dns):
+def strike_stage():
     stop_servers()
     world("down")
-    dns.terminate()
-    dns.wait()
     for name in (MACHINE, INTERNET):
         sh("ip", "netns", "del", name, check=False)
     shutil.rmtree(f"/etc/netns/{MACHINE}", ignore_errors=True)

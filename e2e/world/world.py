@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""world.py up | down: the internet of the tests, in the network namespace that plays it (see docs/development-cluster.md).
+"""world.py packages | up | down: the internet of the tests, in the network namespace that plays it (see docs/development-cluster.md).
 
-`up` starts what does not run yet: nginx over TLS for files.example.com, git.example.com, api.anthropic.com and sink.example.com under a private CA
+`packages` installs what is missing, which takes a network that leads out. `up` starts what does not run yet: nginx over TLS for files.example.com, git.example.com, api.anthropic.com and sink.example.com under a private CA
 made for this run, the stand-in Messages API, the collector of audit records, and servers of other protocols. It prints the state folder, in which
 all lies: `pki/ca.pem`, `files/` (served, written by PUT and DELETE), `git/`, `log/`, `records/`. `down` ends the processes, by pid, and removes it.
 
@@ -64,8 +64,10 @@ def main(arguments):
         print(WORLD)
     elif arguments == ["down"]:
         down()
+    elif arguments == ["packages"]:
+        install_packages()
     else:
-        sys.exit("usage: e2e/world/world.py up|down")
+        sys.exit("usage: e2e/world/world.py packages|up|down")
 
 
 def up():
