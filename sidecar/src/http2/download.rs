@@ -153,6 +153,10 @@ impl Download {
                     self.progress.answered = Some(Instant::now());
                     return Ok(response);
                 }
+                // HTTP/2 has no 101 (RFC 9113 §8.6): the agent's side would break its whole connection for it.
+                NextHead::Interim(response) if response.status() == 101 => {
+                    return Err(Ended::Refused(DownloadError::Switch));
+                }
                 NextHead::Interim(mut response) => {
                     self.mask_fields(response.headers_mut())?;
                     let repeated = response.status().as_u16() == 100 && self.plan.continued;
