@@ -26,8 +26,8 @@ use self::leaves::{Leaf, Leaves};
 
 /// Hours that a leaf is valid. Short, since a leaf's key lives as long as the sidecar.
 pub const LEAF_HOURS: i64 = 12;
-/// Minutes that a certificate is backdated, against clocks that run behind.
-const BACKDATE_MINUTES: i64 = 10;
+/// Hours that a certificate is backdated, against clocks that run behind or are set back while it is in use: a leaf that is kept must stay valid for the agent.
+const BACKDATE_HOURS: i64 = 2;
 /// Threads that mint at once. A mint takes some 80 µs: two keep up with all new connections that the data thread can take.
 const MINTERS: usize = 2;
 /// TLS sessions that can be resumed, over all leaves. A session holds for its server name only.
@@ -210,7 +210,7 @@ impl Authority {
         not_after: OffsetDateTime,
     ) -> Result<ServerConfig, AuthorityError> {
         let mut params = CertificateParams::default();
-        params.not_before = now - Duration::minutes(BACKDATE_MINUTES);
+        params.not_before = now - Duration::hours(BACKDATE_HOURS);
         params.not_after = not_after;
         params.serial_number = Some(self.serial()?);
         params.distinguished_name = DistinguishedName::new();
@@ -260,7 +260,7 @@ impl Authority {
 fn ca_params(name: &str, constraints: BasicConstraints, valid: Duration) -> CertificateParams {
     let now = OffsetDateTime::now_utc();
     let mut params = CertificateParams::default();
-    params.not_before = now - Duration::minutes(BACKDATE_MINUTES);
+    params.not_before = now - Duration::hours(BACKDATE_HOURS);
     params.not_after = now + valid;
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, name);

@@ -16,8 +16,8 @@ const ROOT_LIFE: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 const SERVING_LIFE: Duration = Duration::from_secs(90 * 24 * 3600);
 /// How long a pod's intermediate lives: 24 hours. The sidecar renews it at half of that.
 const INTERMEDIATE_LIFE: Duration = Duration::from_secs(24 * 3600);
-/// How far a certificate reaches into the past, for clocks that are behind.
-const BACKDATE: Duration = Duration::from_secs(300);
+/// How far a certificate reaches into the past, for clocks that are behind or are set back while it is in use: two hours.
+const BACKDATE: Duration = Duration::from_secs(2 * 3600);
 /// Longest common name, in characters (RFC 5280, appendix A.1, ub-common-name).
 const MAX_COMMON_NAME: usize = 64;
 
