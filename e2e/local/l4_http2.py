@@ -173,8 +173,79 @@ def java_speaks_http_2_and_offers_to_upgrade_in_clear_text():
     assert got.out.startswith("200") and "hello from files" in got.out, got.out + got.err
 
 
+UPGRADES = 8038
+APP = """async def app(scope, receive, send):
+    text = f"{scope['method']} over {scope['http_version']} grace@navy.example"
+    await send({'type': 'http.response.start', 'status': 200, 'headers': [(b'content-type', b'text/plain')]})
+    await send({'type': 'http.response.body', 'body': text.encode()})
+"""
+MASKED = """apiVersion: chaperone.dev/v1alpha1
+kind: AgentPolicy
+metadata: {name: masked, namespace: local}
+spec:
+  mode: Enforce
+  rules:
+    - {name: no-delete, match: {methods: [DELETE]}, action: Deny}
+  masks:
+    - {name: pii, detectors: [email]}
+"""
+# Two requests on one connection: the first is upgraded, the second is a stream of its own.
+JAVA_TWICE = """import java.net.URI;
+import java.net.http.*;
+
+public final class Twice {
+    public static void main(String[] arguments) throws Exception {
+        HttpClient client = HttpClient.newHttpClient();
+        for (String method : new String[] {"GET", "DELETE"}) {
+            HttpRequest request = HttpRequest.newBuilder(URI.create(arguments[0])).method(method, HttpRequest.BodyPublishers.noBody()).build();
+            HttpResponse<String> response = client.send(request, HttpResponse.BodyHandlers.ofString());
+            System.out.println(response.version() + " " + response.statusCode() + " " + response.body().split("\\n")[0]);
+        }
+    }
+}
+"""
+
+
+def hypercorn():
+    """A server that takes the offer of HTTP/2."""
+    if "hypercorn" in RUNNING:
+        return
+    (STATE / "upgrades.py").write_text(APP)
+    serve(interpreter("hypercorn==0.18.0", "wsproto==1.3.2", "h2==4.4.1"), "-m", "hypercorn", "--bind", f"[::]:{UPGRADES}", "upgrades:app", port=UPGRADES, cwd=STATE)
+    RUNNING["hypercorn"] = True
+
+
+def got_over_2(got, url, text="GET over 2 [masked:email]"):
+    record = got.exchange("GET")
+    assert record["http"]["status"] == 200 and record["http"]["complete"] and record["operation"]["resource"] == url, record
+    assert record["masked"][0]["count"] == 1 and not got.only("gap"), got.records
+    assert text in got.out, (got.out, got.err)
+
+
 @test
-def curl_that_offers_to_upgrade_gets_its_answer():
+def clients_that_upgrade_to_http_2_are_read_judged_and_masked():
+    hypercorn()
+    url = f"http://test.example.com:{UPGRADES}/"
+    got = run("Enforce", "curl", "-sS", "--http2", "-w", " %{http_version}", url, policy=MASKED)
+    got_over_2(got, url, "GET over 2 [masked:email] 2")
+    # Two transfers on one connection.
+    got = run("Enforce", "curl", "-sS", "--http2", "-w", " %{http_version}\n", url, url, policy=MASKED)
+    assert got.out == "GET over 2 [masked:email] 2\n" * 2 and len(got.only("http")) == 2, (got.out, got.err)
+    got = run("Enforce", "nghttp", "-u", url, policy=MASKED)
+    got_over_2(got, url)
+    (STATE / "Twice.java").write_text(JAVA_TWICE)
+    got = run("Enforce", "java", STATE / "Twice.java", url, policy=MASKED)
+    got_over_2(got, url, "HTTP_2 200 GET over 2 [masked:email]")
+    assert "HTTP_2 403" in got.out, got.out
+
+
+@test
+def clients_whose_offer_of_http_2_is_not_taken_get_their_answer():
+    hypercorn()
+    url = f"http://test.example.com:{UPGRADES}/"
+    # A body would be sent in HTTP/1.1 while its answer comes in HTTP/2: the offer is withheld.
+    got = run("Enforce", "curl", "-sS", "--http2", "-d", "text", "-w", " %{http_version}", url, policy=MASKED)
+    assert got.out == "POST over 1.1 [masked:email] 1.1", (got.out, got.err)
     got = run("Enforce", "curl", "-sS", "--http2", "http://files.example.com/hello.txt")
     assert got.out == "hello from files.example.com\n", got.out + got.err
 

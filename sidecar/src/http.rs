@@ -26,7 +26,7 @@ use tokio::io::AsyncWriteExt;
 use crate::{
     gap,
     http1::{HeadError, RequestHead, parse_request},
-    idle,
+    http2, idle,
     link::{Link, Stop},
     tunnel::inside,
     wire::{Io, Wire},
@@ -87,6 +87,12 @@ pub async fn serve<A: Io>(link: &Link, agent: &mut Wire<A>, mut upstream: Upstre
             Next::WebSocket(opening) => {
                 let Some(mut upstream) = upstream else { return };
                 return Box::pin(websocket::serve(link, agent, &mut upstream, *opening)).await;
+            }
+            Next::Http2(upgraded) => {
+                let Some(upstream) = upstream else { return };
+                let agent = Wire::new(&mut agent.stream, agent.unread.split());
+                let served = http2::serve_upgraded(link, agent, upstream, *upgraded);
+                return Box::pin(served).await;
             }
             Next::Tunnel(decision) => {
                 let Some(mut upstream) = upstream else { return };

@@ -16,6 +16,7 @@ mod head;
 mod limits;
 mod meter;
 mod tunnel;
+pub(crate) mod upgrade;
 mod upstream;
 
 use std::{
@@ -31,11 +32,13 @@ use h2::{Reason, RecvStream, server};
 use http::Request;
 use tokio::{sync::mpsc, time::Sleep};
 
+pub(crate) use self::exchange::upgraded::Upgraded;
 use self::{
     ended::word,
-    exchange::Context,
+    exchange::{Context, upgraded::First},
     limits::MAX_STREAMS,
     meter::{Flood, Meter, Metered},
+    upgrade::Unsent,
     upstream::{Driven, Upstream, UpstreamEvent},
 };
 use crate::{
@@ -100,6 +103,84 @@ pub async fn serve<A: Io>(
         upstream: to_upstream,
         secure,
     };
+    converse(context, agent, meter, handed_over, None).await;
+}
+
+/// Goes on in HTTP/2 where a request of HTTP/1.1 was upgraded, in clear text: its response comes on stream 1.
+pub(crate) async fn serve_upgraded<A: Io>(
+    link: &Link,
+    mut agent: Wire<A>,
+    upstream: Wire<Box<dyn Io>>,
+    upgraded: Upgraded,
+) {
+    let (to_upstream, handed_over) = Upstream::new(link);
+    // What came behind the upstream's 101 is read again, but not before the head of stream 1 is out of the way.
+    let stream = Unsent::new(Prefixed::new(upstream.unread, upstream.stream));
+    let upstream = Wire::new(Box::new(stream) as Box<dyn Io>, bytes::BytesMut::new());
+    let first = match First::begin(&to_upstream, upstream, upgraded).await {
+        Ok(first) => Box::new(first),
+        Err((upgraded, error)) => {
+            agent.stream.break_off();
+            return upgraded.broken(link, &error).await;
+        }
+    };
+    if let Err(error) = read_preface(&mut agent, &first.upgraded.settings).await {
+        agent.stream.break_off();
+        record::malformed(link, protocol(false), "http2", &error).await;
+        return first.upgraded.broken(link, &error).await;
+    }
+    let (agent, meter) = match greet(agent).await {
+        Ok(greeted) => greeted,
+        Err(error) => {
+            let error = error.map_or_else(|| "the agent went away".to_owned(), |e| e.to_string());
+            return first.upgraded.broken(link, &error).await;
+        }
+    };
+    let context = Context {
+        link,
+        upstream: to_upstream,
+        secure: false,
+    };
+    converse(context, agent, meter, handed_over, Some(first)).await;
+}
+
+/// Reads the agent's preface after an upgrade, and puts stream 1 behind it.
+async fn read_preface<A: Io>(agent: &mut Wire<A>, settings: &[u8]) -> Result<(), String> {
+    let reading = async {
+        loop {
+            match upgrade::begin(settings, &agent.unread) {
+                Ok(Some(begun)) => {
+                    agent.unread = begun;
+                    return Ok(());
+                }
+                Ok(None) => {}
+                Err(error) => return Err(error.to_string()),
+            }
+            match agent.fill().await {
+                Ok(0) => return Err("the agent ended the connection after the upgrade".to_owned()),
+                Ok(_) => {}
+                Err(error) => return Err(format!("the agent went away: {error}")),
+            }
+        }
+    };
+    let late = || {
+        Err(format!(
+            "no preface within {PREFACE_TIMEOUT:?} of the upgrade"
+        ))
+    };
+    let read = tokio::time::timeout(PREFACE_TIMEOUT, reading).await;
+    read.unwrap_or_else(|_| late())
+}
+
+/// Runs both connections to their end. `first`: what stream 1 is, where a request of HTTP/1.1 was upgraded.
+async fn converse<A: Io>(
+    context: Context<'_>,
+    agent: AgentConnection<A>,
+    meter: Meter,
+    handed_over: mpsc::Receiver<Driven>,
+    first: Option<Box<First>>,
+) {
+    let (link, secure) = (context.link, context.secure);
     let mut connection = Connection {
         link,
         agent: Some(agent),
@@ -107,14 +188,20 @@ pub async fn serve<A: Io>(
         head_timer: None,
         handed_over,
         upstream: None,
+        first,
         extended_connect: false,
         stopping: false,
     };
     let served = connection.run(&context).await;
     drop(context);
+    if let Some(first) = connection.first.take() {
+        let error = "the agent's HTTP/2 ended before stream 1";
+        first.upgraded.broken(link, error).await;
+    }
     if let Some(upstream) = connection.upstream.take() {
         let _ = tokio::time::timeout(GOODBYE, upstream.close()).await;
     }
+    let protocol = protocol(secure);
     match served {
         Served::Failed(error) => over(link, protocol, &error).await,
         Served::Flooded(flood) => flooded(link, protocol, flood.reason(), flood.message()).await,
@@ -196,6 +283,8 @@ struct Connection<'a, A> {
     head_timer: Option<(Instant, Pin<Box<Sleep>>)>,
     handed_over: mpsc::Receiver<Driven>,
     upstream: Option<Driven>,
+    /// What stream 1 is, until it is there, where a request of HTTP/1.1 was upgraded.
+    first: Option<Box<First>>,
     /// Whether the agent was told that extended CONNECT is taken.
     extended_connect: bool,
     stopping: bool,
@@ -223,7 +312,7 @@ impl<A: Io> Connection<'_, A> {
                 Happening::Request(accepted) => {
                     let (request, respond) = *accepted;
                     served = Served::Requests;
-                    streams.push(exchange::run(context, request, respond));
+                    streams.push(exchange::run(context, self.first.take(), request, respond));
                 }
                 Happening::AgentOver(error) => {
                     self.agent = None;

@@ -4,12 +4,16 @@
 
 #[path = "http/ends.rs"]
 mod ends;
+#[path = "support/frames.rs"]
+mod frames;
 #[path = "http/masks.rs"]
 mod masks;
 #[path = "support/story.rs"]
 mod support;
 #[path = "http/switches.rs"]
 mod switches;
+#[path = "http/upgrades.rs"]
+mod upgrades;
 
 use chaperone_crds::record::{EventKind, Outcome, Record};
 use support::Story;

@@ -133,6 +133,8 @@ pub(crate) enum Switch<'a> {
     Connect,
     /// WebSocket, if the upstream agrees to this.
     WebSocket(&'a Offer),
+    /// HTTP/2.
+    Http2,
 }
 
 impl Switch<'_> {
@@ -144,6 +146,10 @@ impl Switch<'_> {
             // A 101 would be another switch.
             Self::Connect if head.status() == 101 => Err(DownloadError::Switch),
             Self::Connect => Ok(()),
+            Self::Http2 => match head.upgrade() {
+                Some(to) if to.eq_ignore_ascii_case("h2c") => Ok(()),
+                _ => Err(DownloadError::Switch),
+            },
             Self::WebSocket(offer) => {
                 if !head
                     .upgrade()

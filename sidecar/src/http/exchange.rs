@@ -2,6 +2,7 @@
 
 mod connect;
 mod edit;
+mod h2c;
 
 use std::{
     io,
@@ -31,6 +32,7 @@ use super::{
 use crate::{
     body::BodyFilter,
     http1::{BodyDecoder, RequestHead, ResponseHead},
+    http2::Upgraded,
     link::{Link, Stop, builtin, micros},
     shared::Active,
     tunnel::Tunnel,
@@ -61,6 +63,8 @@ pub(crate) enum Next {
     Connect(Box<Tunnel>),
     /// What follows is WebSocket.
     WebSocket(Box<Opening>),
+    /// What follows is HTTP/2, beginning with the response.
+    Http2(Box<Upgraded>),
 }
 
 /// A request on its way.
@@ -80,6 +84,8 @@ struct Exchange<'a, A> {
     tunnel: Option<DecisionInfo>,
     /// The request's offer, where it is a WebSocket handshake.
     offer: Option<Offer>,
+    /// The agent's settings, where HTTP/2 is offered to the upstream.
+    h2c: Option<Vec<u8>>,
     /// Whether the upstream connection carried a request before.
     reused: bool,
     /// Whether the agent was told 100 Continue.
@@ -119,6 +125,7 @@ pub(crate) async fn run<A: Io>(
         held: Held::default(),
         tunnel: None,
         offer: None,
+        h2c: None,
         reused,
         continued: false,
         sample,
@@ -181,7 +188,7 @@ impl<A: Io> Exchange<'_, A> {
             || self
                 .head
                 .upgrade()
-                .is_some_and(|protocols| !is_h2c(protocols))
+                .is_some_and(|protocols| !h2c::is_offered(protocols))
     }
 
     /// Reads the body for a rule; `None` when it is too large. What was read is sent on as written.
@@ -281,6 +288,7 @@ impl<A: Io> Exchange<'_, A> {
             strict: self.active.mode() == Mode::Enforce,
             switch: match (&offer, &self.tunnel) {
                 _ if self.connects() => Switch::Connect,
+                _ if self.h2c.is_some() => Switch::Http2,
                 (Some(offer), _) => Switch::WebSocket(offer),
                 (None, Some(_)) => Switch::Tunnel,
                 (None, None) => Switch::No,
@@ -303,6 +311,9 @@ impl<A: Io> Exchange<'_, A> {
             .await;
         if let Some(filter) = &filter {
             self.evidence.head_masked(filter.findings());
+        }
+        if let Some(settings) = self.upgraded(&outcomes, &progress) {
+            return self.go_on_in_http2(settings, &progress, since);
         }
         self.conclude(outcomes, progress, since, subject).await
     }
@@ -469,10 +480,4 @@ fn offer(head: &RequestHead) -> Option<Offer> {
             )
         })
         .flatten()
-}
-
-fn is_h2c(protocols: &str) -> bool {
-    protocols
-        .split(',')
-        .any(|protocol| protocol.trim().eq_ignore_ascii_case("h2c"))
 }

@@ -1,6 +1,7 @@
 //! The story of one stream: judge the request, then answer it or pass it on, and record what came of it.
 
 mod connect;
+pub(crate) mod upgraded;
 
 use std::{sync::Arc, time::Instant};
 
@@ -14,6 +15,7 @@ use h2::{RecvStream, SendStream, server::SendResponse};
 use http::Request;
 use tokio::sync::SemaphorePermit;
 
+use self::upgraded::First;
 use super::{
     answer,
     download::{Download, Plan, Progress},
@@ -67,13 +69,17 @@ struct Exchange<'a> {
     evidence: Evidence,
 }
 
-/// Tells the story of one stream.
+/// Tells the story of one stream. `first`: what it is, where it is stream 1 of an upgraded connection.
 pub(crate) async fn run(
     context: &Context<'_>,
+    first: Option<Box<First>>,
     request: Request<RecvStream>,
     respond: SendResponse<Bytes>,
 ) {
     let link = context.link;
+    if let Some(first) = first {
+        return Box::pin(upgraded::run(context, *first, respond)).await;
+    }
     // While the records of others wait for room, nothing new begins that would need one.
     link.shared.recorder.ready().await;
     let (parts, body) = request.into_parts();
@@ -209,14 +215,9 @@ impl Exchange<'_> {
             let sent = answer::denied(&mut self.respond, status, decision, no_body);
             (status, sent)
         };
-        self.count_denial(&judgement.decision.reason);
+        count_denial(self.context, &judgement.decision.reason);
         self.evidence.answered(status, sent.is_ok());
         self.end().await;
-    }
-
-    fn count_denial(&self, reason: &str) {
-        let denials = &self.context.link.shared.metrics.denials;
-        denials.with_label_values(&[reason]).inc();
     }
 
     /// Passes the request on and its response back.
@@ -331,23 +332,18 @@ impl Exchange<'_> {
         self.end().await;
     }
 
-    /// Nothing was sent to the agent yet: it gets the reason in words, unless a reset tells it more.
+    /// Nothing was sent to the agent yet.
     async fn unanswered(mut self: Box<Self>, ended: Ended) {
-        let (reason, message) = (ended.reason(), ended.to_string());
-        if ended.is_refusal() {
-            let decision = builtin(&self.active, Outcome::Deny, reason, &message);
-            self.evidence.decided(decision);
-            self.count_denial(reason);
-        }
-        self.evidence.failed(&message);
-        match ended.status() {
-            Some(status) => {
-                let no_body = self.head.is_head();
-                let sent = answer::failed(&mut self.respond, status, reason, &message, no_body);
-                self.evidence.answered(status, sent.is_ok());
-            }
-            None => self.respond.send_reset(ended.agent_reset()),
-        }
+        let no_body = self.head.is_head();
+        let active = &self.active;
+        tell(
+            self.context,
+            active,
+            &mut self.evidence,
+            &mut self.respond,
+            no_body,
+            &ended,
+        );
         self.end().await;
     }
 
@@ -355,6 +351,35 @@ impl Exchange<'_> {
         self.evidence.request_body(self.request_bytes, self.sample);
         self.evidence.end(self.context.link).await;
     }
+}
+
+/// Tells an agent that has nothing of a response why: in words, unless a reset tells it more.
+fn tell(
+    context: &Context<'_>,
+    active: &Active,
+    evidence: &mut Evidence,
+    respond: &mut SendResponse<Bytes>,
+    no_body: bool,
+    ended: &Ended,
+) {
+    let (reason, message) = (ended.reason(), ended.to_string());
+    if ended.is_refusal() {
+        evidence.decided(builtin(active, Outcome::Deny, reason, &message));
+        count_denial(context, reason);
+    }
+    evidence.failed(&message);
+    match ended.status() {
+        Some(status) => {
+            let sent = answer::failed(respond, status, reason, &message, no_body);
+            evidence.answered(status, sent.is_ok());
+        }
+        None => respond.send_reset(ended.agent_reset()),
+    }
+}
+
+fn count_denial(context: &Context<'_>, reason: &str) {
+    let denials = &context.link.shared.metrics.denials;
+    denials.with_label_values(&[reason]).inc();
 }
 
 /// Runs both directions: a response may begin before its request ends, and end before it too.

@@ -99,8 +99,29 @@ async fn read(from: &mut (impl AsyncRead + Unpin)) -> std::io::Result<(u8, Vec<u
     Ok((head[3], payload))
 }
 
+/// Reads frames until one of this kind and stream comes; returns its payload. `seen` is told of each.
+pub(crate) async fn until(
+    from: &mut (impl AsyncRead + Unpin),
+    kind: u8,
+    stream: u32,
+    mut seen: impl FnMut(u8, u32),
+) -> Vec<u8> {
+    loop {
+        let mut head = [0; 9];
+        from.read_exact(&mut head).await.unwrap();
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+        let of = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
+        let mut payload = vec![0; length as usize];
+        from.read_exact(&mut payload).await.unwrap();
+        seen(head[3], of);
+        if (head[3], of) == (kind, stream) {
+            return payload;
+        }
+    }
+}
+
 /// The status at the beginning of a header block (RFC 7541, appendix A and B: digits only).
-fn status(block: &[u8]) -> u16 {
+pub(crate) fn status(block: &[u8]) -> u16 {
     const INDEXED: [u16; 7] = [200, 204, 206, 304, 400, 404, 500];
     let update = block
         .iter()

@@ -32,13 +32,27 @@ pub(crate) struct Story {
 impl Story {
     /// Begins with this policy (YAML; empty for none).
     pub(crate) async fn begin(policies: &str) -> Self {
+        Self::begin_with(policies, true)
+    }
+
+    /// The same in clear text: the host is `198.51.100.7`.
+    #[allow(dead_code, reason = "each story uses a part")]
+    pub(crate) async fn begin_in_clear_text(policies: &str) -> Self {
+        Self::begin_with(policies, false)
+    }
+
+    fn begin_with(policies: &str, secure: bool) -> Self {
         let (setup, _) = Setup::new(policies, "", "");
+        let destination = match secure {
+            true => "198.51.100.7:443",
+            false => "198.51.100.7:80",
+        };
         let link = Link {
             active: setup.shared.active.load_full().unwrap(),
             shared: setup.shared.clone(),
-            destination: "198.51.100.7:443".parse().unwrap(),
+            destination: destination.parse().unwrap(),
             tunnel: None,
-            sni: Some(HOST.to_owned()),
+            sni: secure.then(|| HOST.to_owned()),
             since: Instant::now(),
         };
         let (agent, agent_side) = tokio::io::duplex(PIPE_BYTES);
@@ -47,7 +61,7 @@ impl Story {
             let upstream: Wire<Box<dyn chaperone_sidecar::wire::Io>> =
                 Wire::new(Box::new(upstream_side), BytesMut::new());
             let mut agent = Wire::new(agent_side, BytesMut::new());
-            http::serve(&link, &mut agent, Some(upstream), true).await;
+            http::serve(&link, &mut agent, Some(upstream), secure).await;
         });
         Self {
             agent,

@@ -1,6 +1,6 @@
 //! What of a request changes on its way: only what masks, tokens and protocols that are not read make necessary.
 
-use super::{Exchange, is_h2c};
+use super::Exchange;
 use crate::{
     body::{BodyFilter, Leaving, MASKED_REQUEST_FIELDS, Outgoing, strong_again},
     http::failure::Failure,
@@ -12,7 +12,7 @@ use chaperone_crds::resources::Mode;
 impl<A: Io> Exchange<'_, A> {
     /// What the upstream sees differs from what the agent wrote only where it must.
     pub(super) fn edit_head(&mut self, masked: bool) -> Result<(), HeaderEditError> {
-        let h2c = self.head.upgrade().is_some_and(is_h2c);
+        self.edit_h2c()?;
         let headers = self.head.headers_mut();
         if masked {
             headers.narrow_accept_encoding()?;
@@ -22,12 +22,6 @@ impl<A: Io> Exchange<'_, A> {
             if let Some(tags) = headers.get("if-match").and_then(strong_again) {
                 headers.set("If-Match", &tags)?;
             }
-        }
-        if h2c {
-            // RFC 9113 §3.1 has dropped this way into HTTP/2, and a server may ignore the offer (RFC 9110 §7.8), so withholding it breaks nothing. Prior knowledge is read.
-            headers.remove("upgrade");
-            headers.remove("http2-settings");
-            headers.remove_connection_options(&["upgrade", "http2-settings"])?;
         }
         if let Some(offer) = &self.offer {
             // Extensions that are not read are not offered: RFC 6455 §9.1 leaves it to the server to take none.
