@@ -169,6 +169,7 @@ impl Activation<'_, '_> {
             }
             "text" => self.facts.message_text().ok()??,
             "json" => return Some(CowVal::Borrowed(self.facts.message_json().ok()??.as_val())),
+            "detected" => return Some(CowVal::owned(self.facts.message_detected().ok()?)),
             _ => return None,
         };
         Some(CowVal::owned(CelString::from(text)))

@@ -121,6 +121,18 @@ def messages_in_a_stream_of_http_2_are_masked_denied_and_recorded():
 
 
 @test
+def what_detectors_find_in_a_message_is_denied():
+    hypercorn()
+    policy = POLICY.replace('ws.direction == "send" && ws.text.contains("DROP")', 'ws.direction == "send" && !ws.binary && "creditCard" in ws.detected')
+    got = run("Enforce", python(), "-c", WSPROTO, "pay 4111 1111 1111 1112", policy=policy)
+    assert got.out.splitlines()[2] == "echo pay 4111 1111 1111 1112", (got.out, got.err)
+    got = run("Enforce", python(), "-c", WSPROTO, "pay 4111 1111 1111 1111", policy=policy)
+    assert got.out.splitlines()[-1].startswith("1008 "), (got.out, got.err)
+    denied = [m for m in got.only("ws.message") if m["decision"]["action"] == "Deny"]
+    assert denied[0]["decision"]["rule"] == "no-drop", got.records
+
+
+@test
 def node_opens_websocket_in_a_stream_of_http_2():
     hypercorn()
     got = run("Enforce", "node", "-e", NODE, policy=POLICY)

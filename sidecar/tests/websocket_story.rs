@@ -341,3 +341,37 @@ async fn a_stopping_sidecar_says_1001_between_messages() {
     assert_eq!(rest(&mut story.upstream).await[0], 0x88);
     story.records().await;
 }
+
+#[tokio::test]
+async fn what_detectors_find_in_a_message_can_be_denied() {
+    let rule = "  rules:\n    - name: no-cards\n      when: ws.direction == \"send\" && !ws.binary && \"creditCard\" in ws.detected\n      action: Deny\n      message: No cards.\n";
+    let mut story = open(&policy("Enforce", rule), "", "").await;
+    for passes in [
+        masked(Opcode::Text, b"pay 4111 1111 1111 1112"),
+        masked(Opcode::Binary, b"4111 1111 1111 1111"),
+    ] {
+        story.agent.write_all(&passes).await.unwrap();
+        assert_eq!(take(&mut story.upstream, passes.len()).await, passes);
+    }
+    // Also where it is cut between frames.
+    let mut card = frame(Opcode::Text, false, Some(KEY), b"pay 4111 1111 ");
+    card.extend(frame(Opcode::Continuation, true, Some(KEY), b"1111 1111"));
+    story.agent.write_all(&card).await.unwrap();
+    let closed = take(&mut story.agent, 4).await;
+    assert_eq!(
+        (closed[0], closed[2..].to_vec()),
+        (0x88, vec![0x03, 0xf0]),
+        "1008"
+    );
+    let records = story.records().await;
+    let denied = of(&records, EventKind::WsMessage);
+    assert_eq!(
+        denied[0].event.decision.as_ref().unwrap().rule.as_deref(),
+        Some("no-cards")
+    );
+    assert!(
+        !serde_json::to_string(&records)
+            .unwrap()
+            .contains("4111 1111 1111 1111")
+    );
+}

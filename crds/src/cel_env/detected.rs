@@ -1,7 +1,7 @@
-//! What built-in detectors find in a request: the list `http.detected`.
+//! What built-in detectors find in a request, or in a message of WebSocket: the lists `http.detected` and `ws.detected`.
 //!
 //! Owns which text of a request is searched, and the list as expressions see it. Each detector searches by itself and only when an expression asks for it, so that no match hides that of another
-//! detector, and a rule about one pays for one. Refuses bodies that were not read whole, or that are not in a form that detectors read: an error, never "nothing found".
+//! detector, and a rule about one pays for one. Refuses bodies and messages that were not read whole, or that are not in a form that detectors read: an error, never "nothing found".
 //! Invariant: no value of the operation is in the list, only names of detectors.
 
 use std::{borrow::Cow, fmt, sync::OnceLock};
@@ -21,7 +21,7 @@ use super::{
     values::{Elements, SECRET_HEADERS, size},
 };
 use crate::{
-    decide::{BodyView, HttpView},
+    decide::{BodyView, HttpView, MessageView},
     detect::{Builtin, CompiledMasks},
 };
 
@@ -59,6 +59,20 @@ pub(super) fn texts<'a>(http: &HttpView<'a>) -> Result<Texts<'a>, Fault> {
     let form = media.eq_ignore_ascii_case("application/x-www-form-urlencoded");
     add(&mut texts, body, form);
     Ok(texts)
+}
+
+/// What is searched of a message: its text, as the other side gets it.
+///
+/// # Errors
+/// A fault where there is no text to search.
+pub(super) fn message_texts(message: MessageView<'_>) -> Result<Texts<'_>, Fault> {
+    match message {
+        MessageView::Text(text) => Ok(vec![Cow::Borrowed(text.as_bytes())]),
+        MessageView::Binary(_) => {
+            Err("detectors read text messages only; test it first, with !ws.binary")
+        }
+        MessageView::TooLarge => Err("the message is too large to be judged"),
+    }
 }
 
 fn add<'a>(texts: &mut Texts<'a>, text: &'a [u8], escaped: bool) {

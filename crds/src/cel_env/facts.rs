@@ -83,6 +83,8 @@ pub(crate) struct Facts<'a> {
     message: OnceLock<Result<Option<Json<'a>>, Fault>>,
     texts: OnceLock<Result<Texts<'a>, Fault>>,
     detected: Answers,
+    message_texts: OnceLock<Result<Texts<'a>, Fault>>,
+    message_detected: Answers,
 }
 
 impl<'a> Facts<'a> {
@@ -107,6 +109,8 @@ impl<'a> Facts<'a> {
             message: OnceLock::new(),
             texts: OnceLock::new(),
             detected: Answers::default(),
+            message_texts: OnceLock::new(),
+            message_detected: Answers::default(),
         }
     }
 
@@ -233,6 +237,18 @@ impl<'a> Facts<'a> {
         });
         match texts {
             Ok(texts) => Ok(Detected::new(texts, &self.detected)),
+            Err(fault) => Err(*fault),
+        }
+    }
+
+    /// What detectors find in a text message. As for requests, each searches once.
+    pub(super) fn message_detected(&self) -> Result<Detected<'_>, Fault> {
+        let texts = self.message_texts.get_or_init(|| {
+            let message = self.operation.ws.map(|ws| ws.message);
+            message.map_or_else(|| Ok(Texts::new()), detected::message_texts)
+        });
+        match texts {
+            Ok(texts) => Ok(Detected::new(texts, &self.message_detected)),
             Err(fault) => Err(*fault),
         }
     }

@@ -60,6 +60,7 @@ fn undeclared(name: &str, facts: &Facts<'_>) -> String {
             "http.body is there for JSON only; test it with has(http.body)",
         )),
         "http.detected" => facts.detected().err(),
+        "ws.detected" => facts.message_detected().err(),
         "ws.size" => Some("ws.size is not known for this message; test it with has(ws.size)"),
         "ws.text" | "has ws.text" => facts.message_text().err().or(Some(
             "ws.text is there for text messages only; test it with has(ws.text)",

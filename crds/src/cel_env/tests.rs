@@ -58,6 +58,13 @@ fn a_message_is_read_with_the_handshake_that_opened_its_connection() {
     ] {
         assert_eq!(on(source, json), Ok(true), "{source}");
     }
+    let card = MessageView::Text("pay 4111 1111 1111 1111");
+    assert_eq!(on(r#"ws.detected == ["creditCard"]"#, card), Ok(true));
+    assert_eq!(on(r#""email" in ws.detected"#, card), Ok(false));
+    let untested = on(r#""email" in ws.detected"#, MessageView::Binary(3)).unwrap_err();
+    assert!(untested.contains("!ws.binary"), "{untested}");
+    let tested = r#"!ws.binary && "email" in ws.detected"#;
+    assert_eq!(on(tested, MessageView::Binary(3)), Ok(false));
     assert_eq!(on("has(ws.json)", MessageView::Text("hi")), Ok(false));
     assert_eq!(on("has(ws.text)", MessageView::Binary(3)), Ok(false));
     assert_eq!(
@@ -68,6 +75,7 @@ fn a_message_is_read_with_the_handshake_that_opened_its_connection() {
     for source in [
         "ws.text == \"\"",
         "has(ws.text)",
+        r#""email" in ws.detected"#,
         "has(ws.json)",
         "ws.size > 1",
     ] {

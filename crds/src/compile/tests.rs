@@ -483,6 +483,7 @@ const TOKENS: &[&str] = &[
     "\"10.0.0.0/8\"",
     "http.body",
     "http.detected",
+    "ws.detected",
     "http.method",
     "agent.images",
     "\n",

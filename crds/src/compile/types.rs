@@ -215,6 +215,7 @@ pub(crate) const OBJECTS: &[Object] = &[
             optional("size", FieldKind::Int),
             optional("text", FieldKind::Text),
             optional("json", FieldKind::Json),
+            field("detected", FieldKind::Detectors),
         ],
     },
 ];
