@@ -4,7 +4,7 @@ use std::hint::black_box;
 
 use chaperone_crds::{
     compile::CompiledSnapshot,
-    decide::{BodyView, Destination, HttpView, MAX_JUDGED_BODY_BYTES, Operation},
+    decide::{BodyView, Destination, HttpView, MAX_JUDGED_BODY_BYTES, NO_FIELDS, Operation},
     pod::PodIdentity,
     resources::{AgentPolicySpec, Protocol},
     snapshot::{Policy, Snapshot},
@@ -72,6 +72,7 @@ fn operation() -> Operation<'static> {
             content_type: None,
             body_size: Some(0),
             body: BodyView::NotRead,
+            trailers: NO_FIELDS,
         }),
     }
 }

@@ -95,7 +95,13 @@ pub struct HttpView<'a> {
     pub body_size: Option<u64>,
     /// The body, or why it is not there.
     pub body: BodyView<'a>,
+    /// The fields behind the body, where it was read. Detectors search them; expressions do not see them among the headers, for the upstream does not either (RFC 9110 §6.5.1).
+    pub trailers: &'a dyn HeaderFields,
 }
+
+/// No fields.
+pub const NO_FIELDS: &dyn HeaderFields = &NONE;
+const NONE: [(&str, &str); 0] = [];
 
 impl fmt::Debug for HttpView<'_> {
     /// Prints no header and no body: they may hold secrets.

@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 
 use chaperone_crds::{
     compile::{CompiledSnapshot, compile_policy},
-    decide::{BodyView, Decision, Destination, HttpView, Operation},
+    decide::{BodyView, Decision, Destination, HttpView, NO_FIELDS, Operation},
     documents as yaml,
     pod::PodIdentity,
     record::Outcome,
@@ -176,6 +176,7 @@ fn decide(snapshot: &CompiledSnapshot, target: &str, body: &[u8]) -> Decision {
             content_type: Some("application/json"),
             body_size: Some(body.len() as u64),
             body: BodyView::Complete(body),
+            trailers: NO_FIELDS,
         }),
         dns: None,
         ws: None,

@@ -30,7 +30,7 @@ pub(super) type Texts<'a> = Vec<Cow<'a, [u8]>>;
 /// Whether each detector finds something, once it was asked.
 pub(super) type Answers = [OnceLock<bool>; Builtin::ALL.len()];
 
-/// What is searched: path and query as sent and decoded, the values of header fields that expressions see (but Host), and the body; forms also decoded.
+/// What is searched: path and query as sent and decoded, the values of header fields that expressions see (but Host), the body, and its trailers; forms also decoded.
 ///
 /// # Errors
 /// A fault where the body cannot be searched.
@@ -48,7 +48,7 @@ pub(super) fn texts<'a>(http: &HttpView<'a>) -> Result<Texts<'a>, Fault> {
     for text in [http.path, http.query] {
         add(&mut texts, text.as_bytes(), true);
     }
-    for (name, value) in http.headers.fields() {
+    for (name, value) in http.headers.fields().chain(http.trailers.fields()) {
         let is = |known: &str| name.eq_ignore_ascii_case(known);
         if !SECRET_HEADERS.iter().any(|known| is(known)) && !is("host") {
             add(&mut texts, value, false);
@@ -274,6 +274,19 @@ mod tests {
             http.body = BodyView::Complete(b"n=4111+1111+1111+1111&x=%zz%");
         };
         assert_eq!(found(form), Ok(card));
+    }
+
+    #[test]
+    fn detectors_search_trailers() {
+        let trailers = [("X-Note", "4111 1111 1111 1111")];
+        let mut operation = request("POST", "a.example.com", "/");
+        let http = operation.http.as_mut().unwrap();
+        http.trailers = &trailers;
+        http.body = BodyView::Complete(b"");
+        let all = texts(http).unwrap();
+        let answers = Answers::default();
+        let detected = Detected::new(&all, &answers);
+        assert_eq!(detected.names()[0].inner(), "creditCard");
     }
 
     #[test]

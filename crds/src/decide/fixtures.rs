@@ -85,6 +85,7 @@ pub(crate) fn request<'a>(method: &'a str, host: &'a str, path: &'a str) -> Oper
             content_type: None,
             body_size: Some(0),
             body: BodyView::NotRead,
+            trailers: NO_HEADERS,
         }),
         dns: None,
         ws: None,

@@ -40,6 +40,17 @@ pub(crate) enum Leaving {
     Filter(Vec<Edit>, Box<BodyFilter>),
 }
 
+/// What is done to the fields behind a request's body.
+#[derive(Debug, Default)]
+pub(crate) struct TrailerEdits {
+    /// Names of those that would be false.
+    pub(crate) gone: Vec<String>,
+    /// Those that change.
+    pub(crate) changed: Changed,
+    /// What masks found in them.
+    pub(crate) findings: Vec<MaskedInfo>,
+}
+
 impl Outgoing {
     /// What these masks do to requests.
     pub(crate) fn of(masks: &MaskSet) -> Self {
@@ -105,6 +116,25 @@ impl Outgoing {
             }
         });
         (changed, findings)
+    }
+
+    /// What is done to trailers, which are fields like others. `altered`: the body may have changed, so that digests of it would be false.
+    pub(crate) fn trailers(&self, fields: &dyn HeaderFields, altered: bool) -> TrailerEdits {
+        if self.is_empty() {
+            return TrailerEdits::default();
+        }
+        let names = fields.fields().map(|(name, _)| name.to_ascii_lowercase());
+        let gone: Vec<String> = match altered {
+            true => names.filter(|name| is_false_when_masked(name)).collect(),
+            false => Vec::new(),
+        };
+        let (mut changed, findings) = self.fields(fields);
+        changed.retain(|(name, _)| !gone.contains(name));
+        TrailerEdits {
+            gone,
+            changed,
+            findings,
+        }
     }
 
     /// What is done to the body. `strict`: what masks cannot read is refused (Enforce) instead of passed (Audit). The agent says the type, so a type that says nothing, or is said

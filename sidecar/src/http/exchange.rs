@@ -25,12 +25,11 @@ use super::{
     record::{Evidence, Received},
     relay::{Outcomes, relay},
     sample::Sample,
-    upload::{Sending, UploadError},
+    upload::{Leaves, Sending, UploadError},
     view::{RequestView, ResponseView},
     websocket::Opening,
 };
 use crate::{
-    body::BodyFilter,
     http1::{BodyDecoder, RequestHead, ResponseHead},
     http2::Upgraded,
     link::{Link, Stop, builtin, micros},
@@ -151,7 +150,10 @@ impl<A: Io> Exchange<'_, A> {
         let needs_body = self.case(subject).needs_body() && agreed == Agreement::Yes;
         let judgement = if needs_body {
             let payload = self.read_body().await?;
-            let judged = payload.as_deref().map_or(Judged::TooLarge, Judged::Whole);
+            let trailers = self.body.trailers();
+            let judged = payload
+                .as_deref()
+                .map_or(Judged::TooLarge, |body| Judged::Whole(body, trailers));
             let mut case = self.case(subject);
             if let Some(payload) = &payload {
                 case.request.body_size = Some(payload.len() as u64);
@@ -275,8 +277,8 @@ impl<A: Io> Exchange<'_, A> {
                 .unanswered(Failure::Upstream("edit", error.to_string()))
                 .await;
         }
-        let mut filter = match self.rewrite() {
-            Ok(filter) => filter,
+        let mut leaves = match self.rewrite() {
+            Ok(leaves) => leaves,
             Err(failure) => return self.unanswered(failure).await,
         };
         let method = self.head.method().to_owned();
@@ -306,12 +308,8 @@ impl<A: Io> Exchange<'_, A> {
             head_findings: Vec::new(),
         };
         let since = Instant::now();
-        let outcomes = self
-            .pass_both(filter.as_deref_mut(), &plan, &mut progress)
-            .await;
-        if let Some(filter) = &filter {
-            self.evidence.head_masked(filter.findings());
-        }
+        let outcomes = self.pass_both(&mut leaves, &plan, &mut progress).await;
+        self.evidence.head_masked(&leaves.findings());
         if let Some(settings) = self.upgraded(&outcomes, &progress) {
             return self.go_on_in_http2(settings, &progress, since);
         }
@@ -327,7 +325,7 @@ impl<A: Io> Exchange<'_, A> {
 
     async fn pass_both(
         &mut self,
-        filter: Option<&mut BodyFilter>,
+        leaves: &mut Leaves,
         plan: &Plan<'_>,
         progress: &mut Progress,
     ) -> Outcomes {
@@ -345,7 +343,8 @@ impl<A: Io> Exchange<'_, A> {
             framing: self.head.framing(),
             body: &mut self.body,
             sample: &mut self.sample,
-            filter,
+            filter: leaves.filter.as_deref_mut(),
+            trailers: &mut leaves.trailers,
         };
         tokio::select! {
             biased;

@@ -55,6 +55,7 @@ impl Failure {
                     UploadError::Malformed(_) => (Some(400), "malformed-body", true),
                     UploadError::Coding(_) => (Some(400), "undecodable-request", true),
                     UploadError::TooSlow => (Some(408), "body-timeout", true),
+                    UploadError::Edit(_) => (Some(502), "edit", false),
                     UploadError::Agent(_) => (None, "agent-gone", false),
                     UploadError::Upstream(_) => (Some(502), "upstream-reset", false),
                 };

@@ -5,7 +5,7 @@ mod place;
 use std::{net::IpAddr, sync::Arc, time::Instant};
 
 use chaperone_crds::{
-    decide::{BodyView, HttpView, Operation},
+    decide::{BodyView, HeaderFields, HttpView, NO_FIELDS, Operation},
     record::{DecisionInfo, DestinationInfo, Outcome},
     resources::{Mode, Protocol},
 };
@@ -190,8 +190,8 @@ impl Judgement {
 pub(crate) enum Judged<'a> {
     /// No rule asked for it.
     NotRead,
-    /// All of it, as it was sent.
-    Whole(&'a [u8]),
+    /// All of it, as it was sent, and the fields behind it.
+    Whole(&'a [u8], &'a dyn HeaderFields),
     /// It is longer than [`MAX_JUDGED_BODY_BYTES`].
     TooLarge,
 }
@@ -209,7 +209,7 @@ impl Case<'_> {
     pub(crate) fn needs_body(&self) -> bool {
         let snapshot = &self.active.snapshot;
         snapshot.reads_body()
-            && self.with_operation(BodyView::NotRead, |operation| {
+            && self.with_operation(BodyView::NotRead, NO_FIELDS, |operation| {
                 self.subject
                     .any(self.active, operation, |rules| rules.needs_body())
             })
@@ -218,16 +218,19 @@ impl Case<'_> {
     /// What policy says.
     pub(crate) fn judge(&self, body: &Judged<'_>, agreement: Agreement) -> Judgement {
         let since = Instant::now();
-        let unfolded = match body {
-            Judged::Whole(bytes) => Some(Unfolded::of(self.request.fields, bytes)),
-            Judged::NotRead | Judged::TooLarge => None,
+        let (unfolded, trailers) = match body {
+            Judged::Whole(bytes, trailers) => {
+                let unfolded = Unfolded::of(self.request.fields, bytes);
+                (Some(unfolded), *trailers)
+            }
+            Judged::NotRead | Judged::TooLarge => (None, NO_FIELDS),
         };
         let view = match (body, &unfolded) {
             (_, Some(unfolded)) => unfolded.view(),
             (Judged::TooLarge, None) => BodyView::TooLarge,
-            (Judged::NotRead | Judged::Whole(_), None) => BodyView::NotRead,
+            (Judged::NotRead | Judged::Whole(..), None) => BodyView::NotRead,
         };
-        let decision = self.with_operation(view, |operation| {
+        let decision = self.with_operation(view, trailers, |operation| {
             self.subject.decide(self.active, operation)
         });
         let elapsed = since.elapsed();
@@ -277,7 +280,12 @@ impl Case<'_> {
         }
     }
 
-    fn with_operation<T>(&self, body: BodyView<'_>, ask: impl FnOnce(&Operation<'_>) -> T) -> T {
+    fn with_operation<T>(
+        &self,
+        body: BodyView<'_>,
+        trailers: &dyn HeaderFields,
+        ask: impl FnOnce(&Operation<'_>) -> T,
+    ) -> T {
         let operation = Operation {
             protocol: Protocol::Http,
             verb: self.request.method,
@@ -293,6 +301,7 @@ impl Case<'_> {
                 content_type: view::field(self.request.fields, "content-type"),
                 body_size: self.request.body_size,
                 body,
+                trailers,
             }),
             dns: None,
             ws: None,

@@ -1,17 +1,20 @@
 //! A request's body on its way to the upstream: as written, followed only to know where it ends; or filtered and framed anew.
 
+mod leaves;
+
 use std::io;
 
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+pub(crate) use self::leaves::{Leaves, Trailers};
 use super::{
     held::{BODY_TIMEOUT, Held},
     sample::Sample,
 };
 use crate::{
     body::{BodyFilter, CodingError},
-    http1::{BodyDecoder, BodyError, BodyFraming, write_chunk, write_last_chunk},
+    http1::{BodyDecoder, BodyError, BodyFraming, HeaderEditError, write_chunk, write_last_chunk},
     wire::{self, Appetite},
 };
 
@@ -24,6 +27,9 @@ pub(crate) enum UploadError {
     /// It is not what its content coding says, and must be read.
     #[error("the request cannot be decoded: {0}")]
     Coding(#[from] CodingError),
+    /// Its trailers cannot be edited.
+    #[error("the trailers of the request cannot be edited: {0}")]
+    Edit(#[from] HeaderEditError),
     /// The agent went away.
     #[error("the agent ended the connection in its request body: {0}")]
     Agent(io::Error),
@@ -49,6 +55,8 @@ pub(crate) struct Sending<'a> {
     pub(crate) sample: &'a mut Sample,
     /// Filters the body, which is sent in chunks then.
     pub(crate) filter: Option<&'a mut BodyFilter>,
+    /// Edits the trailers of a body that goes through a filter.
+    pub(crate) trailers: &'a mut Trailers,
 }
 
 impl Sending<'_> {
@@ -147,7 +155,7 @@ impl Sending<'_> {
                 write_chunk(out, &filtered);
                 filtered.clear();
                 if filter.is_done() {
-                    write_last_chunk(out, self.body.trailers());
+                    write_last_chunk(out, &self.trailers.edited(self.body.trailers())?);
                 }
             }
             if !out.is_empty() {

@@ -12,7 +12,7 @@ use chaperone_crds::{
     resources::{Level, Mode},
 };
 use h2::{RecvStream, SendStream, server::SendResponse};
-use http::Request;
+use http::{HeaderMap, Request};
 use tokio::sync::SemaphorePermit;
 
 use self::upgraded::First;
@@ -21,7 +21,7 @@ use super::{
     download::{Download, Plan, Progress},
     ended::Ended,
     flow::{Upload, release},
-    head::{Head, HeadError},
+    head::{Fields, Head, HeadError},
     upstream::Upstream,
 };
 use crate::{
@@ -55,6 +55,8 @@ struct Exchange<'a> {
     body: RecvStream,
     /// What was read of it for the decision.
     held: Bytes,
+    /// The trailers, where the body was read to its end.
+    held_trailers: Option<HeaderMap>,
     /// Kept as long as the held bytes are.
     room: Option<SemaphorePermit<'static>>,
     respond: SendResponse<Bytes>,
@@ -99,6 +101,7 @@ pub(crate) async fn run(
         head,
         body,
         held: Bytes::new(),
+        held_trailers: None,
         room: None,
         respond,
         tunnel: None,
@@ -136,8 +139,9 @@ impl Exchange<'_> {
             if whole {
                 case.request.body_size = Some(self.held.len() as u64);
             }
+            let trailers = Fields(self.held_trailers.clone().unwrap_or_default());
             let judged = match whole {
-                true => Judged::Whole(&self.held),
+                true => Judged::Whole(&self.held, &trailers),
                 false => Judged::TooLarge,
             };
             case.judge(&judged, agreed)
@@ -200,6 +204,9 @@ impl Exchange<'_> {
             }
         }
         self.held = held.freeze();
+        if whole {
+            self.held_trailers = self.body.trailers().await.map_err(Ended::by_agent)?;
+        }
         Ok(whole)
     }
 
@@ -238,7 +245,8 @@ impl Exchange<'_> {
             Ok(request) => request,
             Err(error) => return self.unanswered(Ended::Unsendable(error.to_string())).await,
         };
-        let ended = self.held.is_empty() && self.body.is_end_stream();
+        let ended =
+            self.held.is_empty() && self.held_trailers.is_none() && self.body.is_end_stream();
         let sent = match std::future::poll_fn(|cx| sender.poll_ready(cx)).await {
             Ok(()) => sender.send_request(request, ended && !self.head.is_connect()),
             Err(error) => Err(error),
@@ -289,6 +297,7 @@ impl Exchange<'_> {
         mut filter: Option<&mut BodyFilter>,
         since: Instant,
     ) {
+        let (outgoing, mut found) = (self.evidence.outgoing(), Vec::new());
         let upload = Upload {
             from: &mut self.body,
             to: &mut to_upstream,
@@ -296,12 +305,16 @@ impl Exchange<'_> {
             sample: &mut self.sample,
             bytes: &mut self.request_bytes,
             filter: filter.as_deref_mut(),
+            outgoing: &outgoing,
+            trailers: self.held_trailers.take(),
+            found: &mut found,
         };
         let result = tokio::select! {
             result = both(upload, download.pass(&mut self.respond)) => result,
             () = self.context.link.cut_off() => Err(Ended::Stopping),
         };
         self.room = None;
+        self.evidence.head_masked(&found);
         if let Some(filter) = filter {
             self.evidence.head_masked(filter.findings());
         }

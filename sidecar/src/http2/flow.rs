@@ -9,12 +9,16 @@ use std::{
 };
 
 use bytes::Bytes;
+use chaperone_crds::record::MaskedInfo;
 use h2::{Reason, RecvStream, SendStream};
 use http::HeaderMap;
 
-use super::ended::Ended;
+use super::{
+    ended::Ended,
+    head::{Fields, replace},
+};
 use crate::{
-    body::{BodyFilter, CodingError},
+    body::{BodyFilter, CodingError, Outgoing},
     http::sample::Sample,
 };
 
@@ -123,6 +127,12 @@ pub(crate) struct Upload<'a> {
     pub(crate) bytes: &'a mut u64,
     /// Filters it.
     pub(crate) filter: Option<&'a mut BodyFilter>,
+    /// Edits its trailers.
+    pub(crate) outgoing: &'a Outgoing,
+    /// Trailers that were read before.
+    pub(crate) trailers: Option<HeaderMap>,
+    /// What masks found in trailers.
+    pub(crate) found: &'a mut Vec<MaskedInfo>,
 }
 
 impl Upload<'_> {
@@ -136,17 +146,22 @@ impl Upload<'_> {
             Ok(()) | Err(Stop::Upstream) => Ok(()),
             Err(Stop::Agent(error)) => Err(Ended::by_agent(error)),
             Err(Stop::Undecodable(error)) => Err(Ended::Undecodable(error)),
+            Err(Stop::Unsendable(error)) => Err(Ended::Unsendable(error)),
         }
     }
 
     async fn pass_on(&mut self) -> Result<(), Stop> {
         let held = std::mem::take(&mut self.held);
+        let trailers = self.trailers.take();
         if !held.is_empty() {
-            let last = self.from.is_end_stream();
+            let last = trailers.is_none() && self.from.is_end_stream();
             self.send(held, last).await?;
             if last {
                 return Ok(());
             }
+        }
+        if trailers.is_some() {
+            return self.end(trailers).await;
         }
         loop {
             match next(self.from, self.to).await.map_err(Stop::Agent)? {
@@ -184,11 +199,25 @@ impl Upload<'_> {
     }
 
     async fn end(&mut self, trailers: Option<HeaderMap>) -> Result<(), Stop> {
+        let trailers = trailers.map(|trailers| self.edited(trailers)).transpose()?;
         if let Some(filter) = &mut self.filter {
             filter.end();
             pull(filter, self.to).await?;
         }
         Ok(end(self.to, trailers)?)
+    }
+
+    /// Trailers as they leave: masked, and without those that say what is false of a filtered body.
+    fn edited(&mut self, trailers: HeaderMap) -> Result<HeaderMap, Stop> {
+        let fields = Fields(trailers);
+        let edits = self.outgoing.trailers(&fields, self.filter.is_some());
+        let mut kept = fields.0;
+        for name in &edits.gone {
+            kept.remove(name.as_str());
+        }
+        replace(&mut kept, edits.changed).map_err(|error| Stop::Unsendable(error.to_string()))?;
+        self.found.extend(edits.findings);
+        Ok(kept)
     }
 }
 
@@ -209,6 +238,7 @@ enum Stop {
     Agent(h2::Error),
     Upstream,
     Undecodable(CodingError),
+    Unsendable(String),
 }
 
 impl From<CodingError> for Stop {

@@ -192,3 +192,80 @@ async fn what_leaves_is_masked_but_not_the_agents_own_credentials() {
         "compressed-request"
     );
 }
+
+/// A body in chunks with trailers, of a type that masks do not read unless `media` says text.
+fn with_trailers(media: &str, trailers: &str) -> String {
+    format!(
+        "POST /upload HTTP/1.1\r\nHost: files.example.com\r\nContent-Type: {media}\r\nTransfer-Encoding: chunked\r\nTrailer: X-Note\r\n\r\n4;x=y\r\nbody\r\n0\r\n{trailers}\r\n"
+    )
+}
+
+#[tokio::test]
+async fn trailers_of_a_request_are_masked_and_say_nothing_false() {
+    let policies = policy("Audit").replace("usSsn]", "usSsn]\n      direction: Request");
+    for (media, digest) in [("application/octet-stream", true), ("text/plain", false)] {
+        let mut story = Story::begin(&policies).await;
+        let trailers = "X-Note: from jane.doe@example.com\r\nX-Other: kept\r\nContent-Digest: sha-256=:YQ==:\r\n";
+        story.send(&with_trailers(media, trailers)).await;
+        story.asked("\r\n\r\n").await;
+        assert_eq!(story.asked("\r\n0\r\n").await, "4\r\nbody\r\n0\r\n");
+        let left = story.asked("\r\n\r\n").await.to_ascii_lowercase();
+        assert!(left.contains("x-note: from [masked:email]\r\n"), "{left}");
+        assert!(left.contains("x-other: kept\r\n"), "{left}");
+        assert_eq!(left.contains("content-digest"), digest, "{media}: {left}");
+        story.answer("HTTP/1.1 204 No Content\r\n\r\n").await;
+        story.heard("\r\n\r\n").await;
+        let records = story.records().await;
+        let found = records.iter().find(|r| r.event.http.is_some()).unwrap();
+        assert_eq!(found.event.masked[0].detector, "email");
+    }
+}
+
+#[tokio::test]
+async fn a_token_in_a_trailer_becomes_its_value() {
+    let mut story = Story::begin(&tokens("files.example.com")).await;
+    let (mail, _) = seen_tokens(&mut story).await;
+    let trailers = format!("X-Note: {mail}\r\n");
+    story
+        .send(&with_trailers("application/octet-stream", &trailers))
+        .await;
+    story.asked("\r\n0\r\n").await;
+    let left = story.asked("\r\n\r\n").await.to_ascii_lowercase();
+    assert_eq!(left, "x-note: jane.doe@example.com\r\n\r\n");
+    story.answer("HTTP/1.1 204 No Content\r\n\r\n").await;
+    story.heard("\r\n\r\n").await;
+    let text = serde_json::to_string(&story.records().await).unwrap();
+    assert!(!text.contains("jane.doe"), "{text}");
+}
+
+#[tokio::test]
+async fn trailers_pass_as_written_where_nothing_is_done_to_requests() {
+    let mut story = Story::begin(&policy("Audit")).await;
+    let sent = with_trailers("text/plain", "X-Note: jane.doe@example.com\r\n");
+    story.send(&sent).await;
+    let asked = story.asked("jane.doe@example.com\r\n\r\n").await;
+    assert!(
+        asked.ends_with("4;x=y\r\nbody\r\n0\r\nX-Note: jane.doe@example.com\r\n\r\n"),
+        "{asked}"
+    );
+}
+
+#[tokio::test]
+async fn a_rule_on_what_detectors_find_reads_trailers_too() {
+    let rule = "apiVersion: chaperone.dev/v1alpha1\nkind: AgentPolicy\nmetadata: {name: p, namespace: agents}\nspec:\n  mode: Enforce\n  rules:\n    - name: no-mail\n      when: '\"email\" in http.detected'\n      action: Deny\n";
+    for (trailers, status) in [
+        ("X-Note: jane.doe@example.com\r\n", "HTTP/1.1 403"),
+        ("X-Note: nobody\r\n", "HTTP/1.1 204"),
+    ] {
+        let mut story = Story::begin(rule).await;
+        let sent = with_trailers("application/octet-stream", trailers);
+        story.send(&sent).await;
+        if status.ends_with("204") {
+            let asked = story.asked("nobody\r\n\r\n").await;
+            assert_eq!(asked, sent, "as it was written");
+            story.answer("HTTP/1.1 204 No Content\r\n\r\n").await;
+        }
+        let heard = story.heard("\r\n\r\n").await;
+        assert!(heard.starts_with(status), "{heard}");
+    }
+}

@@ -113,3 +113,68 @@ async fn a_compressed_response_that_masks_cannot_read_is_refused_in_enforce() {
     let response = story.get("/").await.unwrap();
     assert_eq!(response.status(), StatusCode::BAD_GATEWAY);
 }
+
+/// Sends a request with trailers to an upstream that says which trailers it got, and returns that.
+async fn trailers_of(policies: &str, content_type: &str) -> (StatusCode, String, Vec<Record>) {
+    let mut story = Story::begin(policies).await;
+    story
+        .serve(|request, mut respond| async move {
+            let mut from = request.into_body();
+            while let Some(Ok(data)) = from.data().await {
+                let _ = from.flow_control().release_capacity(data.len());
+            }
+            let trailers = from.trailers().await.unwrap().unwrap_or_default();
+            let mut to = respond.send_response(Response::new(()), false).unwrap();
+            let mut said: Vec<_> = trailers
+                .iter()
+                .map(|(name, value)| format!("{name}={}", value.to_str().unwrap()))
+                .collect();
+            said.sort();
+            to.send_data(said.join(" ").into(), true).unwrap();
+        })
+        .await;
+    let request = Request::post(url("/upload")).header("content-type", content_type);
+    let (response, mut to) = story.open(request.body(()).unwrap()).await;
+    write(&mut to, Bytes::from_static(b"body")).await.unwrap();
+    let mut trailers = http::HeaderMap::new();
+    trailers.insert("x-note", "jane.doe@example.com".parse().unwrap());
+    trailers.insert("content-digest", "sha-256=:YQ==:".parse().unwrap());
+    to.send_trailers(trailers).unwrap();
+    let mut response = soon(response).await.unwrap();
+    let body = read(response.body_mut()).await.unwrap().0;
+    let status = response.status();
+    drop((to, response));
+    let records = story.records().await;
+    (status, String::from_utf8(body).unwrap(), records)
+}
+
+#[tokio::test]
+async fn trailers_of_a_request_in_a_stream_are_masked_and_judged() {
+    let masks = policy(
+        "Enforce",
+        "  masks:\n    - {name: pii, detectors: [email], direction: Request, headers: [x-note]}\n",
+    );
+    let (_, said, records) = trailers_of(&masks, "text/plain").await;
+    assert_eq!(said, "x-note=[masked:header]", "a digest would be false");
+    assert_eq!(exchanges(&records)[0].event.masked[0].count, 1);
+
+    let rule = |detector| {
+        policy(
+            "Enforce",
+            &format!(
+                "  masks:\n    - {{name: pii, detectors: [email], direction: Request}}\n  rules:\n    - name: no\n      when: '\"{detector}\" in http.detected'\n      action: Deny\n"
+            ),
+        )
+    };
+    let (status, _, records) = trailers_of(&rule("email"), "text/plain").await;
+    assert_eq!(status, StatusCode::FORBIDDEN);
+    assert!(!serde_json::to_string(&records).unwrap().contains("jane"));
+    // Held for the rule, then sent on.
+    let (_, said, _) = trailers_of(&rule("usSsn"), "text/plain").await;
+    assert_eq!(said, "x-note=[masked:email]");
+    let (_, said, _) = trailers_of("", "text/plain").await;
+    assert_eq!(
+        said,
+        "content-digest=sha-256=:YQ==: x-note=jane.doe@example.com"
+    );
+}

@@ -3,7 +3,7 @@
 use super::Exchange;
 use crate::{
     body::{BodyFilter, Leaving, MASKED_REQUEST_FIELDS, Outgoing, strong_again},
-    http::failure::Failure,
+    http::{failure::Failure, upload::Leaves},
     http1::{BodyFraming, HeaderEditError, Version},
     wire::Io,
 };
@@ -40,12 +40,18 @@ impl<A: Io> Exchange<'_, A> {
         Ok(())
     }
 
-    /// Masks what leaves, and makes tokens values again where policy says so. Returns the filter for the body.
-    pub(super) fn rewrite(&mut self) -> Result<Option<Box<BodyFilter>>, Failure> {
+    /// Masks what leaves, and makes tokens values again where policy says so. Returns what is done to the rest.
+    pub(super) fn rewrite(&mut self) -> Result<Leaves, Failure> {
         let outgoing = self.evidence.outgoing();
         if outgoing.is_empty() {
-            return Ok(None);
+            return Ok(Leaves::default());
         }
+        let filter = self.rewrite_with(&outgoing)?;
+        let chunked = self.head.framing() == BodyFraming::Chunked;
+        Ok(Leaves::of(outgoing, filter, chunked))
+    }
+
+    fn rewrite_with(&mut self, outgoing: &Outgoing) -> Result<Option<Box<BodyFilter>>, Failure> {
         let strict = self.active.mode() == Mode::Enforce;
         let bodiless = matches!(
             self.head.framing(),
@@ -61,7 +67,7 @@ impl<A: Io> Exchange<'_, A> {
             }
             body => body,
         };
-        self.rewrite_head(&outgoing).map_err(unedited)?;
+        self.rewrite_head(outgoing).map_err(unedited)?;
         match body {
             Leaving::Pass => Ok(None),
             Leaving::PassUnread(why) => {

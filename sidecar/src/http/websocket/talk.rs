@@ -11,7 +11,8 @@ use std::{
 use chaperone_crds::{
     compile::MaskSet,
     decide::{
-        BodyView, HttpView, MAX_JUDGED_BODY_BYTES, MessageView, Operation, WsDirection, WsView,
+        BodyView, HttpView, MAX_JUDGED_BODY_BYTES, MessageView, NO_FIELDS, Operation, WsDirection,
+        WsView,
     },
     record::{
         BodyInfo, DecisionInfo, DestinationInfo, Event, EventKind, MaskedInfo, MessageInfo,
@@ -233,6 +234,7 @@ impl<'l> Talk<'l> {
                 content_type: None,
                 body_size: Some(0),
                 body: BodyView::Complete(b""),
+                trailers: NO_FIELDS,
             }),
             dns: None,
             ws: Some(WsView {
