@@ -114,7 +114,7 @@ impl Link {
     }
 
     /// What `active` says of this connection as a whole, for traffic that passes unread. In Enforce, TCP of unknown protocols needs a rule that allows it; a default is not
-    /// enough. Where nothing names the destination, each name that led to its address counts: a Deny for one holds, else an Allow for one suffices.
+    /// enough. Where nothing names the destination, each name that led to its address counts, as [`either`] says.
     ///
     /// Inside a tunnel nobody but the proxy says where unread bytes go: they need leave for the proxy as well, as TCP.
     pub fn unread_decision(&self, active: &Active, protocol: Protocol) -> DecisionInfo {
@@ -132,19 +132,9 @@ impl Link {
             None => self.known_names(),
         };
         let decide = |host| self.decide_unread(active, protocol, host);
-        let mut decision = decide(named.or(known.first().map(|name| &**name)));
-        for name in known.iter().skip(1) {
-            let other = decide(Some(name));
-            let denies = other.outcome == Outcome::Deny && other.reason != Reason::Opaque;
-            let lifts = other.outcome == Outcome::Allow && decision.reason == Reason::Opaque;
-            if denies || lifts {
-                decision = other;
-            }
-            if denies {
-                break;
-            }
-        }
-        decision
+        let first = decide(named.or(known.first().map(|name| &**name)));
+        let others = known.iter().skip(1).map(|name| decide(Some(name)));
+        others.fold(first, either)
     }
 
     fn decide_unread(&self, active: &Active, protocol: Protocol, host: Option<&str>) -> Decision {
@@ -260,6 +250,27 @@ pub(crate) fn both(first: Decision, second: Decision) -> Decision {
     }
 }
 
+/// What holds where two names lead to one address and nobody says which is meant: what a rule denies for one of them, else what a rule or a default allows for one. That nobody allows the
+/// other name denies nothing: its place is the same, and one that policy lets the agent reach.
+pub(crate) fn either(first: Decision, second: Decision) -> Decision {
+    match weight(&second) > weight(&first) {
+        true => second,
+        false => first,
+    }
+}
+
+/// How much a decision for one of several names counts: what a rule denies most, what nobody allows least.
+fn weight(decision: &Decision) -> u8 {
+    let by_default = matches!(decision.reason, Reason::Default | Reason::Opaque);
+    match (decision.outcome, decision.would_deny, by_default) {
+        (Outcome::Deny, _, false) => 4,
+        (_, true, false) => 3,
+        (Outcome::Allow, false, _) => 2,
+        (Outcome::Allow, true, true) => 1,
+        (Outcome::Deny, _, true) => 0,
+    }
+}
+
 /// A decision of policy, as records show it.
 pub fn decision_info(active: &Active, decision: Decision) -> DecisionInfo {
     DecisionInfo {
@@ -296,4 +307,63 @@ pub fn builtin(
 /// Whole microseconds.
 pub fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decision(outcome: Outcome, would_deny: bool, reason: Reason) -> Decision {
+        Decision {
+            outcome,
+            would_deny,
+            policy: None,
+            rule: None,
+            reason,
+            message: None,
+            error: None,
+        }
+    }
+
+    #[test]
+    fn of_two_names_a_rule_that_denies_holds_then_one_that_is_allowed_suffices() {
+        use Outcome::{Allow, Deny};
+        // From the one that counts most to the one that counts least.
+        let strongest = [
+            &[
+                (Deny, false, Reason::Rule),
+                (Deny, false, Reason::EvaluationError),
+                (Deny, false, Reason::MetadataAddress),
+            ][..],
+            &[(Allow, true, Reason::Rule)],
+            &[
+                (Allow, false, Reason::Rule),
+                (Allow, false, Reason::Default),
+            ],
+            &[
+                (Allow, true, Reason::Default),
+                (Allow, true, Reason::Opaque),
+            ],
+            &[
+                (Deny, false, Reason::Default),
+                (Deny, false, Reason::Opaque),
+            ],
+        ];
+        for (at, stronger) in strongest.iter().enumerate() {
+            for weaker in strongest.iter().skip(at + 1) {
+                for (one, other) in stronger
+                    .iter()
+                    .flat_map(|s| weaker.iter().map(move |w| (s, w)))
+                {
+                    let (one, other) = (
+                        decision(one.0, one.1, one.2),
+                        decision(other.0, other.1, other.2),
+                    );
+                    // In whichever order the names were learned.
+                    assert_eq!(either(one.clone(), other.clone()), one);
+                    assert_eq!(either(other, one.clone()), one);
+                }
+            }
+        }
+    }
 }

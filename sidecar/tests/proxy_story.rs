@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use captured::{HOST as PROXY, World};
+use captured::{ALIAS, HOST as PROXY, World};
 use chaperone_crds::record::{EventKind, Outcome, Record};
 use chaperone_sidecar::authority::Authority;
 use rustls::{
@@ -398,4 +398,53 @@ async fn a_server_that_cannot_be_verified_gets_another_tunnel_in_audit() {
         [CONNECT, CONNECT],
         "the credential goes to the proxy again"
     );
+}
+
+#[tokio::test]
+async fn of_several_names_of_a_server_one_that_is_allowed_suffices_and_a_rule_that_denies_holds() {
+    let allow = |name, protocol| {
+        format!(
+            "  - name: {name}\n    match: {{hosts: [{name}], protocols: [{protocol}]}}\n    action: Allow\n"
+        )
+    };
+    let deny = |name, protocol| allow(name, protocol).replace("Allow", "Deny");
+    let target = allow(TARGET, "http");
+    for protocol in ["tcp", "http"] {
+        for default in ["Allow", "Deny"] {
+            for (rules, passes) in [
+                (allow(PROXY, protocol), true),
+                (allow(ALIAS, protocol), true),
+                (allow(PROXY, protocol) + &deny(ALIAS, protocol), false),
+                (deny(PROXY, protocol) + &allow(ALIAS, protocol), false),
+                // A default denies nothing that is allowed by another name, and allows what nobody names.
+                (String::new(), protocol == "http" && default == "Allow"),
+            ] {
+                let rules = format!("  defaultAction: {default}\n  rules:\n{target}{rules}");
+                let proxy = Proxy::begin(None).await;
+                let mut world = world("Enforce", &rules, &proxy).await;
+                let mut agent = world.dial().await;
+                // Bytes that nobody reads, to a server that has two names; and the same as a proxy.
+                let passed = match protocol {
+                    "tcp" => passes_unread(&mut agent).await,
+                    _ => {
+                        let whole =
+                            format!("GET http://{TARGET}/ HTTP/1.1\r\nHost: {TARGET}\r\n\r\n");
+                        let heard = say(&mut agent, &whole, "\r\n\r\n").await;
+                        heard.starts_with("HTTP/1.1 200")
+                    }
+                };
+                assert_eq!(passed, passes, "{protocol} {default} {rules}");
+                drop(agent);
+                assert!(!world.records().await.is_empty());
+            }
+        }
+    }
+}
+
+/// Whether bytes of a protocol that is not read reach the upstream, which answers an empty line with nothing and a head with a page.
+async fn passes_unread(agent: &mut TcpStream) -> bool {
+    let unread = b"\x00\x01\x02\r\n\r\n";
+    let sent = agent.write_all(unread).await;
+    let mut byte = [0; 1];
+    sent.is_ok() && matches!(agent.read(&mut byte).await, Ok(1))
 }

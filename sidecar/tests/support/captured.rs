@@ -13,7 +13,10 @@ use crate::setup::Setup;
 
 /// The host of the destination.
 pub(crate) const HOST: &str = "files.example.com";
-const HOSTS: &str = "127.0.0.1 files.example.com";
+/// Another name of its address.
+#[allow(dead_code, reason = "only some stories do")]
+pub(crate) const ALIAS: &str = "alias.example.com";
+const HOSTS: &str = "127.0.0.1 files.example.com alias.example.com";
 /// Longest time in which a connection ends by itself.
 const SERVED: Duration = Duration::from_secs(30);
 

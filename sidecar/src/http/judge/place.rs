@@ -10,14 +10,13 @@ use std::{
 
 use chaperone_crds::{
     compile::MaskSet,
-    decide::{Candidates, Decision, Destination, Operation, Reason},
-    record::Outcome,
+    decide::{Candidates, Decision, Destination, Operation},
 };
 
 use super::{Agreement, Subject, agreement};
 use crate::{
     http::view::{RequestView, scheme},
-    link::{Link, both},
+    link::{Link, both, either},
     shared::Active,
 };
 
@@ -95,26 +94,11 @@ impl Through {
         })
     }
 
-    /// What policy says of the proxy. Where several names lead to it, a rule that denies one holds, else a rule that allows one suffices.
+    /// What policy says of the proxy, by any name that leads to it.
     fn decide(&self, active: &Active, operation: &Operation<'_>) -> Option<Decision> {
         self.operations(operation)
             .map(|operation| decide(active, &operation))
-            .reduce(|first, second| match weight(&second) > weight(&first) {
-                true => second,
-                false => first,
-            })
-    }
-}
-
-/// How much a decision for one of several names counts: what a rule denies most, what nobody allows least.
-fn weight(decision: &Decision) -> u8 {
-    let by_default = matches!(decision.reason, Reason::Default | Reason::Opaque);
-    match (decision.outcome, decision.would_deny, by_default) {
-        (Outcome::Deny, _, false) => 4,
-        (_, true, false) => 3,
-        (Outcome::Allow, false, _) => 2,
-        (Outcome::Allow, true, true) => 1,
-        (Outcome::Deny, _, true) => 0,
+            .reduce(either)
     }
 }
 
