@@ -375,3 +375,52 @@ async fn what_detectors_find_in_a_message_can_be_denied() {
             .contains("4111 1111 1111 1111")
     );
 }
+
+#[tokio::test]
+async fn rules_on_messages_see_the_handshake_as_the_agent_wrote_it() {
+    // The token of the query becomes its value on the way out. No rule may see that value.
+    let rest = "  masks:\n    - {name: pii, detectors: [email], with: Token, restoreTo: [files.example.com]}\n  rules:\n    - name: value\n      when: ws.direction == \"send\" && http.query[\"who\"].contains(\"jane\")\n      action: Deny\n    - name: token\n      when: ws.text == \"stop\" && http.query[\"who\"].contains(\"tok.invalid\") && http.headers[\"x-who\"].contains(\"tok.invalid\")\n      action: Deny\n";
+    let mut story = Story::begin(&policy("Enforce", rest)).await;
+    story
+        .send("GET /who HTTP/1.1\r\nHost: files.example.com\r\n\r\n")
+        .await;
+    story.asked("\r\n\r\n").await;
+    story
+        .answer("HTTP/1.1 204 No Content\r\nX-Who: jane.doe@example.com\r\n\r\n")
+        .await;
+    let head = story.heard("\r\n\r\n").await.to_ascii_lowercase();
+    let token = head
+        .split_once("x-who: ")
+        .unwrap()
+        .1
+        .lines()
+        .next()
+        .unwrap()
+        .to_owned();
+    assert!(token.ends_with("@tok.invalid"), "{head}");
+
+    let asks = request(&format!("X-Who: {token}\r\n")).replace("a=b", &format!("who={token}"));
+    story.send(&asks).await;
+    let asked = story.asked("\r\n\r\n").await;
+    assert!(asked.contains("who=jane.doe%40example.com"), "{asked}");
+    story.answer(&answer("")).await;
+    story.heard("\r\n\r\n").await;
+    let hello = masked(Opcode::Text, b"hello");
+    story.agent.write_all(&hello).await.unwrap();
+    // In a frame of ours, as tokens are looked for in it.
+    let passed = take(&mut story.upstream, hello.len()).await;
+    assert_eq!(passed[0], 0x81, "a message and no close");
+    story
+        .agent
+        .write_all(&masked(Opcode::Text, b"stop"))
+        .await
+        .unwrap();
+    assert_eq!(take(&mut story.agent, 4).await[0], 0x88);
+    let records = story.records().await;
+    let denied = of(&records, EventKind::WsMessage);
+    assert_eq!(
+        denied[0].event.decision.as_ref().unwrap().rule.as_deref(),
+        Some("token")
+    );
+    assert!(!serde_json::to_string(&records).unwrap().contains("jane"));
+}

@@ -35,7 +35,7 @@ use crate::{
     link::{Link, Stop, builtin, micros},
     shared::Active,
     tunnel::Tunnel,
-    websocket::Offer,
+    websocket::{Deflate, Offer},
     wire::{Io, Wire},
 };
 
@@ -64,6 +64,14 @@ pub(crate) enum Next {
     WebSocket(Box<Opening>),
     /// What follows is HTTP/2, beginning with the response.
     Http2(Box<Upgraded>),
+}
+
+/// What a switch of protocols would be about, as the agent wrote it: what is judged and recorded later shows no value that took a token's place on the way out.
+enum Towards {
+    /// WebSocket, if the upstream agrees to it.
+    WebSocket(Box<Opening>),
+    /// Anything else.
+    Place(Subject),
 }
 
 /// A request on its way.
@@ -271,6 +279,7 @@ impl<A: Io> Exchange<'_, A> {
                 .unanswered(Failure::Upstream("upstream-unreachable", message))
                 .await;
         }
+        let towards = self.towards(subject);
         let masks = self.evidence.response_masks();
         if let Err(error) = self.edit_head(masks.is_some()) {
             return self
@@ -313,7 +322,7 @@ impl<A: Io> Exchange<'_, A> {
         if let Some(settings) = self.upgraded(&outcomes, &progress) {
             return self.go_on_in_http2(settings, &progress, since);
         }
-        self.conclude(outcomes, progress, since, subject).await
+        self.conclude(outcomes, progress, since, towards).await
     }
 
     async fn dial(&mut self) -> io::Result<()> {
@@ -359,7 +368,7 @@ impl<A: Io> Exchange<'_, A> {
         outcomes: Outcomes,
         progress: Progress,
         since: Instant,
-        subject: Subject,
+        towards: Towards,
     ) -> Next {
         let answered = progress.head.is_some();
         let switched = progress.head.as_ref().is_some_and(ResponseHead::switches);
@@ -379,7 +388,7 @@ impl<A: Io> Exchange<'_, A> {
         let next = match outcomes.download {
             Ok(_) if switched => {
                 self.evidence.complete();
-                self.switched(progress.head.as_ref(), subject)
+                self.switched(progress.head.as_ref(), towards)
             }
             Ok(reusable) => {
                 self.evidence.complete();
@@ -403,28 +412,42 @@ impl<A: Io> Exchange<'_, A> {
         next
     }
 
-    /// What a switch of protocols leads to.
-    fn switched(&mut self, answer: Option<&ResponseHead>, subject: Subject) -> Next {
-        if let Some(tunnel) = self.connected(&subject) {
-            return Next::Connect(Box::new(tunnel));
+    /// What a switch would be about. Called before the head is edited.
+    fn towards(&self, subject: Subject) -> Towards {
+        if self.offer.is_none() {
+            return Towards::Place(subject);
         }
-        match (self.opening(answer, subject), self.tunnel.take()) {
-            (Some(opening), _) => Next::WebSocket(Box::new(opening)),
-            (None, Some(decision)) => Next::Tunnel(Box::new(decision)),
-            (None, None) => Next::Abort,
+        let request = RequestView::of_http1(&self.head, self.secure);
+        let said = self.evidence.said();
+        Towards::WebSocket(Box::new(Opening::of(&request, subject, said, None)))
+    }
+
+    /// What a switch of protocols leads to.
+    fn switched(&mut self, answer: Option<&ResponseHead>, towards: Towards) -> Next {
+        match towards {
+            Towards::WebSocket(opening) => match self.accepted(answer) {
+                Some(deflate) => Next::WebSocket(Box::new(Opening {
+                    deflate,
+                    ..*opening
+                })),
+                None => Next::Abort,
+            },
+            Towards::Place(subject) => match (self.connected(&subject), self.tunnel.take()) {
+                (Some(tunnel), _) => Next::Connect(Box::new(tunnel)),
+                (None, Some(decision)) => Next::Tunnel(Box::new(decision)),
+                (None, None) => Next::Abort,
+            },
         }
     }
 
-    /// What a WebSocket handshake that was accepted leads to.
-    fn opening(&mut self, answer: Option<&ResponseHead>, subject: Subject) -> Option<Opening> {
+    /// The compression that an accepted WebSocket handshake agrees to. `None`: it is not accepted.
+    fn accepted(&mut self, answer: Option<&ResponseHead>) -> Option<Option<Deflate>> {
         let fields = answer?.headers();
         let accepted = self.offer.take()?.accepted(
             fields.get_all("sec-websocket-accept"),
             fields.get_all("sec-websocket-extensions"),
         );
-        let request = RequestView::of_http1(&self.head, self.secure);
-        let said = self.evidence.said();
-        Some(Opening::of(&request, subject, said, accepted.ok()?))
+        accepted.ok()
     }
 
     /// Nothing was sent to the agent yet: it gets the reason in words, unless the end alone tells it more.
