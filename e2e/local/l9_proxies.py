@@ -6,7 +6,7 @@ import sys
 from .l4_http2 import nghttpd, python
 from .stage import INTERNET_IP, ROOT, STATE, issue, run, serve, test
 
-SQUID, SQUID_TLS, TINY, BANNER = 3128, 3129, 3130, 2222
+SQUID, SQUID_TLS, TINY, HTTP2, BANNER = 3128, 3129, 3130, 3131, 2222
 PROXY, PROXY_TLS = f"http://proxy.test.example.com:{SQUID}", f"https://proxy.test.example.com:{SQUID_TLS}"
 HTTPS, HTTP = "https://files.example.com/hello.txt", "http://files.example.com/hello.txt"
 HELLO = "hello from files.example.com\n"
@@ -175,3 +175,68 @@ socketserver.ThreadingTCPServer(('0.0.0.0', {BANNER}), Greet).serve_forever()"""
         if hosts != squid_allows:
             gap = got.only("gap")[-1]
             assert gap["gap"]["reason"] == "tunnel" and gap["operation"]["resource"] == f"test.example.com:{BANNER}", json.dumps(gap)
+
+
+# --- over HTTP/2 -----------------------------------------------------------------------------------------------
+
+NODE_PROXY = """const [port, key, cert] = process.argv.slice(2), fs = require('fs'), net = require('net');
+const server = require('http2').createSecureServer({key: fs.readFileSync(key), cert: fs.readFileSync(cert)});
+server.on('stream', (stream, headers) => {
+  const to = new URL('tcp://' + headers[':authority']);
+  const socket = net.connect(to.port, to.hostname, () => { stream.respond(); socket.pipe(stream); stream.pipe(socket); });
+  socket.on('error', () => stream.close());
+  stream.on('error', () => socket.destroy());
+});
+server.listen(port, '::');
+"""
+NODE_CLIENT = f"""const proxy = require('http2').connect('https://proxy.test.example.com:{HTTP2}');
+const get = (authority, method, done) => {{
+  const tunnel = proxy.request({{':method': 'CONNECT', ':authority': authority}});
+  tunnel.on('response', headers => {{
+    if (headers[':status'] !== 200) return done(headers[':status']);
+    const socket = require('tls').connect({{socket: tunnel, servername: authority.split(':')[0]}}, () => {{
+      socket.write(`${{method}} /hello.txt HTTP/1.1\\r\\nHost: ${{authority.split(':')[0]}}\\r\\nConnection: close\\r\\n\\r\\n`);
+    }});
+    let text = '';
+    socket.on('data', data => text += data).on('end', () => done(text.split(' ')[1] + ' ' + text.split('\\r\\n\\r\\n')[1].trim()));
+    socket.on('error', error => done(error.message));
+  }});
+  tunnel.on('error', error => done(error.message));
+}};
+get('files.example.com:443', 'GET', first => get('files.example.com:443', 'DELETE', second => get('www.example.org:443', 'GET', third => {{
+  console.log([first, second, third].join('\\n'));
+  proxy.close();
+}})));
+"""
+OVER_2 = """apiVersion: chaperone.dev/v1alpha1
+kind: AgentPolicy
+metadata: {name: over-2, namespace: local}
+spec:
+  mode: Enforce
+  defaultAction: Deny
+  rules:
+    - name: through
+      match: {hosts: [files.example.com, proxy.test.example.com]}
+      action: Allow
+    - name: no-delete
+      match: {methods: [DELETE]}
+      action: Deny
+      message: Deleting is for people.
+"""
+
+
+@test
+def what_is_inside_a_tunnel_of_http_2_is_read():
+    certificate, key = issue("proxy.test.example.com")
+    (STATE / "proxy.js").write_text(NODE_PROXY)
+    for path in (STATE, key, certificate):
+        path.chmod(0o755)
+    serve(*resolving("node", STATE / "proxy.js", HTTP2, key, certificate), port=HTTP2)
+    got = run("Enforce", "node", "-e", NODE_CLIENT, policy=OVER_2)
+    first, second, third = got.out.splitlines()
+    assert first == f"200 {HELLO.strip()}", (got.out, got.err)
+    assert second.startswith("403 ") and "Deleting is for people." in second, (got.out, got.err)
+    assert third == "403", (got.out, got.err)
+    record = got.exchange("GET", "/hello.txt")
+    assert record["operation"]["resource"] == HTTPS and record["destination"]["proxy"].endswith(f":{HTTP2}"), record
+    assert not got.only("gap"), got.records

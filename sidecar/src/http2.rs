@@ -33,6 +33,7 @@ use http::Request;
 use tokio::{sync::mpsc, time::Sleep};
 
 pub(crate) use self::exchange::upgraded::Upgraded;
+pub use self::tunnel::Streams;
 use self::{
     ended::word,
     exchange::{Context, upgraded::First},

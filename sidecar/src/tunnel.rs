@@ -17,6 +17,7 @@ use futures::future::BoxFuture;
 
 use crate::{
     http1::parse_response,
+    http2::Streams,
     link::Link,
     tls,
     wire::{Io, Wire},
@@ -35,12 +36,23 @@ pub struct Tunnel {
     pub port: u16,
     /// The connection to the proxy.
     pub proxy: Link,
-    /// Whether the proxy is spoken to over TLS.
-    secure: bool,
-    /// The request that opened it.
-    request: Bytes,
+    /// How another is had.
+    way: Way,
     /// The open tunnel, until someone takes it.
     ready: Mutex<Option<Wire<Box<dyn Io>>>>,
+}
+
+/// How the proxy is asked for a tunnel, with the agent's own request.
+pub enum Way {
+    /// On a connection of HTTP/1.1 of its own, over TLS where `secure`.
+    Http1 {
+        /// Whether the proxy is spoken to over TLS.
+        secure: bool,
+        /// The request, as it is sent.
+        request: Bytes,
+    },
+    /// In another stream of the connection of HTTP/2.
+    Http2(Box<Streams>),
 }
 
 impl fmt::Debug for Tunnel {
@@ -54,15 +66,14 @@ impl fmt::Debug for Tunnel {
 }
 
 impl Tunnel {
-    /// A tunnel to `host` (canonical) and `port` that `request` opened at the other end of `proxy`. `secure`: the proxy is spoken to over TLS.
+    /// A tunnel to `host` (canonical) and `port` at the other end of `proxy`.
     #[must_use]
-    pub fn new(host: String, port: u16, proxy: Link, secure: bool, request: Bytes) -> Self {
+    pub fn new(host: String, port: u16, proxy: Link, way: Way) -> Self {
         Self {
             host,
             port,
             proxy,
-            secure,
-            request,
+            way,
             ready: Mutex::new(None),
         }
     }
@@ -113,11 +124,15 @@ impl Tunnel {
     }
 
     async fn open(&self) -> io::Result<Wire<Box<dyn Io>>> {
-        let mut wire = match self.secure {
+        let (secure, request) = match &self.way {
+            Way::Http1 { secure, request } => (*secure, request),
+            Way::Http2(streams) => return streams.open().await,
+        };
+        let mut wire = match secure {
             true => tls::dial(&self.proxy).await?,
             false => self.proxy.dial().await?,
         };
-        wire.send(&self.request).await?;
+        wire.send(request).await?;
         opened(&mut wire).await?;
         Ok(wire)
     }

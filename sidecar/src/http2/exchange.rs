@@ -160,9 +160,9 @@ impl Exchange<'_> {
         }
     }
 
-    /// A request for a tunnel needs leave for the bytes that it would bring, which are not read. WebSocket is read.
+    /// A request for a tunnel needs leave for the bytes that it would bring, which are not read. WebSocket is read, and so is the inside of a tunnel.
     fn judge_tunnel(&mut self, judgement: Judgement) -> Judgement {
-        if !self.head.is_connect() || self.offer.is_some() {
+        if !self.head.is_connect() || self.offer.is_some() || self.connects().is_some() {
             return judgement;
         }
         let (judgement, tunnel) = judgement.with_tunnel(self.context.link, &self.active);
@@ -172,6 +172,10 @@ impl Exchange<'_> {
 
     /// Reads the body for a rule; false when it is too large. What was read is sent on as it is.
     async fn hold_body(&mut self) -> Result<bool, Ended> {
+        if self.head.is_connect() {
+            // What follows is no body, and does not end before the answer.
+            return Ok(true);
+        }
         if self.head.view(self.context.secure).body_size > Some(MAX_JUDGED_BODY_BYTES as u64) {
             return Ok(false);
         }
@@ -229,7 +233,7 @@ impl Exchange<'_> {
 
     /// Passes the request on and its response back.
     async fn forward(mut self: Box<Self>, subject: Subject) {
-        let opening = self.opening(subject);
+        let towards = self.towards(subject);
         let mut sender = match self.context.upstream.sender().await {
             Ok(sender) => sender,
             Err(error) => return self.unanswered(Ended::Unreachable(error)).await,
@@ -245,6 +249,7 @@ impl Exchange<'_> {
             Ok(request) => request,
             Err(error) => return self.unanswered(Ended::Unsendable(error.to_string())).await,
         };
+        let towards = towards.through(self.context.link, &sender, &request);
         let ended =
             self.held.is_empty() && self.held_trailers.is_none() && self.body.is_end_stream();
         let sent = match std::future::poll_fn(|cx| sender.poll_ready(cx)).await {
@@ -259,7 +264,7 @@ impl Exchange<'_> {
         let sample = self.evidence.sample(&self.active, Level::RequestResponse);
         let download = Download::new(response, plan, sample);
         if self.head.is_connect() {
-            self.connect(download, to_upstream, since, opening).await;
+            self.connect(download, to_upstream, since, towards).await;
         } else {
             self.exchange(download, to_upstream, filter.as_deref_mut(), since)
                 .await;

@@ -17,7 +17,7 @@ use crate::{
         BodyFilter, Changed, Edit, Leaving, MASKED_REQUEST_FIELDS, Outgoing, Unreadable,
         readable_only, strong_again,
     },
-    http::view::{RequestView, scheme},
+    http::view::{Proxied, RequestView, scheme},
     http1::Authority,
     websocket::Offer,
 };
@@ -174,8 +174,15 @@ impl Head {
             query: self.path.as_ref().and_then(uri::PathAndQuery::query),
             fields: &self.fields,
             body_size: self.body_size,
-            proxied: None,
+            proxied: self.named_port().map(|port| Proxied { port, scheme: None }),
         }
+    }
+
+    /// The port of the place that a proxy is asked for: of CONNECT without a protocol (RFC 9113 §8.5).
+    fn named_port(&self) -> Option<u16> {
+        let plain = self.is_connect() && self.protocol.is_none();
+        let authority = Authority::parse(self.authority.as_str()).filter(|_| plain);
+        authority.and_then(|authority| authority.port)
     }
 
     /// Whether it asks for a tunnel: CONNECT, extended (RFC 8441) or not.

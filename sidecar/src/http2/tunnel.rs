@@ -6,12 +6,46 @@ use std::{
     task::{Context, Poll},
 };
 
-use bytes::{Buf, Bytes};
-use h2::{Reason, RecvStream, SendStream};
+use bytes::{Buf, Bytes, BytesMut};
+use h2::{Reason, RecvStream, SendStream, client::SendRequest};
+use http::Request;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::flow::release;
-use crate::wire::Io;
+use crate::wire::{Io, Wire};
+
+/// A proxy's connection, on which further streams may be opened by a CONNECT like one before.
+pub struct Streams {
+    sender: SendRequest<Bytes>,
+    request: Request<()>,
+}
+
+impl Streams {
+    /// Opens by this request.
+    pub(crate) fn new(sender: SendRequest<Bytes>, request: Request<()>) -> Self {
+        Self { sender, request }
+    }
+
+    /// Another tunnel. Whoever drives the connection must go on doing it meanwhile.
+    ///
+    /// # Errors
+    /// When the connection is over, or the proxy refuses.
+    pub(crate) async fn open(&self) -> io::Result<Wire<Box<dyn Io>>> {
+        let sender = self.sender.clone().ready().await;
+        let mut sender = sender.map_err(broken)?;
+        let (response, to) = sender
+            .send_request(self.request.clone(), false)
+            .map_err(broken)?;
+        let response = response.await.map_err(broken)?;
+        let status = response.status();
+        if !status.is_success() {
+            let told = format!("the proxy answered {}", status.as_u16());
+            return Err(io::Error::other(told));
+        }
+        let stream = StreamIo::new(response.into_body(), to, Reason::CONNECT_ERROR);
+        Ok(Wire::new(Box::new(stream), BytesMut::new()))
+    }
+}
 
 /// A stream's two directions. Credit goes back to the sender as bytes are read.
 pub(crate) struct StreamIo {

@@ -2,41 +2,234 @@
 
 use super::*;
 
-#[tokio::test]
-async fn a_tunnel_passes_where_policy_lets_unread_bytes_pass() {
-    let mut story = Story::begin("").await;
-    story.serve(echo).await;
-    let connect = Request::connect(format!("{HOST}:443")).body(()).unwrap();
-    let (response, mut to) = story.open(connect).await;
+/// Bytes of a protocol that nobody reads.
+const UNREAD: &[u8] = b"\x00ping";
+
+/// Opens a tunnel to a place by way of the upstream.
+async fn tunnel(story: &mut Story, place: &str) -> (h2::SendStream<Bytes>, RecvStream) {
+    let connect = Request::connect(place).body(()).unwrap();
+    let (response, to) = story.open(connect).await;
     let response = soon(response).await.unwrap();
     assert_eq!(response.status(), StatusCode::OK);
-    let mut from = response.into_body();
-    write(&mut to, Bytes::from_static(b"ping")).await.unwrap();
-    assert_eq!(soon(from.data()).await.unwrap().unwrap(), "ping");
+    (to, response.into_body())
+}
+
+#[tokio::test]
+async fn unread_bytes_in_a_tunnel_pass_where_policy_lets_them() {
+    let mut story = Story::begin("").await;
+    story.serve(echo).await;
+    let (mut to, mut from) = tunnel(&mut story, "db.example.net:5432").await;
+    write(&mut to, Bytes::from_static(UNREAD)).await.unwrap();
+    assert_eq!(soon(from.data()).await.unwrap().unwrap(), UNREAD);
     to.send_data(Bytes::new(), true).unwrap();
     assert_eq!(read(&mut from).await.unwrap().0, b"");
     let records = story.records().await;
-    let gap = records
+    let record = records
         .iter()
         .rfind(|record| record.event.kind == EventKind::Gap)
-        .and_then(|record| record.event.gap.clone())
         .unwrap();
+    let gap = record.event.gap.clone().unwrap();
     assert_eq!(
         (gap.reason.as_str(), gap.sent_bytes, gap.received_bytes),
-        ("tunnel", Some(4), Some(4))
+        ("tunnel", Some(5), Some(5))
+    );
+    assert_eq!(gap.detail.as_deref(), Some("CONNECT db.example.net:5432"));
+    let destination = record.event.destination.as_ref().unwrap();
+    assert_eq!(destination.proxy.as_deref(), Some("198.51.100.7:443"));
+}
+
+#[tokio::test]
+async fn unread_bytes_in_a_tunnel_are_refused_where_policy_lets_none_pass() {
+    let mut story = Story::begin(&no_delete("Enforce")).await;
+    story.serve(echo).await;
+    let (mut to, mut from) = tunnel(&mut story, "db.example.net:5432").await;
+    let _ = write(&mut to, Bytes::from_static(UNREAD)).await;
+    let reset = soon(from.data()).await.unwrap().unwrap_err();
+    assert_eq!(reset.reason(), Some(Reason::CONNECT_ERROR));
+    let records = story.records().await;
+    let gap = records.iter().find(|r| r.event.kind == EventKind::Gap);
+    assert_eq!(action(gap.unwrap()), Outcome::Deny);
+}
+
+#[tokio::test]
+async fn a_place_and_its_proxy_must_both_be_allowed_in_a_stream_too() {
+    let allow = |hosts: &str| {
+        policy(
+            "Enforce",
+            &format!(
+                "  defaultAction: Deny\n  rules:\n    - name: some\n      match: {{hosts: [{hosts}], protocols: [http]}}\n      action: Allow\n"
+            ),
+        )
+    };
+    let both = format!("{HOST}, db.example.net");
+    for (hosts, status) in [
+        (HOST, StatusCode::FORBIDDEN),
+        ("db.example.net", StatusCode::FORBIDDEN),
+        (&both, StatusCode::OK),
+    ] {
+        let mut story = Story::begin(&allow(hosts)).await;
+        story.serve(echo).await;
+        let connect = Request::connect("db.example.net:5432").body(()).unwrap();
+        let (response, _to) = story.open(connect).await;
+        assert_eq!(soon(response).await.unwrap().status(), status, "{hosts}");
+    }
+}
+
+#[tokio::test]
+async fn requests_in_a_tunnel_are_judged_masked_and_recorded() {
+    let rules = "  rules:\n    - name: no-delete\n      match: {hosts: [api.example.net], methods: [DELETE]}\n      action: Deny\n  masks:\n    - {name: pii, detectors: [email]}\n";
+    let mut story = Story::begin(&policy("Enforce", rules)).await;
+    story
+        .serve(|request, mut respond| async move {
+            let mut to = respond.send_response(Response::new(()), false).unwrap();
+            let mut from = request.into_body();
+            while let Some(Ok(data)) = from.data().await {
+                let _ = from.flow_control().release_capacity(data.len());
+                let answer = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 18\r\n\r\ngrace@navy.example";
+                write(&mut to, answer.into()).await.unwrap();
+            }
+        })
+        .await;
+    let (mut to, mut from) = tunnel(&mut story, "api.example.net:8080").await;
+    for (method, expected) in [("GET", "[masked:email]"), ("DELETE", "403")] {
+        let request = format!("{method} /a HTTP/1.1\r\nHost: api.example.net:8080\r\n\r\n");
+        write(&mut to, request.into()).await.unwrap();
+        let mut heard = String::new();
+        while !heard.contains(expected) {
+            let data = soon(from.data()).await.unwrap().unwrap();
+            let _ = from.flow_control().release_capacity(data.len());
+            heard.push_str(std::str::from_utf8(&data).unwrap());
+        }
+        assert!(!heard.contains("grace"), "{heard}");
+    }
+    drop((to, from));
+    let records = story.records().await;
+    let said: Vec<_> = exchanges(&records)
+        .iter()
+        .map(|record| {
+            let operation = record.event.operation.as_ref().unwrap();
+            (
+                operation.verb.clone(),
+                operation.resource.clone(),
+                action(record),
+            )
+        })
+        .collect();
+    let url = "http://api.example.net:8080/a".to_owned();
+    assert_eq!(said.len(), 3, "{said:?}");
+    assert!(
+        said.contains(&("GET".to_owned(), url.clone(), Outcome::Allow)),
+        "{said:?}"
+    );
+    assert!(
+        said.contains(&("DELETE".to_owned(), url, Outcome::Deny)),
+        "{said:?}"
+    );
+    assert!(
+        records
+            .iter()
+            .all(|record| record.event.kind != EventKind::Gap)
     );
 }
 
 #[tokio::test]
-async fn a_tunnel_is_refused_where_policy_lets_no_unread_bytes_pass() {
-    let mut story = Story::begin(&no_delete("Enforce")).await;
+async fn clear_text_in_a_tunnel_names_its_place() {
+    let mut story = Story::begin("").await;
     story.serve(echo).await;
-    let connect = Request::connect(format!("{HOST}:443")).body(()).unwrap();
-    let (response, _to) = story.open(connect).await;
-    assert_eq!(
-        soon(response).await.unwrap().status(),
-        StatusCode::FORBIDDEN
-    );
+    let (mut to, mut from) = tunnel(&mut story, "api.example.net:8080").await;
+    let elsewhere = "GET / HTTP/1.1\r\nHost: other.example.net:8080\r\n\r\n";
+    write(&mut to, elsewhere.into()).await.unwrap();
+    let answer = soon(from.data()).await.unwrap().unwrap();
+    assert!(answer.starts_with(b"HTTP/1.1 421"), "{answer:?}");
+}
+
+#[tokio::test]
+async fn a_server_behind_a_proxy_that_cannot_be_verified_gets_another_stream_in_audit() {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    static TUNNELS: AtomicUsize = AtomicUsize::new(0);
+    let (authority, root) = chaperone_sidecar::authority::Authority::self_made("unknown").unwrap();
+    let server = authority.server_config("api.example.net").unwrap();
+    let mut story = Story::begin(&policy("Audit", "")).await;
+    story
+        .serve(move |request, mut respond| {
+            let acceptor = tokio_rustls::TlsAcceptor::from(server.clone());
+            async move {
+                TUNNELS.fetch_add(1, Ordering::Relaxed);
+                let mut to = respond.send_response(Response::new(()), false).unwrap();
+                let (near, far) = tokio::io::duplex(64 * 1024);
+                let (mut reader, mut writer) = tokio::io::split(near);
+                let mut from = request.into_body();
+                let up = async {
+                    while let Some(Ok(data)) = from.data().await {
+                        let _ = from.flow_control().release_capacity(data.len());
+                        writer.write_all(&data).await.unwrap();
+                    }
+                };
+                let down = async {
+                    let mut bytes = [0; 4096];
+                    while let Ok(read) = reader.read(&mut bytes).await {
+                        if read == 0
+                            || write(&mut to, Bytes::copy_from_slice(&bytes[..read]))
+                                .await
+                                .is_err()
+                        {
+                            break;
+                        }
+                    }
+                };
+                let serve = async {
+                    if let Ok(mut tls) = acceptor.accept(far).await {
+                        tls.write_all(b"behind").await.unwrap();
+                        let _ = tls.read(&mut [0; 1]).await;
+                    }
+                };
+                tokio::join!(up, down, serve);
+            }
+        })
+        .await;
+    let (mut to, mut from) = tunnel(&mut story, "api.example.net:443").await;
+    let (near, far) = tokio::io::duplex(64 * 1024);
+    let (mut reader, mut writer) = tokio::io::split(far);
+    tokio::spawn(async move {
+        let mut bytes = [0; 4096];
+        while let Ok(read) = reader.read(&mut bytes).await {
+            if read == 0
+                || write(&mut to, Bytes::copy_from_slice(&bytes[..read]))
+                    .await
+                    .is_err()
+            {
+                break;
+            }
+        }
+    });
+    tokio::spawn(async move {
+        while let Some(Ok(data)) = from.data().await {
+            let _ = from.flow_control().release_capacity(data.len());
+            if writer.write_all(&data).await.is_err() {
+                break;
+            }
+        }
+    });
+    let mut roots = rustls::RootCertStore::empty();
+    use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject};
+    roots
+        .add(CertificateDer::from_pem_slice(root.as_bytes()).unwrap())
+        .unwrap();
+    let client = rustls::ClientConfig::builder()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let name = ServerName::try_from("api.example.net").unwrap();
+    let connector = tokio_rustls::TlsConnector::from(std::sync::Arc::new(client));
+    let mut tls = soon(connector.connect(name, near)).await.unwrap();
+    let mut said = [0; 6];
+    soon(tls.read_exact(&mut said)).await.unwrap();
+    assert_eq!(&said, b"behind");
+    assert_eq!(TUNNELS.load(Ordering::Relaxed), 2, "one was used up");
+    drop(tls);
+    let records = story.records().await;
+    let gap = records.iter().find_map(|r| r.event.gap.clone()).unwrap();
+    assert_eq!(gap.reason, "unverifiable-upstream");
 }
 
 #[tokio::test]
@@ -170,6 +363,23 @@ async fn websocket_messages_in_a_stream_are_read_masked_denied_and_recorded() {
         [Outcome::Allow, Outcome::Deny]
     );
     assert!(records.iter().all(|r| r.event.kind != EventKind::Gap));
+}
+
+#[tokio::test]
+async fn a_rule_that_reads_bodies_does_not_wait_for_one_of_a_handshake() {
+    let rule = "  rules:\n    - name: no-cards\n      when: '\"creditCard\" in http.detected'\n      action: Deny\n";
+    let mut story = Story::begin(&policy("Enforce", rule)).await;
+    let _noted = chats(&mut story, None).await;
+    let (response, _to) = story.open(handshake(None)).await;
+    assert_eq!(soon(response).await.unwrap().status(), StatusCode::OK);
+    let mut card = handshake(None);
+    let note = "4111 1111 1111 1111".parse().unwrap();
+    card.headers_mut().insert("x-note", note);
+    let (response, _to) = story.open(card).await;
+    assert_eq!(
+        soon(response).await.unwrap().status(),
+        StatusCode::FORBIDDEN
+    );
 }
 
 #[tokio::test]

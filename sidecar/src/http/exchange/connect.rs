@@ -3,7 +3,12 @@
 use bytes::BytesMut;
 
 use super::Exchange;
-use crate::{http::judge::Subject, http1::Target, tunnel::Tunnel, wire::Io};
+use crate::{
+    http::judge::Subject,
+    http1::Target,
+    tunnel::{Tunnel, Way},
+    wire::Io,
+};
 
 impl<A: Io> Exchange<'_, A> {
     /// Whether what the request leads to is read as a tunnel. Inside a tunnel a second one is not.
@@ -23,8 +28,10 @@ impl<A: Io> Exchange<'_, A> {
             subject.host.clone(),
             port,
             self.link.clone(),
-            self.secure,
-            request.freeze(),
+            Way::Http1 {
+                secure: self.secure,
+                request: request.freeze(),
+            },
         ))
     }
 }
