@@ -11,6 +11,7 @@ use anyhow::Context;
 use chaperone_crds::{
     control::{SinkConfig, SinkTarget},
     documents::{self, Document},
+    grpc::DescriptorSet,
     pod::PodIdentity,
     snapshot::{Policy, Snapshot},
 };
@@ -46,6 +47,9 @@ pub(crate) struct Args {
     /// PEM file of roots that servers may chain to besides the Mozilla ones: your company's own.
     #[arg(long, value_name = "FILE")]
     extra_roots: Option<PathBuf>,
+    /// Descriptor set of gRPC services (protoc --include_imports --descriptor_set_out, buf build), so that policies, masks and records read their messages; repeatable.
+    #[arg(long, value_name = "FILE")]
+    grpc_descriptors: Vec<PathBuf>,
     /// The command and its arguments.
     #[arg(last = true, required = true, value_name = "COMMAND")]
     command: Vec<String>,
@@ -74,6 +78,7 @@ fn outcome(args: &Args) -> anyhow::Result<ExitStatus> {
         }
         None => String::new(),
     };
+    let grpc_descriptors = descriptors(&args.grpc_descriptors)?;
     // Checked before anything is set up: a record that cannot be kept must not cost a run.
     let audit = audit_file(&args.audit)?;
     local::become_capable()?;
@@ -84,6 +89,7 @@ fn outcome(args: &Args) -> anyhow::Result<ExitStatus> {
             target: SinkTarget::File { path: audit },
         }],
         extra_roots,
+        grpc_descriptors,
         identity: identity(&args.command),
         command: args.command.clone(),
     })?;
@@ -97,6 +103,15 @@ fn outcome(args: &Args) -> anyhow::Result<ExitStatus> {
         args.audit.display()
     );
     Ok(outcome.status)
+}
+
+fn descriptors(paths: &[PathBuf]) -> anyhow::Result<Vec<DescriptorSet>> {
+    let pack = |path: &PathBuf| {
+        let shown = path.display().to_string();
+        let bytes = fs::read(path).with_context(|| format!("cannot read {shown}"))?;
+        Ok(DescriptorSet::pack(&shown, &bytes)?)
+    };
+    paths.iter().map(pack).collect()
 }
 
 /// The policies of a file, all of them.

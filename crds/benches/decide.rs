@@ -62,6 +62,7 @@ fn operation() -> Operation<'static> {
         },
         dns: None,
         ws: None,
+        grpc: None,
         http: Some(HttpView {
             method: "DELETE",
             scheme: "https",

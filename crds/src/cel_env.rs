@@ -120,6 +120,10 @@ impl VariableResolver for Activation<'_, '_> {
             "dns.type" => operation.dns?.kind,
             "grpc.service" => facts.grpc().ok()?.map_or("", |call| call.service),
             "grpc.method" => facts.grpc().ok()?.map_or("", |call| call.method),
+            "grpc.direction" => operation.grpc?.direction.as_str(),
+            "grpc.message" => {
+                return Some(CowVal::Borrowed(facts.grpc_message().ok()??.as_val()));
+            }
             "agent.namespace" => &facts.agent.namespace,
             "agent.pod" => &facts.agent.pod,
             "agent.serviceAccount" => &facts.agent.service_account,
@@ -200,6 +204,7 @@ impl Activation<'_, '_> {
             "http.bodySize" => self.facts.body_size().is_some(),
             "http.body" => self.facts.body().ok()?.is_some(),
             "grpc.service" | "grpc.method" => self.facts.grpc().ok()?.is_some(),
+            "grpc.message" => self.facts.grpc_message().ok()?.is_some(),
             "ws.size" => self.facts.message_size().is_some(),
             "ws.text" => self.facts.message_text().ok()?.is_some(),
             "ws.json" => self.facts.message_json().ok()?.is_some(),

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    grpc::DescriptorSet,
     pod::PodIdentity,
     snapshot::{Revision, Snapshot},
     tokenize::MaskKey,
@@ -46,6 +47,9 @@ pub struct PodConfig {
     /// Key of the namespace for `Hash` and `Token`. Absent (from an older operator): both redact.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mask_key: Option<MaskKey>,
+    /// What messages of gRPC services are made of.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub grpc_descriptors: Vec<DescriptorSet>,
 }
 
 /// One sink with its credentials resolved.

@@ -45,8 +45,18 @@ pub struct Operation<'a> {
     pub http: Option<HttpView<'a>>,
     /// The message, when the operation is one on a WebSocket connection; `http` is then the handshake that opened it.
     pub ws: Option<WsView<'a>>,
+    /// The message, when the operation is one of a gRPC call; `http` is then the request that began it.
+    pub grpc: Option<GrpcView<'a>>,
     /// The query, when `protocol` is [`Protocol::Dns`].
     pub dns: Option<DnsView<'a>>,
+}
+
+impl Operation<'_> {
+    /// Whether it is a message in what was let pass before: on a WebSocket connection, or of a gRPC call.
+    #[must_use]
+    pub fn is_message(&self) -> bool {
+        self.ws.is_some() || self.grpc.is_some()
+    }
 }
 
 /// One DNS query. `destination.host` is the name as well; address and port play no part, for the sidecar's own resolver answers.
@@ -172,6 +182,33 @@ impl fmt::Debug for WsView<'_> {
     /// Prints no text: it may be secret.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("WsView")
+            .field("direction", &self.direction)
+            .finish_non_exhaustive()
+    }
+}
+
+/// One message of a gRPC call.
+#[derive(Clone, Copy)]
+pub struct GrpcView<'a> {
+    /// Who sends it.
+    pub direction: WsDirection,
+    /// What it says.
+    pub message: GrpcMessage<'a>,
+}
+
+/// What a message of a gRPC call says.
+#[derive(Clone, Copy)]
+pub enum GrpcMessage<'a> {
+    /// All of it, as JSON.
+    Json(&'a str),
+    /// Why it cannot be read: a sentence that holds no value of it.
+    Unreadable(&'static str),
+}
+
+impl fmt::Debug for GrpcView<'_> {
+    /// Prints no message: it may be secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GrpcView")
             .field("direction", &self.direction)
             .finish_non_exhaustive()
     }

@@ -1,6 +1,15 @@
-//! What makes an HTTP request a gRPC call, and which procedure it calls ("gRPC over HTTP2", "gRPC Web").
+//! What makes an HTTP request a gRPC call, which procedure it calls ("gRPC over HTTP2", "gRPC Web"), and what its messages say.
 //!
 //! Pure. Invariant: a path names one procedure or none.
+
+mod descriptors;
+mod message;
+pub mod wire;
+
+pub use descriptors::{
+    DescriptorError, DescriptorSet, Descriptors, MAX_PACKED_BYTES, MAX_SET_BYTES, Method,
+};
+pub use message::{ANY, Known, MAX_VALUES, Survey, Undecodable, survey, to_json, unpack};
 
 /// The procedure that a request calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

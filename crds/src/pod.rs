@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 pub const NAMESPACE_LABEL: &str = "chaperone.dev/audit";
 /// Value of [`NAMESPACE_LABEL`] that turns injection on.
 pub const NAMESPACE_LABEL_VALUE: &str = "enabled";
+/// Label of ConfigMaps in Chaperone's namespace that hold descriptor sets of gRPC services; value `true`.
+pub const DESCRIPTORS_LABEL: &str = "chaperone.dev/grpc-descriptors";
 /// Label that the webhook puts on injected pods, with value `true`.
 pub const INJECTED_LABEL: &str = "chaperone.dev/injected";
 /// Annotation: version of the sidecar that was injected.

@@ -319,7 +319,7 @@ pub struct BodyInfo {
     /// The text, where the bytes are UTF-8.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,
-    /// Why there is no text: `binary`, or the content coding that was not undone.
+    /// Why there is no text: `binary`, the content coding that was not undone, or why a gRPC message cannot be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub omitted: Option<String>,
     /// True when the body was longer than what is kept.

@@ -180,6 +180,7 @@ fn decide(snapshot: &CompiledSnapshot, target: &str, body: &[u8]) -> Decision {
         }),
         dns: None,
         ws: None,
+        grpc: None,
     };
     snapshot
         .candidates(&operation)

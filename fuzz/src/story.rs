@@ -147,6 +147,7 @@ static ACTIVE: LazyLock<Arc<Active>> = LazyLock::new(|| {
         sinks: Vec::new(),
         extra_roots: String::new(),
         mask_key: None,
+        grpc_descriptors: Vec::new(),
     };
     Arc::new(policy::compile(config).expect("the policy compiles"))
 });

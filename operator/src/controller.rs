@@ -20,6 +20,7 @@ use tokio::sync::watch;
 
 use crate::{
     check, compile,
+    descriptors::Packed,
     health::{Fact, Health},
     index::{
         Index, PolicyEntry, World, index,
@@ -57,6 +58,7 @@ pub struct Controller {
     snapshots: HashMap<Revision, Result<(), String>>,
     extra_roots: Arc<str>,
     mask_secret: Option<MaskSecret>,
+    descriptors: Packed,
 }
 
 /// A policy that was compiled, and which version of the resource that was.
@@ -84,6 +86,7 @@ impl Controller {
             snapshots: HashMap::new(),
             extra_roots: Arc::from(""),
             mask_secret: None,
+            descriptors: Packed::default(),
         };
         (controller, receiver)
     }
@@ -114,6 +117,7 @@ impl Controller {
             pods: self.pods(),
             extra_roots: Arc::clone(&self.extra_roots),
             mask_secret: self.mask_secret.clone(),
+            descriptors: self.descriptors.read(&self.stores.descriptors.state()),
         };
         let snapshots = &mut self.snapshots;
         let index = index(&world, |snapshot| {

@@ -13,6 +13,7 @@ use std::{
 
 use chaperone_crds::{
     control::{MAX_MESSAGE_BYTES, PodConfig, SinkConfig},
+    grpc::DescriptorSet,
     pod::PodIdentity,
     snapshot::{PolicyRef, Revision, Snapshot},
     tokenize::MaskKey,
@@ -22,7 +23,7 @@ use crate::mask_secret::MaskSecret;
 
 pub use policies::PolicyEntry;
 
-/// What of a message is not snapshot, in bytes, at most: identity (labels of 256 KiB can't be, annotations could), sinks and roots.
+/// What of a message is not snapshot, in bytes, at most: identity (labels of 256 KiB can't be, annotations could), sinks, roots and descriptor sets.
 const REST_OF_MESSAGE_BYTES: usize = 1024 * 1024;
 
 /// Labels of a namespace.
@@ -43,6 +44,8 @@ pub struct World {
     pub extra_roots: Arc<str>,
     /// What mask keys are derived from; `None` until it is known.
     pub mask_secret: Option<MaskSecret>,
+    /// What messages of gRPC services are made of.
+    pub descriptors: Arc<Vec<DescriptorSet>>,
 }
 
 /// What one sidecar runs by. Snapshots, sinks and roots are shared between pods.
@@ -60,6 +63,8 @@ pub struct Plan {
     pub extra_roots: Arc<str>,
     /// The key of its namespace.
     pub mask_key: Option<MaskKey>,
+    /// What messages of gRPC services are made of.
+    pub descriptors: Arc<Vec<DescriptorSet>>,
 }
 
 /// What is true of one policy.
@@ -121,6 +126,7 @@ pub fn index(world: &World, mut compile: impl FnMut(&Snapshot) -> Result<(), Str
                     .mask_secret
                     .as_ref()
                     .map(|secret| secret.key_of(&pod.namespace)),
+                descriptors: Arc::clone(&world.descriptors),
             })
         });
         result.pods.insert(pod.uid.clone(), plan);
@@ -166,6 +172,7 @@ impl Plan {
             sinks: self.sinks.as_ref().clone(),
             extra_roots: self.extra_roots.to_string(),
             mask_key: self.mask_key.clone(),
+            grpc_descriptors: self.descriptors.as_ref().clone(),
         }
     }
 }

@@ -8,6 +8,7 @@ pub mod check;
 pub mod compile;
 pub mod control;
 pub mod controller;
+pub mod descriptors;
 pub mod events;
 pub mod health;
 pub mod index;

@@ -6,11 +6,11 @@
 use std::{fmt::Debug, sync::Arc, time::Duration};
 
 use chaperone_crds::{
-    pod::INJECTED_LABEL,
+    pod::{DESCRIPTORS_LABEL, INJECTED_LABEL},
     resources::{AgentPolicy, AuditSink, ClusterAgentPolicy},
 };
 use futures::StreamExt;
-use k8s_openapi::api::core::v1::{Namespace, Pod, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, Secret};
 use kube::{
     Api, Client, Resource,
     core::DeserializeGuard,
@@ -45,6 +45,8 @@ pub struct Stores {
     pub pods: Store<Pod>,
     /// Secrets of the operator's own namespace.
     pub secrets: Store<Secret>,
+    /// ConfigMaps of the operator's own namespace with descriptor sets.
+    pub descriptors: Store<ConfigMap>,
     /// Told at each change of anything.
     pub changed: Arc<Notify>,
     /// Told at each change of a Secret.
@@ -66,6 +68,7 @@ impl Stores {
             changed: vec![Arc::clone(&changed), Arc::clone(&secrets_changed)],
         };
         let all = watcher::Config::default;
+        let described = all().labels(&format!("{DESCRIPTORS_LABEL}=true"));
         let injected = all().labels(&format!("{INJECTED_LABEL}=true"));
         Self {
             policies: everything.start(Api::all(client.clone()), all(), "watch_policies"),
@@ -82,6 +85,11 @@ impl Stores {
                 all(),
                 "watch_secrets",
             ),
+            descriptors: everything.start(
+                Api::namespaced(client.clone(), namespace),
+                described,
+                "watch_descriptors",
+            ),
             changed,
             secrets_changed,
         }
@@ -95,6 +103,7 @@ impl Stores {
             && self.namespaces.wait_until_ready().await.is_ok()
             && self.pods.wait_until_ready().await.is_ok()
             && self.secrets.wait_until_ready().await.is_ok()
+            && self.descriptors.wait_until_ready().await.is_ok()
     }
 
     /// A Secret of the operator's own namespace.
@@ -200,6 +209,7 @@ impl Stores {
             namespaces: filled(namespaces),
             pods: filled(pods),
             secrets: filled(Vec::new()),
+            descriptors: filled(Vec::new()),
             changed: Arc::default(),
             secrets_changed: Arc::default(),
         }

@@ -24,17 +24,18 @@ mod media;
 mod outgoing;
 mod treat;
 
-pub(crate) use coding::DecodeStack;
-#[cfg(test)]
-pub(crate) use coding::EncodeStack;
 pub use coding::{
     Coding, CodingError, FREE_BYTES, MAX_CODINGS, MAX_RATIO, ZSTD_WINDOW_LOG, codings,
     readable_only,
 };
+pub(crate) use coding::{DecodeStack, EncodeStack};
 pub use edits::{Edit, MASKED_REQUEST_FIELDS};
-pub(crate) use edits::{is_false_when_masked, strong_again};
+pub(crate) use edits::{
+    is_false_when_masked, of_masked_response as edits_of_filtered, strong_again,
+};
 pub(crate) use fields::{Changed, masked_fields};
 pub use filter::{BodyFilter, PULLED_BYTES};
+pub(crate) use media::is_text;
 pub use media::{Format, Media, SNIFFED_BYTES, media};
 pub(crate) use outgoing::{Leaving, Outgoing};
 pub use treat::{Look, Message, Treatment, Unreadable};

@@ -1,8 +1,23 @@
-//! gRPC inside HTTP: messages counted as they stream, status, and denials that a gRPC client understands.
+//! gRPC and gRPC-Web inside HTTP: messages counted as they stream and, where a descriptor set has them, read, judged and masked; status; and denials that a client understands.
 //!
-//! Pure, and the same for every version of HTTP. Refuses to decode messages: their fields are known to those who have the service's descriptors. Invariant: whatever the bytes,
-//! memory stays bounded by [`MAX_TRAILER_BYTES`].
+//! Pure, and the same for every version of HTTP. Invariant: a message that is not changed leaves as the bytes that it came in; and what is held of all calls together is bounded
+//! by [`frames::ROOM_BYTES`].
 
+mod call;
+mod count;
+mod encoding;
+mod filter;
+mod frames;
+mod rewrite;
+mod shown;
+mod text;
+
+pub use call::{Call, Judge, Verdict};
+pub use count::Messages;
+pub(crate) use filter::MessageFilter;
+pub(crate) use shown::Shown;
+
+use base64::Engine;
 use chaperone_crds::{
     decide::HeaderFields,
     grpc::GrpcCall,
@@ -11,21 +26,12 @@ use chaperone_crds::{
 
 /// Status code of a call that policy denies (gRPC status codes, 7).
 pub(crate) const PERMISSION_DENIED: u32 = 7;
-/// Bytes before each message: flags, and the length as a big-endian number.
-const PREFIX_BYTES: usize = 5;
-/// Flag of the frame in which gRPC-Web carries trailers ("gRPC-Web", "Protocol differences").
-const TRAILERS: u8 = 0x80;
-/// Most bytes of such a frame that are looked at for the status. As much as a trailer section of HTTP/1 may have.
-const MAX_TRAILER_BYTES: usize = 16 * 1024;
 /// Longest text of a denial in a header field, in bytes before it is escaped. Some clients bound all fields to 8 KiB.
 const MAX_MESSAGE_BYTES: usize = 1024;
 
 /// Begins what the record says of a call, if the request is one.
 pub(crate) fn call(path: &str, content_type: Option<&str>) -> Option<GrpcInfo> {
-    let media = content_type?.split(';').next()?.trim().to_ascii_lowercase();
-    if !GrpcCall::is_grpc(&media) {
-        return None;
-    }
+    Form::of(content_type?)?;
     let call = GrpcCall::of_path(path)?;
     Some(GrpcInfo {
         service: call.service.to_owned(),
@@ -58,6 +64,50 @@ pub(crate) fn denial(decision: &DecisionInfo, content_type: &str) -> [(&'static 
     ]
 }
 
+/// How messages stand in a body, by its media type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// gRPC: status in trailers.
+    Grpc,
+    /// gRPC-Web: trailers are the body's last frame.
+    Web,
+    /// gRPC-Web in base64.
+    WebText,
+}
+
+impl Form {
+    /// The form of a body of this `Content-Type`; `None`: it is no gRPC.
+    #[must_use]
+    pub fn of(content_type: &str) -> Option<Self> {
+        let media = content_type.split(';').next()?.trim().to_ascii_lowercase();
+        if !GrpcCall::is_grpc(&media) {
+            return None;
+        }
+        let kind = media.strip_prefix("application/grpc").unwrap_or_default();
+        Some(match kind.split('+').next() {
+            Some("-web-text") => Self::WebText,
+            Some("-web") => Self::Web,
+            _ => Self::Grpc,
+        })
+    }
+}
+
+/// What ends the body of a gRPC-Web call that is denied once its response has begun.
+pub(crate) fn last_frame(decision: &DecisionInfo, form: Form) -> Vec<u8> {
+    let mut text = String::new();
+    for (name, value) in denial(decision, "").into_iter().skip(1) {
+        text.push_str(&format!("{name}: {value}\r\n"));
+    }
+    let length = u32::try_from(text.len()).unwrap_or(u32::MAX).to_be_bytes();
+    let frame = [&[count::TRAILERS][..], &length, text.as_bytes()].concat();
+    match form {
+        Form::WebText => base64::engine::general_purpose::STANDARD
+            .encode(frame)
+            .into_bytes(),
+        Form::Grpc | Form::Web => frame,
+    }
+}
+
 /// Percent-encodes all but printable ASCII ("gRPC over HTTP2", `Status-Message`).
 fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
@@ -70,127 +120,9 @@ fn escaped(text: &str) -> String {
     out
 }
 
-/// Counts the messages of one direction (`Length-Prefixed-Message`).
-#[derive(Debug, Default)]
-pub(crate) struct Messages {
-    /// Messages that came whole.
-    pub(crate) count: u64,
-    /// Their bytes, as encoded.
-    pub(crate) bytes: u64,
-    /// The prefix so far.
-    prefix: [u8; PREFIX_BYTES],
-    prefix_len: usize,
-    /// Bytes of the message under way that are still to come.
-    left: u64,
-    /// The frame of trailers, as far as it is looked at.
-    trailers: Vec<u8>,
-}
-
-impl Messages {
-    /// Sees more of the body.
-    pub(crate) fn push(&mut self, mut payload: &[u8]) {
-        while let Some((&byte, rest)) = payload.split_first() {
-            if let Some(slot) = self.prefix.get_mut(self.prefix_len) {
-                *slot = byte;
-                self.prefix_len = self.prefix_len.saturating_add(1);
-                payload = rest;
-                if self.prefix_len == PREFIX_BYTES {
-                    self.begin();
-                }
-                continue;
-            }
-            let here = payload
-                .len()
-                .min(usize::try_from(self.left).unwrap_or(usize::MAX));
-            let (part, rest) = payload.split_at_checked(here).unwrap_or((payload, &[]));
-            self.see(part);
-            payload = rest;
-        }
-    }
-
-    fn begin(&mut self) {
-        let [_, length @ ..] = self.prefix;
-        self.left = u64::from(u32::from_be_bytes(length));
-        if self.left == 0 {
-            self.end();
-        }
-    }
-
-    fn see(&mut self, part: &[u8]) {
-        if self.is_trailers() {
-            let room = MAX_TRAILER_BYTES.saturating_sub(self.trailers.len());
-            self.trailers
-                .extend_from_slice(part.get(..room).unwrap_or(part));
-        }
-        self.left = self.left.saturating_sub(part.len() as u64);
-        if self.left == 0 {
-            self.end();
-        }
-    }
-
-    fn end(&mut self) {
-        if !self.is_trailers() {
-            let [_, length @ ..] = self.prefix;
-            self.count = self.count.saturating_add(1);
-            self.bytes = self
-                .bytes
-                .saturating_add(u64::from(u32::from_be_bytes(length)));
-        }
-        self.prefix_len = 0;
-    }
-
-    fn is_trailers(&self) -> bool {
-        let [flags, ..] = self.prefix;
-        flags & TRAILERS != 0
-    }
-
-    /// The status in gRPC-Web's trailers, once they came.
-    pub(crate) fn status(&self) -> Option<u32> {
-        let text = std::str::from_utf8(&self.trailers).ok()?;
-        text.lines()
-            .filter_map(|line| line.split_once(':'))
-            .find(|(name, _)| name.trim().eq_ignore_ascii_case("grpc-status"))
-            .and_then(|(_, value)| value.trim().parse().ok())
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
-
-    fn message(flags: u8, body: &[u8]) -> Vec<u8> {
-        let length = u32::try_from(body.len()).unwrap().to_be_bytes();
-        [&[flags][..], &length, body].concat()
-    }
-
-    #[test]
-    fn messages_are_counted_however_they_are_cut() {
-        let wire = [
-            message(0, b"abc"),
-            message(0, b""),
-            message(1, &[9; 300]),
-            message(TRAILERS, b"grpc-status: 5\r\ngrpc-message: x\r\n"),
-        ]
-        .concat();
-        for size in [1, 2, 3, 5, 7, 64, 1000] {
-            let mut messages = Messages::default();
-            for part in wire.chunks(size) {
-                messages.push(part);
-            }
-            assert_eq!((messages.count, messages.bytes), (3, 303), "{size}");
-            assert_eq!(messages.status(), Some(5));
-        }
-    }
-
-    #[test]
-    fn a_message_that_does_not_end_is_not_counted() {
-        let mut messages = Messages::default();
-        messages.push(&[0, 0xff, 0xff, 0xff, 0xff]);
-        messages.push(&[0; 1000]);
-        assert_eq!((messages.count, messages.status()), (0, None));
-    }
 
     #[test]
     fn a_call_is_named_by_its_path() {
@@ -213,16 +145,5 @@ mod tests {
     #[test]
     fn messages_of_denials_are_escaped() {
         assert_eq!(escaped("No \u{fc} 100%\n"), "No %C3%BC 100%25%0A");
-    }
-
-    proptest! {
-        #[test]
-        fn any_bytes_are_counted_without_panic_and_in_bounds(parts in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..50), 0..50)) {
-            let mut messages = Messages::default();
-            for part in &parts {
-                messages.push(part);
-            }
-            prop_assert!(messages.trailers.len() <= MAX_TRAILER_BYTES);
-        }
     }
 }

@@ -14,7 +14,7 @@ pub mod dns;
 pub mod egress;
 pub mod first;
 pub mod gap;
-mod grpc;
+pub mod grpc;
 pub mod health;
 pub mod http;
 pub mod http1;

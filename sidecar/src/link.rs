@@ -152,6 +152,7 @@ impl Link {
             http: None,
             dns: None,
             ws: None,
+            grpc: None,
         };
         active
             .snapshot

@@ -16,6 +16,7 @@ use std::{
 use anyhow::Context;
 use chaperone_crds::{
     control::{PodConfig, SinkConfig},
+    grpc::DescriptorSet,
     pod::{ADDING_VARIABLES, JAVA_VARIABLE, PodIdentity, REPLACING_VARIABLES, trust_environment},
     snapshot::Snapshot,
     tokenize::MaskKey,
@@ -47,6 +48,8 @@ pub struct LocalRun {
     pub sinks: Vec<SinkConfig>,
     /// PEM roots that upstreams may chain to, besides the Mozilla ones.
     pub extra_roots: String,
+    /// What messages of gRPC services are made of.
+    pub grpc_descriptors: Vec<DescriptorSet>,
     /// Who the records say it was.
     pub identity: PodIdentity,
     /// Program and arguments.
@@ -110,6 +113,7 @@ async fn story(
         extra_roots: format!("{}\n{}", local.extra_roots, machine_roots()),
         // Of this run alone: its tokens mean nothing in the next.
         mask_key: Some(random_mask_key()?),
+        grpc_descriptors: local.grpc_descriptors.clone(),
     };
     let audit_config = AuditConfig {
         file_dir: None,

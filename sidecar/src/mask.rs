@@ -30,6 +30,7 @@ use chaperone_crds::record::MaskedInfo;
 pub use format::Format;
 pub use json::MAX_DEPTH;
 pub use layers::Layers;
+pub(crate) use replacement::of_field;
 
 use sink::Sink;
 

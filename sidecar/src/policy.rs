@@ -7,6 +7,7 @@ use std::{path::PathBuf, sync::Arc};
 use chaperone_crds::{
     compile::{CompiledSnapshot, DatagramRule},
     control::PodConfig,
+    grpc::Descriptors,
     record::{AgentRef, ConfigInfo, EventKind},
     resources::{Action, Mode, Protocol},
 };
@@ -80,9 +81,15 @@ pub fn compile(config: PodConfig) -> Result<Active, PolicyError> {
         .with_client_cert_resolver(Arc::new(ClientCertificate::default()));
     upstream_tls.alpn_protocols = vec![b"http/1.1".to_vec()];
     let agent = AgentRef::from(&config.identity);
+    let (descriptors, unusable) = Descriptors::load(&config.grpc_descriptors);
+    for error in unusable {
+        // Policies must not wait for it: what needs the set is refused call by call.
+        tracing::warn!(%error, "a descriptor set is left out");
+    }
     Ok(Active {
         config,
         snapshot,
+        descriptors,
         agent,
         upstream_tls: Arc::new(upstream_tls),
         asking: Asking::default(),

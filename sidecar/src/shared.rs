@@ -13,6 +13,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use chaperone_crds::{
     compile::CompiledSnapshot,
     control::PodConfig,
+    grpc::Descriptors,
     record::{AgentRef, Event, EventKind},
     resources::Mode,
 };
@@ -35,6 +36,8 @@ pub struct Active {
     pub config: PodConfig,
     /// Its policies, compiled.
     pub snapshot: CompiledSnapshot,
+    /// What messages of gRPC services are made of.
+    pub descriptors: Descriptors,
     /// The pod, as records cite it.
     pub agent: AgentRef,
     /// TLS towards upstreams: Mozilla's roots and the extra ones.

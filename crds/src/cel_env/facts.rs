@@ -10,7 +10,7 @@ use super::{
     path,
 };
 use crate::{
-    decide::{BodyView, HeaderFields, MessageView, Operation},
+    decide::{BodyView, GrpcMessage, HeaderFields, MessageView, Operation},
     grpc::GrpcCall,
     hosts::normalize_host,
     pod::PodIdentity,
@@ -281,6 +281,23 @@ impl<'a> Facts<'a> {
                 Ok(json) => Ok(Some(json)),
                 Err(json::Fault::Refused(why)) => Err(why),
                 Err(json::Fault::Syntax) => Ok(None),
+            }
+        });
+        json.as_ref().map(Option::as_ref).map_err(|fault| *fault)
+    }
+
+    /// The message of a gRPC call; `None` when the operation is none.
+    pub(super) fn grpc_message(&self) -> Result<Option<&Json<'a>>, Fault> {
+        let json = self.message.get_or_init(|| {
+            let text = match self.operation.grpc.map(|grpc| grpc.message) {
+                Some(GrpcMessage::Json(text)) => text,
+                Some(GrpcMessage::Unreadable(why)) => return Err(why),
+                None => return Ok(None),
+            };
+            match json::parse(text.as_bytes(), &self.store.escaped) {
+                Ok(json) => Ok(Some(json)),
+                Err(json::Fault::Refused(why)) => Err(why),
+                Err(json::Fault::Syntax) => Err("the message did not become JSON"),
             }
         });
         json.as_ref().map(Option::as_ref).map_err(|fault| *fault)

@@ -61,6 +61,9 @@ fn undeclared(name: &str, facts: &Facts<'_>) -> String {
         )),
         "http.detected" => facts.detected().err(),
         "ws.detected" => facts.message_detected().err(),
+        "grpc.message" | "has grpc.message" => facts.grpc_message().err().or(Some(
+            "grpc.message is there for messages of gRPC calls only",
+        )),
         "ws.size" => Some("ws.size is not known for this message; test it with has(ws.size)"),
         "ws.text" | "has ws.text" => facts.message_text().err().or(Some(
             "ws.text is there for text messages only; test it with has(ws.text)",

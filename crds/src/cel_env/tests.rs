@@ -1,6 +1,8 @@
 use crate::{
     compile::expression_for_tests as compile,
-    decide::{BodyView, MessageView, Operation, WsDirection, WsView, fixtures::*},
+    decide::{
+        BodyView, GrpcMessage, GrpcView, MessageView, Operation, WsDirection, WsView, fixtures::*,
+    },
 };
 
 use super::{Facts, Store};
@@ -280,6 +282,10 @@ fn the_type_model_and_the_resolver_know_the_same_names() {
             direction: WsDirection::Send,
             binary: false,
             message: MessageView::Text("{}"),
+        });
+        operation.grpc = Some(GrpcView {
+            direction: WsDirection::Send,
+            message: GrpcMessage::Json("{}"),
         });
         assert_eq!(eval_on(&source, &operation), Ok(true), "{path}");
         let bare = compile(&format!("dyn({path}) != dyn(\"no such thing\")")).unwrap();

@@ -32,6 +32,7 @@ pub(super) struct Checked {
     pub(super) reads_dns: bool,
     pub(super) reads_body: bool,
     pub(super) reads_ws: bool,
+    pub(super) reads_grpc_message: bool,
 }
 
 /// Checks a tree and rewrites it in place.
@@ -58,6 +59,7 @@ pub(super) fn check(
             reads_dns: false,
             reads_body: false,
             reads_ws: false,
+            reads_grpc_message: false,
         },
     };
     let ty = checker.visit(tree);
@@ -252,6 +254,8 @@ impl Checker<'_> {
         self.checked.reads_dns |= object.name == "dns";
         self.checked.reads_body |= matches!(path.as_str(), "http.body" | "http.detected");
         self.checked.reads_ws |= object.name == "ws";
+        self.checked.reads_grpc_message |=
+            matches!(path.as_str(), "grpc.message" | "grpc.direction");
         if !test {
             node.expr = Expr::Ident(path);
             return field.ty();

@@ -29,6 +29,7 @@ pub(crate) struct Expression {
     /// The method that it asks for before anything else.
     method: Option<String>,
     reads_ws: bool,
+    reads_grpc_message: bool,
 }
 
 impl std::fmt::Debug for Expression {
@@ -74,6 +75,7 @@ impl Expression {
             reads_dns,
             reads_body,
             reads_ws,
+            reads_grpc_message,
         } = check::check(source, program.source_info(), &mut tree)?;
         Ok(Self {
             source: source.to_owned(),
@@ -84,6 +86,7 @@ impl Expression {
             reads_dns,
             reads_body,
             reads_ws,
+            reads_grpc_message,
         })
     }
 
@@ -113,6 +116,11 @@ impl Expression {
     /// Whether it reads any part of `ws`.
     pub(crate) fn reads_ws(&self) -> bool {
         self.reads_ws
+    }
+
+    /// Whether it reads `grpc.message` or `grpc.direction`.
+    pub(crate) fn reads_grpc_message(&self) -> bool {
+        self.reads_grpc_message
     }
 
     /// Whether it reads `http.body` or `http.detected`.

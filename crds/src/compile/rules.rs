@@ -100,6 +100,12 @@ impl CompiledRule {
         self.when.as_ref().is_some_and(Expression::reads_ws)
     }
 
+    /// Whether it is about messages of gRPC calls.
+    pub(crate) fn reads_grpc_message(&self) -> bool {
+        let reads = |when: &Expression| when.reads_grpc_message() && !when.reads_ws();
+        self.when.as_ref().is_some_and(reads)
+    }
+
     /// Whether `when` is true.
     ///
     /// # Errors
@@ -212,6 +218,9 @@ fn check_protocols(
     if when.is_some_and(Expression::reads_ws) {
         check_messages(rule, others, &written(), report);
     }
+    if let Some(when) = when.filter(|when| when.reads_grpc_message()) {
+        check_grpc_messages(rule, when, report);
+    }
     let datagrams = matches
         .protocols
         .iter()
@@ -255,6 +264,20 @@ fn check_messages(rule: &PolicyRule, others: bool, written: &str, report: &mut R
         let source = rule.when.as_deref().unwrap_or_default();
         let message = "a rule that reads ws must deny: messages pass where their handshake passed; write a Deny with the opposite condition";
         report.add(name, "action", Trouble::at(source, 0, message));
+    }
+}
+
+/// A rule that reads `grpc.message` is about messages, which the decision on the call lets pass: only a Deny says more.
+fn check_grpc_messages(rule: &PolicyRule, when: &Expression, report: &mut Report<'_>) {
+    let name = Part::Rule(&rule.name);
+    let source = rule.when.as_deref().unwrap_or_default();
+    if rule.action == Action::Allow {
+        let message = "a rule that reads grpc.message must deny: messages pass where their call passed; write a Deny with the opposite condition";
+        report.add(name, "action", Trouble::at(source, 0, message));
+    }
+    if when.reads_ws() || when.reads_body() {
+        let message = "a rule is about messages of gRPC calls (grpc.message), of WebSocket (ws), or about whole bodies (http.body, http.detected); make one rule for each";
+        report.add(name, "when", Trouble::at(source, 0, message));
     }
 }
 

@@ -22,6 +22,7 @@ pub struct CompiledSnapshot {
     audit_level: Level,
     max_body_bytes: u32,
     reads_body: bool,
+    reads_grpc_messages: bool,
     passthrough: Vec<HostPattern>,
     masks: Masks,
     policies: Vec<String>,
@@ -130,6 +131,7 @@ impl CompiledSnapshot {
             audit_level,
             max_body_bytes: max_body_bytes.unwrap_or(crate::resources::DEFAULT_BODY_BYTES),
             reads_body: rules.iter().any(CompiledRule::reads_body),
+            reads_grpc_messages: rules.iter().any(CompiledRule::reads_grpc_message),
             passthrough,
             masks,
             policies: snapshot
@@ -179,6 +181,12 @@ impl CompiledSnapshot {
     #[must_use]
     pub fn reads_body(&self) -> bool {
         self.reads_body
+    }
+
+    /// Whether any rule reads `grpc.message` or `grpc.direction`. Where none does, nobody need look for a candidate that does.
+    #[must_use]
+    pub fn reads_grpc_messages(&self) -> bool {
+        self.reads_grpc_messages
     }
 
     /// Whether TLS to this server name passes unread.

@@ -183,6 +183,8 @@ pub(crate) const OBJECTS: &[Object] = &[
         fields: &[
             optional("service", FieldKind::Text),
             optional("method", FieldKind::Text),
+            field("direction", FieldKind::Text),
+            optional("message", FieldKind::Json),
         ],
     },
     Object {

@@ -89,6 +89,7 @@ pub(crate) fn request<'a>(method: &'a str, host: &'a str, path: &'a str) -> Oper
         }),
         dns: None,
         ws: None,
+        grpc: None,
     }
 }
 
@@ -125,6 +126,7 @@ pub(crate) fn unread(protocol: Protocol, ip: &str, port: u16) -> Operation<'stat
         http: None,
         dns: None,
         ws: None,
+        grpc: None,
     }
 }
 

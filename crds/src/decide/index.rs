@@ -86,6 +86,8 @@ pub(crate) struct RuleIndex {
     http: HostIndex,
     /// Rules on messages of WebSocket connections: those that read `ws`.
     ws: HostIndex,
+    /// Rules on messages of gRPC calls: those that read `grpc.message` or `grpc.direction`.
+    grpc: HostIndex,
     tls: HostIndex,
     tcp: HostIndex,
     udp: HostIndex,
@@ -103,6 +105,10 @@ impl RuleIndex {
                 index.ws.add(number, &rule.hosts);
                 continue;
             }
+            if rule.reads_grpc_message() {
+                index.grpc.add(number, &rule.hosts);
+                continue;
+            }
             for protocol in &rule.protocols {
                 index.of_mut(*protocol).add(number, &rule.hosts);
             }
@@ -116,9 +122,10 @@ impl RuleIndex {
     fn lookup(&self, operation: &Operation<'_>) -> Vec<u32> {
         let host = operation.destination.host.map(normalize_host);
         let ip = (operation.protocol != Protocol::Dns).then_some(operation.destination.ip);
-        let index = match operation.ws {
-            Some(_) => &self.ws,
-            None => self.of(operation.protocol),
+        let index = match (operation.ws, operation.grpc) {
+            (Some(_), _) => &self.ws,
+            (None, Some(_)) => &self.grpc,
+            (None, None) => self.of(operation.protocol),
         };
         index.lookup(host.as_deref(), ip)
     }

@@ -134,8 +134,8 @@ impl<'s, 'o> Tally<'s, 'o> {
         if let Some(hit) = self.deny {
             return Verdict::Deny(Basis::Rule(hit));
         }
-        if self.operation.ws.is_some() {
-            // The handshake was let pass, by a default or by a rule; a message needs no leave of its own.
+        if self.operation.is_message() {
+            // The handshake or the call was let pass, by a default or by a rule; a message needs no leave of its own.
             return Verdict::Allow(Basis::Default(None));
         }
         if self.metadata && self.own_allow.is_none() {

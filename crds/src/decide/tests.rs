@@ -1,4 +1,6 @@
-use super::{BodyView, MessageView, Operation, WsDirection, WsView, fixtures::*};
+use super::{
+    BodyView, GrpcMessage, GrpcView, MessageView, Operation, WsDirection, WsView, fixtures::*,
+};
 use crate::{
     record::Outcome,
     resources::{Action, Mode, Protocol},
@@ -94,6 +96,51 @@ rules:
         (
             message(WsDirection::Send, MessageView::TooLarge),
             "Deny team/chat no-drop evaluation-error",
+        ),
+    ] {
+        assert_eq!(decide(&operation), expected, "{operation:?}");
+    }
+}
+
+#[test]
+fn rules_that_read_a_grpc_message_are_about_messages_and_what_cannot_be_read_denies() {
+    let snapshot = compile(vec![namespaced(
+        "orders",
+        r#"
+mode: Enforce
+defaultAction: Deny
+rules:
+  - {name: shop, match: {hosts: [shop.example.com]}, action: Allow}
+  - name: small
+    match: {hosts: [shop.example.com]}
+    when: grpc.direction == "send" && grpc.message.total > 1000
+    action: Deny
+"#,
+    )]);
+    let decide = |operation: &Operation<'_>| line(&decide(&snapshot, operation));
+    let call = get("shop.example.com");
+    let message = |direction, message| Operation {
+        grpc: Some(GrpcView { direction, message }),
+        ..call
+    };
+    let total = |json| GrpcMessage::Json(json);
+    assert_eq!(decide(&call), "Allow team/orders shop rule");
+    for (operation, expected) in [
+        (
+            message(WsDirection::Send, total(r#"{"total": 1001}"#)),
+            "Deny team/orders small rule",
+        ),
+        (
+            message(WsDirection::Send, total(r#"{"total": 9}"#)),
+            "Allow - - default",
+        ),
+        (
+            message(WsDirection::Receive, total(r#"{"total": 1001}"#)),
+            "Allow - - default",
+        ),
+        (
+            message(WsDirection::Send, GrpcMessage::Unreadable("no")),
+            "Deny team/orders small evaluation-error",
         ),
     ] {
         assert_eq!(decide(&operation), expected, "{operation:?}");

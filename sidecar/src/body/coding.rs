@@ -131,6 +131,12 @@ pub enum CodingError {
     /// It unfolds to too much.
     #[error("the body unfolds to more than {MAX_RATIO} times its size beyond {FREE_BYTES} bytes")]
     Bomb,
+    /// A message of a gRPC call cannot be read.
+    #[error("a gRPC message cannot be read: {0}")]
+    Message(&'static str),
+    /// Policy denies a message of a gRPC call.
+    #[error("policy denies a message of the call")]
+    Denied,
 }
 
 #[cfg(test)]

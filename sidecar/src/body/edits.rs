@@ -35,7 +35,7 @@ pub(crate) fn is_false_when_masked(name: &str) -> bool {
 }
 
 /// The edits of a response whose body is filtered, or would be if it were sent (HEAD, 304).
-pub(super) fn of_masked_response(fields: &dyn HeaderFields) -> Vec<Edit> {
+pub(crate) fn of_masked_response(fields: &dyn HeaderFields) -> Vec<Edit> {
     let mut edits: Vec<Edit> = Vec::new();
     for (name, value) in fields.fields() {
         let name = name.to_ascii_lowercase();

@@ -1,11 +1,14 @@
-//! The filter of one body: codings undone, text masked, codings applied again.
+//! The filter of one body: codings undone, text masked or the messages of a call read, codings applied again.
 
 use std::sync::Arc;
 
 use chaperone_crds::{detect::CompiledMasks, record::MaskedInfo};
 
 use super::{Coding, CodingError, DecodeStack, Format, coding::EncodeStack};
-use crate::mask::Layers;
+use crate::{
+    grpc::{MessageFilter, Verdict},
+    mask::Layers,
+};
 
 /// Bytes after which [`BodyFilter::pull`] stops, so that they are sent before more is unfolded. It may exceed this by what one piece of decoded text yields.
 pub const PULLED_BYTES: usize = 64 * 1024;
@@ -14,7 +17,7 @@ pub const PULLED_BYTES: usize = 64 * 1024;
 #[derive(Debug)]
 pub struct BodyFilter {
     decode: DecodeStack,
-    layers: Layers,
+    work: Work,
     encode: EncodeStack,
     /// Whether a body that does not end as its coding says is refused.
     strict: bool,
@@ -23,6 +26,37 @@ pub struct BodyFilter {
     /// Masked text that waits to be pulled.
     ready: Vec<u8>,
     note: Option<CodingError>,
+    /// Why nothing more comes, once what is ready has left.
+    failed: Option<CodingError>,
+}
+
+/// What is done to a body whose codings are undone.
+#[derive(Debug)]
+enum Work {
+    Text(Layers),
+    Messages(Box<MessageFilter>),
+}
+
+impl Work {
+    fn push(&mut self, text: &[u8], out: &mut Vec<u8>) -> Result<(), CodingError> {
+        match self {
+            Self::Text(layers) => {
+                layers.push(text, out);
+                Ok(())
+            }
+            Self::Messages(messages) => messages.push(text, out),
+        }
+    }
+
+    fn finish(&mut self, out: &mut Vec<u8>) -> Result<(), CodingError> {
+        match self {
+            Self::Text(layers) => {
+                layers.finish(out);
+                Ok(())
+            }
+            Self::Messages(messages) => messages.finish(out),
+        }
+    }
 }
 
 impl BodyFilter {
@@ -38,15 +72,25 @@ impl BodyFilter {
 
     /// As [`BodyFilter::new`], with several sets of masks.
     pub fn layered(layers: Layers, codings: &[Coding], strict: bool) -> Self {
+        Self::working(Work::Text(layers), codings, strict)
+    }
+
+    /// As [`BodyFilter::new`], for the messages of a gRPC call.
+    pub(crate) fn of_messages(messages: MessageFilter, codings: &[Coding], strict: bool) -> Self {
+        Self::working(Work::Messages(Box::new(messages)), codings, strict)
+    }
+
+    fn working(work: Work, codings: &[Coding], strict: bool) -> Self {
         Self {
             decode: DecodeStack::new(codings),
-            layers,
+            work,
             encode: EncodeStack::new(codings),
             strict,
             ended: false,
             done: false,
             ready: Vec::new(),
             note: None,
+            failed: None,
         }
     }
 
@@ -57,8 +101,11 @@ impl BodyFilter {
 
     /// Gives the next payload bytes. Pull before giving more: what is given is kept until then.
     pub fn push(&mut self, payload: &[u8]) {
+        if self.failed.is_some() {
+            return;
+        }
         if self.decode.is_empty() {
-            self.layers.push(payload, &mut self.ready);
+            self.failed = self.work.push(payload, &mut self.ready).err();
         } else if self.note.is_none() {
             self.decode.give(payload);
         }
@@ -78,12 +125,17 @@ impl BodyFilter {
             return Ok(false);
         }
         if self.decode.is_empty() {
-            if self.ended {
-                self.layers.finish(&mut self.ready);
-                self.done = true;
+            if self.ended && self.failed.is_none() {
+                self.failed = self.work.finish(&mut self.ready).err();
+                self.done = self.failed.is_none();
             }
             out.append(&mut self.ready);
-            return Ok(false);
+            return match self.failed {
+                // What came before leaves first.
+                Some(_) if !out.is_empty() => Ok(true),
+                Some(error) => Err(error),
+                None => Ok(false),
+            };
         }
         while out.len() < PULLED_BYTES {
             if !self.step(out)? {
@@ -100,12 +152,26 @@ impl BodyFilter {
 
     /// What masks found so far.
     pub fn findings(&self) -> &[MaskedInfo] {
-        self.layers.findings()
+        match &self.work {
+            Work::Text(layers) => layers.findings(),
+            Work::Messages(messages) => messages.findings(),
+        }
     }
 
     /// What was wrong with the body although it was passed on (Audit).
     pub fn note(&self) -> Option<CodingError> {
-        self.note
+        match &self.work {
+            Work::Text(_) => self.note,
+            Work::Messages(messages) => self.note.or(messages.note()),
+        }
+    }
+
+    /// What policy says of messages: of the one that it denies, else of the first that is worth a word.
+    pub(crate) fn verdict(&self) -> Option<&Verdict> {
+        match &self.work {
+            Work::Text(_) => None,
+            Work::Messages(messages) => messages.verdict(),
+        }
     }
 
     /// Decodes, masks and encodes one piece; false when there is none.
@@ -123,7 +189,7 @@ impl BodyFilter {
             }
             Err(error) => return Err(error),
         };
-        self.layers.push(text, &mut self.ready);
+        self.work.push(text, &mut self.ready)?;
         self.encode.push(&self.ready, out)?;
         self.ready.clear();
         Ok(true)
@@ -140,7 +206,7 @@ impl BodyFilter {
             Some(_) => Ok(()),
             None => self.decode.finish(),
         };
-        self.layers.finish(&mut self.ready);
+        self.work.finish(&mut self.ready)?;
         self.encode.push(&self.ready, out)?;
         self.ready.clear();
         match whole {

@@ -88,7 +88,7 @@ const BINARY: [&[u8]; 12] = [
 ];
 
 /// Whether bytes are text: UTF-8 (perhaps cut inside a character) without NUL.
-pub(super) fn is_text(bytes: &[u8]) -> bool {
+pub(crate) fn is_text(bytes: &[u8]) -> bool {
     let utf8 = match std::str::from_utf8(bytes) {
         Ok(_) => true,
         Err(error) => error.error_len().is_none(),

@@ -15,7 +15,10 @@ use super::{
     fields::{changed, masked_value},
     media,
 };
-use crate::mask::{Layers, mask_all, mask_all_of};
+use crate::{
+    grpc::Call,
+    mask::{Layers, mask_all, mask_all_of},
+};
 
 /// Fields that carry the agent's own credentials: masks leave them alone.
 const CREDENTIALS: [&str; 3] = ["authorization", "proxy-authorization", "cookie"];
@@ -25,6 +28,8 @@ const CREDENTIALS: [&str; 3] = ["authorization", "proxy-authorization", "cookie"
 pub(crate) struct Outgoing {
     masks: Option<Arc<CompiledMasks>>,
     restore: Option<Arc<CompiledMasks>>,
+    /// The gRPC call that the request is, where its messages may be read.
+    call: Option<Arc<Call>>,
 }
 
 /// What is done to a request's body.
@@ -57,12 +62,19 @@ impl Outgoing {
         Self {
             masks: masks.request.clone(),
             restore: masks.restore.clone(),
+            call: None,
         }
+    }
+
+    /// The same for a gRPC call.
+    pub(crate) fn of_call(self, call: Option<Arc<Call>>) -> Self {
+        Self { call, ..self }
     }
 
     /// Whether nothing is done.
     pub(crate) fn is_empty(&self) -> bool {
-        self.masks.is_none() && self.restore.is_none()
+        let judged = self.call.as_ref().is_some_and(|call| call.is_judged());
+        self.masks.is_none() && self.restore.is_none() && !judged
     }
 
     /// What becomes of a body that would be filtered and cannot be framed anew.
@@ -72,10 +84,11 @@ impl Outgoing {
 
     /// What becomes of a body that cannot be read. A token that stays a token harms nobody; what a mask should have read does.
     fn unread(&self, why: Unreadable, strict: bool) -> Leaving {
-        match (self.body_masks(), strict) {
-            (None, _) => Leaving::Pass,
-            (Some(_), true) => Leaving::Refuse(why),
-            (Some(_), false) => Leaving::PassUnread(why),
+        let judged = self.call.as_ref().is_some_and(|call| call.is_judged());
+        match (self.body_masks().is_some() || judged, strict) {
+            (false, _) => Leaving::Pass,
+            (true, true) => Leaving::Refuse(why),
+            (true, false) => Leaving::PassUnread(why),
         }
     }
 
@@ -141,6 +154,9 @@ impl Outgoing {
     /// twice, is no way past a mask.
     pub(crate) fn body(&self, fields: &dyn HeaderFields, strict: bool) -> Leaving {
         let masks = self.body_masks();
+        if let Some(call) = &self.call {
+            return call.leaving(fields, masks, self.restore.as_ref(), strict);
+        }
         if masks.is_none() && self.restore.is_none() {
             return Leaving::Pass;
         }

@@ -53,6 +53,9 @@ pub enum Unreadable {
         "the request's Content-Type names no text, so that masks cannot read its body; send text or JSON, and say so"
     )]
     Type,
+    /// No descriptor set has the procedure that is called.
+    #[error("no descriptor set has {0}, so that masks cannot read its messages")]
+    Undescribed(String),
     /// What is masked cannot be framed for HTTP/1.0.
     #[error("the request is HTTP/1.0, which knows no chunks, so that its body cannot be masked")]
     Unframed,
@@ -62,7 +65,7 @@ impl Unreadable {
     /// Label for metrics and records of a request that is refused for it.
     pub(crate) fn request_reason(&self) -> &'static str {
         match self {
-            Self::Type => "unreadable-request",
+            Self::Type | Self::Undescribed(_) => "unreadable-request",
             Self::Coding(_) | Self::Partial(_) | Self::Request(_) | Self::Unframed => {
                 "compressed-request"
             }

@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     body::{BodyFilter, is_false_when_masked, masked_fields},
+    grpc::Verdict,
     http1::{
         BodyDecoder, BodyFraming, HeaderEditError, Headers, ResponseHead, write_chunk,
         write_last_chunk,
@@ -213,6 +214,9 @@ impl Body {
             progress.findings.clear();
             progress.findings.extend_from_slice(filter.findings());
             progress.note = filter.note();
+            if progress.verdict.is_none() || filter.verdict().is_some_and(Verdict::denies) {
+                progress.verdict = filter.verdict().cloned();
+            }
         }
     }
 }

@@ -9,6 +9,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::{body::Body, pace::Pace, sample::Sample};
 use crate::{
     body::{BodyFilter, CodingError, Edit, Look, Message, Treatment, Unreadable, masked_fields},
+    grpc::{Call, Verdict},
     http1::{
         BodyDecoder, BodyError, BodyFraming, HeadError, HeaderEditError, ResponseHead, Version,
         parse_response,
@@ -79,12 +80,19 @@ impl DownloadError {
                 | Unreadable::Unframed,
             ) => "compressed-response",
             Self::Unreadable(Unreadable::Partial(_)) => "partial-response",
+            Self::Unreadable(Unreadable::Undescribed(_))
+            | Self::Coding(CodingError::Message(_)) => "unreadable-response",
             Self::Coding(_) => "undecodable-response",
             Self::Switch => "unasked-switch",
             Self::Handshake(_) => "websocket-handshake",
             Self::Agent(_) => "agent-gone",
             Self::Stopping => "stopping",
         }
+    }
+
+    /// Whether it is a body that policy denies or nobody can read.
+    pub(crate) fn is_unread(&self) -> bool {
+        matches!(self, Self::Unreadable(_) | Self::Coding(_))
     }
 
     /// Whether Chaperone refuses a response that came.
@@ -120,6 +128,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) switch: Switch<'a>,
     /// Whether the agent was told 100 Continue already.
     pub(crate) continued: bool,
+    /// The gRPC call that the request is, where its messages may be read.
+    pub(crate) call: Option<Arc<Call>>,
 }
 
 /// What may follow a head that ends HTTP/1.
@@ -186,6 +196,8 @@ pub(crate) struct Progress {
     pub(crate) note: Option<CodingError>,
     /// What masks found in heads, interim ones too.
     pub(crate) head_findings: Vec<MaskedInfo>,
+    /// What policy says of messages of a gRPC call.
+    pub(crate) verdict: Option<Verdict>,
 }
 
 /// Passes one response on. Returns whether the upstream connection is good for another request.
@@ -308,7 +320,10 @@ where
         has_body: head.framing() != BodyFraming::None,
         fields: head.headers(),
     };
-    let mut treatment = message.treat(plan.masks.as_ref(), plan.strict);
+    let (masks, call) = (plan.masks.as_ref(), plan.call.as_ref());
+    let of_call =
+        call.and_then(|call| call.treat(head.headers(), message.has_body, masks, plan.strict));
+    let mut treatment = of_call.unwrap_or_else(|| message.treat(masks, plan.strict));
     if let Treatment::Look(look) = &mut treatment {
         treatment = look_at(look, upstream, unread, head.framing()).await?;
     }

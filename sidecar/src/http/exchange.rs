@@ -21,7 +21,7 @@ use super::{
     download::{DownloadError, Plan, Progress, Switch},
     failure::Failure,
     held::Held,
-    judge::{Agreement, Case, Judged, Judgement, Subject, placed},
+    judge::{self, Agreement, Case, Judged, Judgement, Subject, placed},
     record::{Evidence, Received},
     relay::{Outcomes, relay},
     sample::Sample,
@@ -30,7 +30,11 @@ use super::{
     websocket::Opening,
 };
 use crate::{
-    http1::{BodyDecoder, RequestHead, ResponseHead},
+    body::BodyFilter,
+    grpc::{self, Call, Form, Verdict},
+    http1::{
+        BodyDecoder, BodyFraming, Headers, RequestHead, ResponseHead, write_chunk, write_last_chunk,
+    },
     http2::Upgraded,
     link::{Link, Stop, builtin, micros},
     shared::Active,
@@ -93,6 +97,10 @@ struct Exchange<'a, A> {
     offer: Option<Offer>,
     /// The agent's settings, where HTTP/2 is offered to the upstream.
     h2c: Option<Vec<u8>>,
+    /// The gRPC call that the request is, where its messages may be read.
+    call: Option<Arc<Call>>,
+    /// What denies a message of it.
+    denial: Option<DecisionInfo>,
     /// Whether the upstream connection carried a request before.
     reused: bool,
     /// Whether the agent was told 100 Continue.
@@ -133,6 +141,8 @@ pub(crate) async fn run<A: Io>(
         tunnel: None,
         offer: None,
         h2c: None,
+        call: None,
+        denial: None,
         reused,
         continued: false,
         sample,
@@ -279,6 +289,8 @@ impl<A: Io> Exchange<'_, A> {
                 .unanswered(Failure::Upstream("upstream-unreachable", message))
                 .await;
         }
+        let view = RequestView::of_http1(&self.head, self.secure);
+        self.call = judge::call(self.link, &self.active, &self.evidence, &subject, &view);
         let towards = self.towards(subject);
         let masks = self.evidence.response_masks();
         if let Err(error) = self.edit_head(masks.is_some()) {
@@ -305,6 +317,7 @@ impl<A: Io> Exchange<'_, A> {
                 (None, None) => Switch::No,
             },
             continued: self.continued,
+            call: self.call.clone(),
         };
         let mut progress = Progress {
             head: None,
@@ -315,10 +328,13 @@ impl<A: Io> Exchange<'_, A> {
             unmasked: None,
             note: None,
             head_findings: Vec::new(),
+            verdict: None,
         };
         let since = Instant::now();
         let outcomes = self.pass_both(&mut leaves, &plan, &mut progress).await;
         self.evidence.head_masked(&leaves.findings());
+        let filter = leaves.filter.as_deref();
+        self.message_judged(filter.and_then(BodyFilter::verdict));
         if let Some(settings) = self.upgraded(&outcomes, &progress) {
             return self.go_on_in_http2(settings, &progress, since);
         }
@@ -372,6 +388,7 @@ impl<A: Io> Exchange<'_, A> {
     ) -> Next {
         let answered = progress.head.is_some();
         let switched = progress.head.as_ref().is_some_and(ResponseHead::switches);
+        self.message_judged(progress.verdict.as_ref());
         self.evidence.response(Received {
             head: progress.head.as_ref().map(ResponseView::of_http1),
             bytes: progress.bytes,
@@ -399,6 +416,10 @@ impl<A: Io> Exchange<'_, A> {
                     (false, _) => Next::CloseEarly,
                 }
             }
+            Err(error) if answered && error.is_unread() && self.evidence.deny_call() => {
+                self.end_call(Failure::Download(error), progress.head.as_ref())
+                    .await
+            }
             Err(error) if answered => {
                 let message = outcomes
                     .upload
@@ -410,6 +431,51 @@ impl<A: Io> Exchange<'_, A> {
         };
         self.end().await;
         next
+    }
+
+    /// What policy said of messages of the call goes into its record.
+    fn message_judged(&mut self, verdict: Option<&Verdict>) {
+        if let Some(verdict) = verdict.filter(|_| self.denial.is_none()) {
+            self.evidence.message_judged(verdict);
+            self.denial = verdict.denies().then(|| verdict.decision.clone());
+        }
+    }
+
+    /// What refuses the exchange, for its record and the metrics.
+    fn refused(&mut self, reason: &'static str, message: &str) -> DecisionInfo {
+        let decision = match self.denial.take() {
+            Some(denial) => denial,
+            None => {
+                self.evidence.failed(message);
+                builtin(&self.active, Outcome::Deny, reason, message)
+            }
+        };
+        self.evidence.decided(decision.clone());
+        let denials = &self.link.shared.metrics.denials;
+        denials.with_label_values(&[&decision.reason]).inc();
+        decision
+    }
+
+    /// Ends a call whose response has begun: in the frame that its client reads, where one may follow.
+    async fn end_call(&mut self, failure: Failure, head: Option<&ResponseHead>) -> Next {
+        let told = failure.told();
+        let decision = self.refused(told.reason, &told.message);
+        let said = self.head.headers().get_str("content-type");
+        let form = said.and_then(Form::of).unwrap_or(Form::Web);
+        let frame = grpc::last_frame(&decision, form);
+        let mut out = BytesMut::new();
+        match head.map(ResponseHead::framing) {
+            Some(BodyFraming::Chunked) => {
+                write_chunk(&mut out, &frame);
+                write_last_chunk(&mut out, &Headers::default());
+            }
+            Some(BodyFraming::UntilClose) => out.extend_from_slice(&frame),
+            _ => return Next::Abort,
+        }
+        match self.agent.send(&out).await {
+            Ok(()) => Next::CloseEarly,
+            Err(_) => Next::Abort,
+        }
     }
 
     /// What a switch would be about. Called before the head is edited.
@@ -453,18 +519,21 @@ impl<A: Io> Exchange<'_, A> {
     /// Nothing was sent to the agent yet: it gets the reason in words, unless the end alone tells it more.
     async fn unanswered(mut self: Box<Self>, failure: Failure) -> Next {
         let stale = self.reused && failure.is_stale();
+        let unread = failure.is_unread();
         let told = failure.told();
         if told.refused {
-            let decision = builtin(&self.active, Outcome::Deny, told.reason, &told.message);
-            self.evidence.decided(decision);
-            self.link
-                .shared
-                .metrics
-                .denials
-                .with_label_values(&[told.reason])
-                .inc();
+            let decision = self.refused(told.reason, &told.message);
+            if unread && self.evidence.deny_call() {
+                let said = self.head.headers().get_str("content-type");
+                let answer = answer::denied_call(&decision, said.unwrap_or_default(), false);
+                let sent = self.agent.send(&answer).await;
+                self.evidence.answered(200, sent.is_ok());
+                self.end().await;
+                return Next::CloseEarly;
+            }
+        } else {
+            self.evidence.failed(&told.message);
         }
-        self.evidence.failed(&told.message);
         let next = match told.status.filter(|_| !stale) {
             Some(status) => {
                 let answer = answer::failed(status, told.reason, &told.message, self.head.method());

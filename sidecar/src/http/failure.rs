@@ -1,7 +1,7 @@
 //! Why an exchange failed before the agent saw anything of a response, and what it is told.
 
 use super::{download::DownloadError, upload::UploadError};
-use crate::body::Unreadable;
+use crate::body::{CodingError, Unreadable};
 
 /// Why there is no response to pass on.
 pub(crate) enum Failure {
@@ -45,6 +45,15 @@ impl Failure {
         )
     }
 
+    /// Whether it is a body that policy denies or nobody can read.
+    pub(crate) fn is_unread(&self) -> bool {
+        match self {
+            Self::Unreadable(_) | Self::Upload(UploadError::Coding(_)) => true,
+            Self::Download(error) => error.is_unread(),
+            Self::Upstream(..) | Self::Upload(_) => false,
+        }
+    }
+
     /// What is told of it.
     pub(crate) fn told(self) -> Told {
         let (status, reason, message, refused) = match self {
@@ -53,6 +62,9 @@ impl Failure {
             Self::Upload(error) => {
                 let (status, reason, refused) = match &error {
                     UploadError::Malformed(_) => (Some(400), "malformed-body", true),
+                    UploadError::Coding(CodingError::Message(_)) => {
+                        (Some(400), "unreadable-request", true)
+                    }
                     UploadError::Coding(_) => (Some(400), "undecodable-request", true),
                     UploadError::TooSlow => (Some(408), "body-timeout", true),
                     UploadError::Edit(_) => (Some(502), "edit", false),

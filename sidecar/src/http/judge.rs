@@ -1,5 +1,6 @@
 //! One request before it is forwarded: where it goes, whether its names agree, and what policy says.
 
+mod messages;
 mod place;
 
 use std::{net::IpAddr, sync::Arc, time::Instant};
@@ -10,6 +11,7 @@ use chaperone_crds::{
     resources::{Mode, Protocol},
 };
 
+pub(crate) use self::messages::call;
 use self::place::Through;
 pub(crate) use self::place::placed;
 use super::{
@@ -23,6 +25,7 @@ use crate::{
 };
 
 /// What a request is, in policy's words.
+#[derive(Clone)]
 pub(crate) struct Subject {
     /// Host that policy sees: canonical; the address where the request names none.
     pub(crate) host: String,
@@ -305,6 +308,7 @@ impl Case<'_> {
             }),
             dns: None,
             ws: None,
+            grpc: None,
         };
         ask(&operation)
     }

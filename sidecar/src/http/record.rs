@@ -5,9 +5,10 @@ use std::{sync::Arc, time::Instant};
 use chaperone_crds::{
     compile::MaskSet,
     detect::CompiledMasks,
+    grpc::{GrpcCall, Method},
     record::{
-        DecisionInfo, Event, EventKind, HttpInfo, MaskedInfo, OperationInfo, Outcome, SessionInfo,
-        Timing,
+        DecisionInfo, Event, EventKind, GrpcInfo, HttpInfo, MaskedInfo, OperationInfo, Outcome,
+        SessionInfo, Timing,
     },
     resources::Level,
 };
@@ -20,7 +21,7 @@ use super::{
 };
 use crate::{
     body::Outgoing,
-    grpc,
+    grpc::{self, Verdict},
     link::{Link, builtin, micros},
     shared::Active,
 };
@@ -57,6 +58,8 @@ pub(crate) struct Evidence {
     head_masked: Vec<MaskedInfo>,
     masks: MaskSet,
     level: Level,
+    /// The types of a gRPC call's messages, where a descriptor set has them.
+    method: Option<Box<Method>>,
 }
 
 impl Evidence {
@@ -79,6 +82,11 @@ impl Evidence {
         event.session = redact::session(request.fields);
         let content_type = view::field(request.fields, "content-type");
         event.grpc = grpc::call(request.path, content_type);
+        let method = event.grpc.as_ref().and_then(|call| {
+            let (service, method) = (call.service.as_str(), call.method.as_str());
+            let call = GrpcCall { service, method };
+            active.descriptors.method(&call).map(Box::new)
+        });
         let http = HttpInfo {
             request_headers: (level >= Level::Request)
                 .then(|| redact::headers(request.fields, &masks.records)),
@@ -93,6 +101,7 @@ impl Evidence {
             head_masked: Vec::new(),
             masks,
             level,
+            method,
         }
     }
 
@@ -107,7 +116,11 @@ impl Evidence {
             Sample::off()
         };
         if self.event.grpc.is_some() {
-            sample.count_messages();
+            let method = self.method.as_deref();
+            sample.count_messages(method.map(|method| match level {
+                Level::RequestResponse => method.response.clone(),
+                Level::Metadata | Level::Request => method.request.clone(),
+            }));
         }
         sample
     }
@@ -127,6 +140,20 @@ impl Evidence {
     /// What is done to the request on its way out.
     pub(crate) fn outgoing(&self) -> Outgoing {
         Outgoing::of(&self.masks)
+    }
+
+    /// The gRPC call that it is, if it is one, and the types of its messages.
+    pub(crate) fn call(&self) -> Option<(&GrpcInfo, Option<&Method>)> {
+        let call = self.event.grpc.as_ref()?;
+        Some((call, self.method.as_deref()))
+    }
+
+    /// What policy says of messages of the call.
+    pub(crate) fn message_judged(&mut self, verdict: &Verdict) {
+        if let Some(error) = &verdict.error {
+            self.failed(error);
+        }
+        self.decided(verdict.decision.clone());
     }
 
     /// What masks found in heads, and in what left.

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use chaperone_crds::{decide::HeaderFields, detect::CompiledMasks, record::BodyInfo};
+use prost_reflect::MessageDescriptor;
 
 use super::view;
 use crate::{
-    body::{DecodeStack, Media, codings, media},
-    grpc::Messages,
+    body::{DecodeStack, Format, Media, codings, media},
+    grpc::{Messages, Shown},
     mask::Masker,
 };
 
@@ -21,8 +22,8 @@ pub(crate) struct Sample {
     kept: Vec<u8>,
     limit: usize,
     seen: usize,
-    /// Counts the messages of a gRPC call, at every audit level.
-    messages: Option<Messages>,
+    /// The messages of a gRPC call, counted at every audit level.
+    call: Option<Box<Shown>>,
 }
 
 impl Sample {
@@ -44,25 +45,31 @@ impl Sample {
             kept: Vec::new(),
             limit: 0,
             seen: 0,
-            messages: None,
+            call: None,
         }
     }
 
-    /// Also counts gRPC messages.
-    pub(crate) fn count_messages(&mut self) {
-        self.messages = Some(Messages::default());
+    /// Also counts gRPC messages, and keeps them as JSON where their type is known.
+    pub(crate) fn count_messages(&mut self, of: Option<MessageDescriptor>) {
+        self.call = Some(Box::new(Shown::new(of)));
     }
 
     /// The gRPC messages so far, where they are counted.
     pub(crate) fn messages(&self) -> Option<&Messages> {
-        self.messages.as_ref()
+        self.call.as_deref().map(Shown::messages)
     }
 
     /// Says what the body is, before any of it comes: its head's fields.
     pub(crate) fn describe(&mut self, fields: &dyn HeaderFields) {
+        if let Some(call) = &mut self.call {
+            call.describe(fields);
+        }
         let Some(masker) = &mut self.masker else {
             return;
         };
+        if self.call.as_ref().is_some_and(|call| call.shows()) {
+            return masker.set_format(Format::Lines);
+        }
         if let Media::Text(format) = media(view::field(fields, "content-type").map(str::as_bytes)) {
             masker.set_format(format);
         }
@@ -76,8 +83,15 @@ impl Sample {
 
     /// Sees more of the body.
     pub(crate) fn push(&mut self, payload: &[u8]) {
-        if let Some(messages) = &mut self.messages {
-            messages.push(payload);
+        if let Some(call) = &mut self.call {
+            let wanted = self.masker.is_some() && self.omitted.is_none() && self.seen <= self.limit;
+            let mut lines = wanted.then(Vec::new);
+            if let Err(why) = call.push(payload, lines.as_mut()) {
+                self.omitted = Some(why.to_owned());
+            }
+            if call.shows() {
+                return self.keep(&lines.unwrap_or_default());
+            }
         }
         if self.masker.is_none() || self.omitted.is_some() {
             return;

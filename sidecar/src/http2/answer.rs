@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use chaperone_crds::record::DecisionInfo;
 use h2::server::SendResponse;
-use http::{HeaderName, HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 
 use crate::{grpc, http::answer};
 
@@ -30,14 +30,22 @@ pub(crate) fn denied_call(
     content_type: &str,
 ) -> Result<(), h2::Error> {
     let mut response = Response::new(());
-    for (name, value) in grpc::denial(decision, content_type) {
-        if let Ok(value) = HeaderValue::from_str(&value) {
-            response
-                .headers_mut()
-                .insert(HeaderName::from_static(name), value);
-        }
+    *response.headers_mut() = trailers(decision);
+    if let Ok(value) = HeaderValue::from_str(content_type) {
+        response.headers_mut().insert(header::CONTENT_TYPE, value);
     }
     respond.send_response(response, true).map(|_| ())
+}
+
+/// Trailers of a gRPC call that policy denies once its response has begun.
+pub(crate) fn trailers(decision: &DecisionInfo) -> HeaderMap {
+    let mut trailers = HeaderMap::new();
+    for (name, value) in grpc::denial(decision, "").into_iter().skip(1) {
+        if let Ok(value) = HeaderValue::from_str(&value) {
+            trailers.insert(HeaderName::from_static(name), value);
+        }
+    }
+    trailers
 }
 
 /// Answers bytes that Chaperone refuses, or an upstream that failed.

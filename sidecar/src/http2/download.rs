@@ -23,7 +23,7 @@ use crate::{
         BodyFilter, CodingError, Edit, Look, Message, Treatment, Unreadable, is_false_when_masked,
         masked_fields,
     },
-    grpc,
+    grpc::{self, Call, Verdict},
     http::{
         download::{DownloadError, MAX_INTERIM, MAX_LOOKED_AT_BYTES},
         sample::Sample,
@@ -39,6 +39,8 @@ pub(crate) struct Plan {
     pub(crate) strict: bool,
     /// Whether the agent was told 100 Continue already.
     pub(crate) continued: bool,
+    /// The gRPC call that the request is, where its messages may be read.
+    pub(crate) call: Option<Arc<Call>>,
 }
 
 /// What came of a response. Filled as it goes, so that it is right even when the response breaks off.
@@ -61,6 +63,8 @@ pub(crate) struct Progress {
     pub(crate) note: Option<CodingError>,
     /// What masks found in heads, interim ones too.
     pub(crate) head_findings: Vec<MaskedInfo>,
+    /// What policy says of messages of a gRPC call.
+    pub(crate) verdict: Option<Verdict>,
 }
 
 /// A response under way.
@@ -102,22 +106,29 @@ impl Download {
                 unmasked: None,
                 note: None,
                 head_findings: Vec::new(),
+                verdict: None,
             },
         }
     }
 
     /// What came of it.
-    pub(crate) fn finish(self) -> Progress {
+    pub(crate) fn finish(mut self) -> Progress {
+        let filter = self.filter.as_ref();
+        self.progress.verdict = filter.and_then(|filter| filter.verdict().cloned());
         self.progress
     }
 
-    /// Passes the response on.
+    /// Passes the response on. `to` is there once its head was sent.
     ///
     /// # Errors
-    /// As [`Ended`]. If `progress.head` is there, the agent has received part of a response: only a reset tells it the truth.
-    pub(crate) async fn pass(&mut self, respond: &mut SendResponse<Bytes>) -> Result<(), Ended> {
+    /// As [`Ended`]. If `progress.head` is there, the agent has received part of a response: only a reset tells it the truth, or the end of a gRPC call.
+    pub(crate) async fn pass(
+        &mut self,
+        respond: &mut SendResponse<Bytes>,
+        to: &mut Option<SendStream<Bytes>>,
+    ) -> Result<(), Ended> {
         let (parts, from) = self.final_head(respond).await?.into_parts();
-        self.pass_final(parts, from, respond).await
+        self.pass_final(parts, from, respond, to).await
     }
 
     /// Passes the response to a CONNECT on; the tunnel is the caller's, and so is WebSocket, which the response must then have agreed to as it was offered.
@@ -131,7 +142,7 @@ impl Download {
     ) -> Result<Answered, Ended> {
         let (parts, from) = self.final_head(respond).await?.into_parts();
         if !parts.status.is_success() {
-            self.pass_final(parts, from, respond).await?;
+            self.pass_final(parts, from, respond, &mut None).await?;
             return Ok(Answered::Passed);
         }
         let deflate = match offer {
@@ -197,6 +208,7 @@ impl Download {
         mut parts: Parts,
         mut from: RecvStream,
         respond: &mut SendResponse<Bytes>,
+        to: &mut Option<SendStream<Bytes>>,
     ) -> Result<(), Ended> {
         let looked_at = self.choose_filter(&mut parts, &mut from, respond).await?;
         let first = match looked_at {
@@ -210,18 +222,18 @@ impl Download {
             None => Ready::default(),
         };
         let ended = first.is_none() && last;
-        let mut to = self.send_head(parts, ended, respond)?;
+        let to = to.insert(self.send_head(parts, ended, respond)?);
         if ended {
             return Ok(());
         }
         if let Some(first) = first {
-            self.send_ready(&mut ready, last, &mut to).await?;
+            self.send_ready(&mut ready, last, to).await?;
             release(&mut from, first.len());
             if last {
                 return Ok(());
             }
         }
-        self.pass_body(&mut from, &mut to).await
+        self.pass_body(&mut from, to).await
     }
 
     /// Sends the head of the final response.
@@ -268,7 +280,10 @@ impl Download {
             has_body: !from.is_end_stream(),
             fields: &fields,
         };
-        let mut treatment = message.treat(self.plan.masks.as_ref(), self.plan.strict);
+        let (masks, strict) = (self.plan.masks.as_ref(), self.plan.strict);
+        let call = self.plan.call.as_ref();
+        let of_call = call.and_then(|call| call.treat(&fields, message.has_body, masks, strict));
+        let mut treatment = of_call.unwrap_or_else(|| message.treat(masks, strict));
         parts.headers = fields.0;
         let mut first = None;
         if let Treatment::Look(look) = &mut treatment {

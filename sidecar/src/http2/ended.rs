@@ -107,6 +107,7 @@ impl Ended {
             Self::Unreachable(_) => "upstream-unreachable",
             Self::Unsendable(_) => "edit",
             Self::Unreadable(why) => why.request_reason(),
+            Self::Undecodable(CodingError::Message(_)) => "unreadable-request",
             Self::Undecodable(_) => "undecodable-request",
             Self::UpstreamReset(_) | Self::Unprocessed | Self::UpstreamGone(_) => "upstream-reset",
             Self::Malformed(_) => "malformed-response",
@@ -120,6 +121,15 @@ impl Ended {
         match self {
             Self::TooSlow | Self::Malformed(_) | Self::Unreadable(_) | Self::Undecodable(_) => true,
             Self::Refused(error) => error.is_refusal(),
+            _ => false,
+        }
+    }
+
+    /// Whether it is a body that policy denies or nobody can read.
+    pub(crate) fn is_unread(&self) -> bool {
+        match self {
+            Self::Unreadable(_) | Self::Undecodable(_) => true,
+            Self::Refused(error) => error.is_unread(),
             _ => false,
         }
     }

@@ -26,9 +26,10 @@ use super::{
 };
 use crate::{
     body::BodyFilter,
+    grpc::{self, Call, Form, Verdict},
     http::{
         held::{BODY_TIMEOUT, room_for},
-        judge::{Agreement, Case, Judged, Judgement, Subject, placed},
+        judge::{self, Agreement, Case, Judged, Judgement, Subject, placed},
         record::{self, Evidence, Received},
         sample::Sample,
         view::ResponseView,
@@ -64,6 +65,12 @@ struct Exchange<'a> {
     tunnel: Option<DecisionInfo>,
     /// The request's offer, where it is a WebSocket handshake.
     offer: Option<Offer>,
+    /// The gRPC call that the request is, where its messages may be read.
+    call: Option<Arc<Call>>,
+    /// Content type of the call's request, which its answers need once the head is on its way.
+    content_type: String,
+    /// What denies a message of it.
+    denial: Option<DecisionInfo>,
     /// Whether the agent was told 100 Continue.
     continued: bool,
     request_bytes: u64,
@@ -106,6 +113,9 @@ pub(crate) async fn run(
         respond,
         tunnel: None,
         offer,
+        call: None,
+        content_type: String::new(),
+        denial: None,
         continued: false,
         request_bytes: 0,
         sample,
@@ -233,6 +243,11 @@ impl Exchange<'_> {
 
     /// Passes the request on and its response back.
     async fn forward(mut self: Box<Self>, subject: Subject) {
+        let (link, view) = (self.context.link, self.head.view(self.context.secure));
+        self.call = judge::call(link, &self.active, &self.evidence, &subject, &view);
+        if self.evidence.call().is_some() {
+            self.content_type = self.head.content_type().to_owned();
+        }
         let towards = self.towards(subject);
         let mut sender = match self.context.upstream.sender().await {
             Ok(sender) => sender,
@@ -273,7 +288,7 @@ impl Exchange<'_> {
 
     /// Masks what leaves, and makes tokens values again where policy says so. Returns the filter for the body.
     fn rewrite(&mut self) -> Result<Option<Box<BodyFilter>>, Ended> {
-        let outgoing = self.evidence.outgoing();
+        let outgoing = self.evidence.outgoing().of_call(self.call.clone());
         if outgoing.is_empty() {
             return Ok(None);
         }
@@ -291,6 +306,7 @@ impl Exchange<'_> {
             masks: self.evidence.response_masks(),
             strict: self.active.mode() == Mode::Enforce,
             continued: self.continued,
+            call: self.call.clone(),
         }
     }
 
@@ -314,31 +330,56 @@ impl Exchange<'_> {
             trailers: self.held_trailers.take(),
             found: &mut found,
         };
+        let mut to_agent = None;
         let result = tokio::select! {
-            result = both(upload, download.pass(&mut self.respond)) => result,
+            result = both(upload, download.pass(&mut self.respond, &mut to_agent)) => result,
             () = self.context.link.cut_off() => Err(Ended::Stopping),
         };
         self.room = None;
         self.evidence.head_masked(&found);
         if let Some(filter) = filter {
             self.evidence.head_masked(filter.findings());
+            self.message_judged(filter.verdict());
         }
         if let Err(ended) = &result {
             to_upstream.send_reset(ended.upstream_reset());
         }
         let progress = download.finish();
-        self.conclude(result, progress, since).await;
+        self.conclude(result, progress, since, to_agent).await;
     }
 
-    /// Records what came of it.
+    /// What policy said of messages of the call goes into its record.
+    fn message_judged(&mut self, verdict: Option<&Verdict>) {
+        if let Some(verdict) = verdict.filter(|_| self.denial.is_none()) {
+            self.evidence.message_judged(verdict);
+            self.denial = verdict.denies().then(|| verdict.decision.clone());
+        }
+    }
+
+    /// Records what came of it. `to_agent`: there once the response's head was sent.
     async fn conclude(
         mut self: Box<Self>,
         result: Result<(), Ended>,
         progress: Progress,
         since: Instant,
+        to_agent: Option<SendStream<Bytes>>,
     ) {
         let answered = progress.head.is_some();
+        self.message_judged(progress.verdict.as_ref());
         note(&mut self.evidence, progress, since);
+        match (result, to_agent) {
+            (Ok(()), _) => self.evidence.complete(),
+            (Err(ended), Some(to)) if ended.is_unread() && self.evidence.deny_call() => {
+                let decision = self.refused(&ended);
+                self.end_call(&decision, to);
+            }
+            (result, _) => return self.broken_off(result, answered).await,
+        }
+        self.end().await;
+    }
+
+    /// There is no whole response.
+    async fn broken_off(mut self: Box<Self>, result: Result<(), Ended>, answered: bool) {
         match result {
             Ok(()) => self.evidence.complete(),
             Err(ended) if answered => {
@@ -350,8 +391,40 @@ impl Exchange<'_> {
         self.end().await;
     }
 
+    /// What refuses the exchange, for its record and the metrics.
+    fn refused(&mut self, ended: &Ended) -> DecisionInfo {
+        let (reason, message) = (ended.reason(), ended.to_string());
+        let decision = match self.denial.take() {
+            Some(denial) => denial,
+            None => {
+                self.evidence.failed(&message);
+                builtin(&self.active, Outcome::Deny, reason, &message)
+            }
+        };
+        self.evidence.decided(decision.clone());
+        count_denial(self.context, &decision.reason);
+        decision
+    }
+
+    /// Ends a call whose response has begun, in the form that its client reads.
+    fn end_call(&self, decision: &DecisionInfo, mut to: SendStream<Bytes>) {
+        // The few bytes wait in the stream for the agent's window, if they have to; an agent that is gone hears nothing.
+        let _ = match Form::of(&self.content_type) {
+            Some(form @ (Form::Web | Form::WebText)) => {
+                to.send_data(grpc::last_frame(decision, form).into(), true)
+            }
+            _ => to.send_trailers(answer::trailers(decision)),
+        };
+    }
+
     /// Nothing was sent to the agent yet.
     async fn unanswered(mut self: Box<Self>, ended: Ended) {
+        if ended.is_unread() && self.evidence.deny_call() {
+            let decision = self.refused(&ended);
+            let sent = answer::denied_call(&mut self.respond, &decision, &self.content_type);
+            self.evidence.answered(200, sent.is_ok());
+            return self.end().await;
+        }
         let no_body = self.head.is_head();
         let active = &self.active;
         tell(

@@ -3,7 +3,7 @@
 use chaperone_crds::detect::{CompiledMasks, Match, Replacement, Tail};
 
 /// What stands in place of a value that a path of this rule selects. Where not all of it is there, or it is no scalar (`whole` is false), it is redacted.
-pub(super) fn of_field(
+pub(crate) fn of_field(
     masks: &CompiledMasks,
     rule: usize,
     content: &[u8],

@@ -108,6 +108,7 @@ fn query<'a>(name: &'a str, kind: &'a str, towards: &'a [String], ip: IpAddr) ->
             towards,
         }),
         ws: None,
+        grpc: None,
     }
 }
 

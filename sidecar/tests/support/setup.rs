@@ -4,6 +4,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use chaperone_crds::{
     control::PodConfig,
+    grpc::DescriptorSet,
     pod::PodIdentity,
     record::Record,
     resources::AgentPolicy,
@@ -20,6 +21,9 @@ use chaperone_sidecar::{
     shared::{Active, Pinned, Shared},
 };
 use tokio::sync::watch;
+
+/// The descriptor set of `acme.v1.Orders`, which all stories have.
+const SHOP: &[u8] = include_bytes!("../../../crds/tests/descriptors/shop.binpb");
 
 /// A sidecar without its listeners.
 pub(crate) struct Setup {
@@ -127,6 +131,7 @@ fn active(policies: &str, extra_roots: &str, identity: PodIdentity) -> Arc<Activ
         sinks: Vec::new(),
         extra_roots: extra_roots.to_owned(),
         mask_key: Some(MaskKey::new([7; 32])),
+        grpc_descriptors: vec![DescriptorSet::pack("shop", SHOP).unwrap()],
     };
     Arc::new(policy::compile(config).unwrap())
 }

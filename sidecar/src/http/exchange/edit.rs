@@ -42,7 +42,7 @@ impl<A: Io> Exchange<'_, A> {
 
     /// Masks what leaves, and makes tokens values again where policy says so. Returns what is done to the rest.
     pub(super) fn rewrite(&mut self) -> Result<Leaves, Failure> {
-        let outgoing = self.evidence.outgoing();
+        let outgoing = self.evidence.outgoing().of_call(self.call.clone());
         if outgoing.is_empty() {
             return Ok(Leaves::default());
         }

@@ -47,7 +47,8 @@ impl<A: Io> Exchange<'_, A> {
         if !self.head.upgrade().is_some_and(is_offered) {
             return Ok(());
         }
-        self.h2c = settings_of(&self.head, self.secure);
+        // Messages of a gRPC call that somebody reads are followed on one connection alone; none is a GET.
+        self.h2c = settings_of(&self.head, self.secure).filter(|_| self.call.is_none());
         let headers = self.head.headers_mut();
         if self.h2c.is_some() {
             return headers.set("HTTP2-Settings", OFFERED.as_bytes());

@@ -21,6 +21,7 @@ use crate::{
 };
 
 /// A proxy that a request is sent to.
+#[derive(Clone)]
 pub(crate) struct Through {
     /// Names that it is known by.
     names: Vec<Arc<str>>,

@@ -237,6 +237,7 @@ impl<'l> Talk<'l> {
                 trailers: NO_FIELDS,
             }),
             dns: None,
+            grpc: None,
             ws: Some(WsView {
                 direction,
                 binary,

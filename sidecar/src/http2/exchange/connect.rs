@@ -122,7 +122,7 @@ impl Exchange<'_> {
             Err(ended) => ended.upstream_reset(),
         });
         let progress = download.finish();
-        self.conclude(result, progress, since).await;
+        self.conclude(result, progress, since, None).await;
     }
 }
 

@@ -98,11 +98,14 @@ pub(crate) async fn run(context: &Context<'_>, first: First, mut respond: SendRe
         masks: evidence.response_masks(),
         strict: active.mode() == Mode::Enforce,
         continued: false,
+        // The offer of a call whose messages are read is withheld.
+        call: None,
     };
     let sample = evidence.sample(&active, Level::RequestResponse);
     let mut download = Download::new(response, plan, sample);
+    let mut to_agent = None;
     let result = tokio::select! {
-        result = download.pass(&mut respond) => result,
+        result = download.pass(&mut respond, &mut to_agent) => result,
         () = context.link.cut_off() => Err(Ended::Stopping),
     };
     if let Err(ended) = &result {
