@@ -186,7 +186,7 @@ class Run:
         return found[-1]
 
 
-def command_line(mode, *command, policy=None, extra_roots=True, prefix=()):
+def command_line(mode, *command, policy=None, extra_roots=True, prefix=(), flags=()):
     number = len(list(STATE.glob("*.jsonl")))
     log = STATE / f"{number}.jsonl"
     log.touch()
@@ -195,7 +195,7 @@ def command_line(mode, *command, policy=None, extra_roots=True, prefix=()):
     file.write_text(policy if policy is not None else ENFORCE.replace("MODE", mode))
     # True: the world's own authority.
     roots = ["--extra-roots", CA if extra_roots is True else extra_roots] if extra_roots else []
-    words = ["ip", "netns", "exec", MACHINE, *prefix, chaperone(), "run", "--policy", file, "--audit", log, *roots, "--", *command]
+    words = ["ip", "netns", "exec", MACHINE, *prefix, chaperone(), "run", "--policy", file, "--audit", log, *roots, *flags, "--", *command]
     return [str(word) for word in words], log
 
 

@@ -8,6 +8,7 @@ mod bodies;
 mod configuration;
 mod datagrams;
 mod evidence;
+mod grpc;
 mod http1;
 mod masks;
 mod names;
@@ -29,10 +30,14 @@ pub const TARGETS: &[Target] = &[
     ("detect", http1::detect),
     ("dns", names::dns),
     ("documents", policy::documents),
+    ("grpc_message", grpc::message),
+    ("grpc_messages", grpc::messages),
+    ("grpc_web_text", grpc::text),
     ("hosts", names::hosts),
     ("http1_body", http1::body),
     ("http1_request", http1::request),
     ("http1_response", http1::response),
+    ("http2_meter", grpc::meter),
     ("json", policy::json),
     ("mask", masks::mask),
     ("resolver_files", names::resolver_files),

@@ -33,6 +33,7 @@ use http::Request;
 use tokio::{sync::mpsc, time::Sleep};
 
 pub(crate) use self::exchange::upgraded::Upgraded;
+pub use self::meter::{Measured, measure};
 pub use self::tunnel::Streams;
 use self::{
     ended::word,

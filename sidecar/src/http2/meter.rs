@@ -194,6 +194,32 @@ impl Frames {
     }
 }
 
+/// What came of bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Measured {
+    /// Frames that reset a stream.
+    pub resets: u32,
+    /// Frames that carry nothing.
+    pub controls: u32,
+    /// Whether a header block is under way.
+    pub in_head: bool,
+    /// Whether it was too much.
+    pub flooded: bool,
+}
+
+/// What the meter makes of a connection's bytes that come in these parts, all at one moment.
+pub fn measure<'b>(parts: impl Iterator<Item = &'b [u8]>) -> Measured {
+    let now = Instant::now();
+    let mut frames = Frames::new(now);
+    parts.for_each(|part| frames.see(part, now));
+    Measured {
+        resets: RESETS.at_once.saturating_sub(frames.resets.left),
+        controls: CONTROLS.at_once.saturating_sub(frames.controls.left),
+        in_head: frames.head_since.is_some(),
+        flooded: frames.flood.is_some(),
+    }
+}
+
 /// Drops up to `count` bytes, and counts them off.
 fn skip<'a>(bytes: &'a [u8], count: &mut usize) -> &'a [u8] {
     let skipped = bytes.len().min(*count);
