@@ -14,6 +14,7 @@ mod parse_error;
 mod rules;
 mod snapshot;
 mod types;
+mod upstreams;
 
 use std::sync::Arc;
 
@@ -24,6 +25,7 @@ pub use masks::MaskSet;
 pub(crate) use rules::CompiledRule;
 pub use snapshot::CompiledSnapshot;
 pub(crate) use snapshot::{Defaults, PolicyHead};
+pub use upstreams::{UpstreamEntries, UpstreamTls};
 
 use self::{
     error::{Part, Trouble},
@@ -43,6 +45,7 @@ pub struct CompiledPolicy {
     rules: Vec<CompiledRule>,
     masks: Vec<masks::CompiledMask>,
     passthrough: Vec<HostPattern>,
+    upstreams: Vec<upstreams::CompiledUpstream>,
     audit: Audit,
 }
 
@@ -72,6 +75,7 @@ pub fn compile_policy(policy: &Policy) -> Result<CompiledPolicy, PolicyErrors> {
     let rules = rules::compile(policy, &mut report);
     let masks = compile_masks(policy, &mut report);
     let passthrough = compile_passthrough(policy, &mut report);
+    let upstreams = upstreams::compile(policy, &passthrough, &mut report);
     if !report.errors.is_empty() {
         return Err(PolicyErrors(report.errors));
     }
@@ -84,6 +88,7 @@ pub fn compile_policy(policy: &Policy) -> Result<CompiledPolicy, PolicyErrors> {
         rules,
         masks,
         passthrough,
+        upstreams,
         audit: policy.audit.clone().unwrap_or_default(),
     })
 }

@@ -1,4 +1,4 @@
-//! The samples in `config/samples` and the policies in `docs/policy.md` are what they say: accepted as they are.
+//! The samples in `config/samples` and the policies in `docs/policy.md` and `docs/tls.md` are what they say: accepted as they are.
 
 use std::{fs, path::Path};
 
@@ -27,20 +27,22 @@ fn every_sample_parses_and_compiles_alone_and_together() {
         }
         files += 1;
     }
-    assert!(files >= 6, "{files} samples");
+    assert!(files >= 7, "{files} samples");
     CompiledSnapshot::compile(&Snapshot::new(policies)).unwrap_or_else(|e| panic!("{e}"));
 }
 
 #[test]
 fn the_yaml_of_the_policy_reference_is_accepted() {
-    let page = fs::read_to_string(root().join("docs/policy.md")).unwrap();
-    let blocks: Vec<&str> = page
+    let pages: String = ["docs/policy.md", "docs/tls.md"]
+        .map(|page| fs::read_to_string(root().join(page)).unwrap())
+        .concat();
+    let blocks: Vec<&str> = pages
         .split("```yaml\n")
         .skip(1)
         .filter_map(|rest| rest.split("```").next())
         .filter(|block| block.starts_with("apiVersion"))
         .collect();
-    assert!(blocks.len() >= 2, "{} blocks", blocks.len());
+    assert!(blocks.len() >= 3, "{} blocks", blocks.len());
     for block in blocks {
         let documents = documents::parse(block).unwrap_or_else(|e| panic!("{e}\nin\n{block}"));
         for policy in documents.iter().filter_map(documents::Document::policy) {

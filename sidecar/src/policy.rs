@@ -11,13 +11,12 @@ use chaperone_crds::{
     record::{AgentRef, ConfigInfo, EventKind},
     resources::{Action, Mode, Protocol},
 };
-use rustls::ClientConfig;
 
 use crate::{
     audit::{AuditHandle, BadSinkName, TryRecordError},
     capture::{self, CaptureConfig, CaptureMode, DatagramKind, Datagrams},
     shared::{Active, Shared},
-    tls::{Asking, ClientCertificate},
+    tls::{Asking, Settings},
     trust,
 };
 
@@ -74,12 +73,6 @@ pub fn compile(config: PodConfig) -> Result<Active, PolicyError> {
     let snapshot = CompiledSnapshot::compile_with_key(&config.snapshot, config.mask_key.as_ref())
         .map_err(|e| PolicyError::Compile(e.to_string()))?;
     let roots = trust::upstream_roots(&config.extra_roots)?;
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut upstream_tls = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
-        .with_client_cert_resolver(Arc::new(ClientCertificate::default()));
-    upstream_tls.alpn_protocols = vec![b"http/1.1".to_vec()];
     let agent = AgentRef::from(&config.identity);
     let (descriptors, unusable) = Descriptors::load(&config.grpc_descriptors);
     for error in unusable {
@@ -91,7 +84,7 @@ pub fn compile(config: PodConfig) -> Result<Active, PolicyError> {
         snapshot,
         descriptors,
         agent,
-        upstream_tls: Arc::new(upstream_tls),
+        upstream_tls: Settings::new(roots)?,
         asking: Asking::default(),
     })
 }

@@ -17,12 +17,16 @@ use chaperone_crds::{
     record::{AgentRef, Event, EventKind},
     resources::Mode,
 };
-use rustls::ClientConfig;
 use tokio::sync::watch;
 
 use crate::{
-    audit::Recorder, authority::Authority, dns::Names, egress::Egress, gap::Reason,
-    metrics::Metrics, tls::Asking,
+    audit::Recorder,
+    authority::Authority,
+    dns::Names,
+    egress::Egress,
+    gap::Reason,
+    metrics::Metrics,
+    tls::{Asking, Settings},
 };
 
 /// How long a client that cannot be read is believed to stay so.
@@ -40,8 +44,8 @@ pub struct Active {
     pub descriptors: Descriptors,
     /// The pod, as records cite it.
     pub agent: AgentRef,
-    /// TLS towards upstreams: Mozilla's roots and the extra ones.
-    pub upstream_tls: Arc<ClientConfig>,
+    /// TLS towards upstreams.
+    pub(crate) upstream_tls: Settings,
     /// Upstreams that asked for a client certificate.
     pub(crate) asking: Asking,
 }

@@ -5,6 +5,7 @@
 
 mod client_certificate;
 pub mod hello;
+mod settings;
 mod upstream;
 
 use std::{io, sync::Arc, time::Duration};
@@ -16,7 +17,7 @@ use chaperone_crds::{
 use rustls::AlertDescription;
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
-pub(crate) use self::client_certificate::{Asking, ClientCertificate};
+pub(crate) use self::{client_certificate::Asking, settings::Settings};
 use self::{
     hello::Hello,
     upstream::{UpstreamError, Verified},

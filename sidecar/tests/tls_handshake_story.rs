@@ -8,6 +8,9 @@ mod setup;
 #[path = "support/captured.rs"]
 mod captured;
 
+#[path = "tls/upstreams.rs"]
+mod upstreams;
+
 use std::{io, net::SocketAddr, sync::Arc};
 
 use captured::{HOST, World};

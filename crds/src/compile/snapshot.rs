@@ -3,8 +3,8 @@
 use std::{net::IpAddr, sync::Arc};
 
 use super::{
-    CompiledPolicy, CompiledRule, DatagramRule, MaskSet, PolicyError, PolicyErrors, compile_policy,
-    datagrams, masks::Masks,
+    CompiledPolicy, CompiledRule, DatagramRule, MaskSet, PolicyError, PolicyErrors,
+    UpstreamEntries, UpstreamTls, compile_policy, datagrams, masks::Masks, upstreams::Upstreams,
 };
 use crate::{
     decide::RuleIndex,
@@ -24,6 +24,7 @@ pub struct CompiledSnapshot {
     reads_body: bool,
     reads_grpc_messages: bool,
     passthrough: Vec<HostPattern>,
+    upstreams: Upstreams,
     masks: Masks,
     policies: Vec<String>,
     pub(crate) heads: Vec<PolicyHead>,
@@ -107,7 +108,8 @@ impl CompiledSnapshot {
         key: Option<&MaskKey>,
     ) -> Result<Self, PolicyErrors> {
         let mut heads = Vec::with_capacity(policies.len());
-        let (mut rules, mut masks, mut passthrough) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut rules, mut masks) = (Vec::new(), Vec::new());
+        let (mut passthrough, mut upstreams) = (Vec::new(), Vec::new());
         let (mut audit_level, mut max_body_bytes) = (Level::default(), None);
         for (number, mut policy) in (0_u32..).zip(policies) {
             for rule in &mut policy.rules {
@@ -116,6 +118,7 @@ impl CompiledSnapshot {
             rules.append(&mut policy.rules);
             masks.append(&mut policy.masks);
             passthrough.append(&mut policy.passthrough);
+            upstreams.append(&mut policy.upstreams);
             audit_level = audit_level.max(policy.audit.level);
             max_body_bytes = max_body_bytes.max(Some(policy.audit.max_body_bytes));
             heads.push(policy.head);
@@ -133,6 +136,7 @@ impl CompiledSnapshot {
             reads_body: rules.iter().any(CompiledRule::reads_body),
             reads_grpc_messages: rules.iter().any(CompiledRule::reads_grpc_message),
             passthrough,
+            upstreams: Upstreams::new(upstreams),
             masks,
             policies: snapshot
                 .policies()
@@ -196,6 +200,18 @@ impl CompiledSnapshot {
         self.passthrough
             .iter()
             .any(|pattern| pattern.matches_name(&sni))
+    }
+
+    /// What policies say of TLS with an upstream whose certificate is verified for this name or address.
+    #[must_use]
+    pub fn upstream_entries(&self, verified: &str) -> UpstreamEntries {
+        self.upstreams.about(verified)
+    }
+
+    /// What these entries say together.
+    #[must_use]
+    pub fn upstream_tls(&self, entries: &UpstreamEntries) -> UpstreamTls {
+        self.upstreams.together(entries)
     }
 
     /// What is masked in responses from a destination, and in its records.

@@ -366,6 +366,69 @@ pub struct Tls {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100), inner(length(min = 1, max = 253)))]
     pub passthrough: Vec<String>,
+    /// What holds for TLS with single servers. Where several entries name one server, of all policies: the highest minVersion holds, and roots add up. No server is
+    /// both here and under passthrough.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 20))]
+    pub upstreams: Vec<Upstream>,
+}
+
+/// What holds for TLS with some servers.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(
+    validation = Rule::new("has(self.caBundle) || has(self.minVersion)").message("say what holds for these hosts: caBundle or minVersion"),
+    validation = Rule::new("!has(self.trust) || self.trust != 'Only' || has(self.caBundle)").message("trust: Only needs a caBundle; without one no server could be verified")
+)]
+pub struct Upstream {
+    /// The servers, by the name that their certificate is verified for: a name or `*.example.com`. An address or CIDR is about connections without a server name. `*` only
+    /// with nothing but minVersion.
+    #[schemars(length(min = 1, max = 100), inner(length(min = 1, max = 253)))]
+    pub hosts: Vec<String>,
+    /// PEM certificates that these servers' certificates may chain to. They vouch for no other server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 65536))]
+    pub ca_bundle: Option<String>,
+    /// Add (the default): caBundle counts besides the roots that hold everywhere. Only: instead of them. What a ClusterAgentPolicy lists as Only, no AgentPolicy can add to.
+    #[serde(default)]
+    pub trust: Trust,
+    /// Lowest version of TLS that is spoken with these servers: TLS1.2 (what holds everywhere) or TLS1.3.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_version: Option<TlsVersion>,
+}
+
+/// Whether listed roots count besides the usual ones or instead of them.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Trust {
+    /// Besides the Mozilla roots and the chart's `extraRoots`.
+    #[default]
+    Add,
+    /// Instead of them.
+    Only,
+}
+
+/// A version of TLS.
+#[derive(
+    Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash,
+)]
+pub enum TlsVersion {
+    /// TLS 1.2 (RFC 5246).
+    #[serde(rename = "TLS1.2")]
+    Tls12,
+    /// TLS 1.3 (RFC 8446).
+    #[serde(rename = "TLS1.3")]
+    Tls13,
+}
+
+impl TlsVersion {
+    /// As policies write it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Tls12 => "TLS1.2",
+            Self::Tls13 => "TLS1.3",
+        }
+    }
 }
 
 /// How much is recorded.
