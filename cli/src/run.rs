@@ -9,15 +9,17 @@ use std::{
 
 use anyhow::Context;
 use chaperone_crds::{
-    control::{SinkConfig, SinkTarget},
+    control::{CertificateUse, ClientCertificate, Credential, SinkConfig, SinkTarget},
     documents::{self, Document},
     grpc::DescriptorSet,
+    hosts::HostPattern,
     pod::PodIdentity,
     snapshot::{Policy, Snapshot},
 };
 use chaperone_sidecar::{
     local::{self, LocalRun},
     memory,
+    tls::check_client_certificate,
 };
 
 /// Name of the sink that `--audit` makes.
@@ -50,9 +52,101 @@ pub(crate) struct Args {
     /// Descriptor set of gRPC services (protoc --include_imports --descriptor_set_out, buf build), so that policies, masks and records read their messages; repeatable.
     #[arg(long, value_name = "FILE")]
     grpc_descriptors: Vec<PathBuf>,
+    /// Client certificate that servers are shown in the command's place: a host (api.example.com, *.example.com) and PEM files of the certificate (with what it chains through) and its key.
+    #[arg(long, value_name = "HOST=CERT,KEY", value_parser = Pair::parse)]
+    client_certificate: Vec<Pair>,
+    /// Client certificate in the place of a Secret that policies name under tls.upstreams.
+    #[arg(long, value_name = "NAME=CERT,KEY", value_parser = Pair::parse)]
+    client_certificate_secret: Vec<Pair>,
     /// The command and its arguments.
     #[arg(last = true, required = true, value_name = "COMMAND")]
     command: Vec<String>,
+}
+
+/// What a client certificate is for, and its files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Pair {
+    subject: String,
+    certificate: PathBuf,
+    key: PathBuf,
+}
+
+impl Pair {
+    fn parse(text: &str) -> Result<Self, String> {
+        let parts = text
+            .split_once('=')
+            .and_then(|(subject, files)| Some((subject, files.split_once(',')?)));
+        match parts {
+            Some((subject, (certificate, key)))
+                if [subject, certificate, key]
+                    .iter()
+                    .all(|part| !part.is_empty()) =>
+            {
+                Ok(Self {
+                    subject: subject.to_owned(),
+                    certificate: certificate.into(),
+                    key: key.into(),
+                })
+            }
+            _ => Err("write WHAT=CERT,KEY with two files".to_owned()),
+        }
+    }
+
+    /// Reads the files. A certificate that cannot be presented is told before anything is set up.
+    fn read(&self) -> anyhow::Result<Credential> {
+        let read = |path: &Path| {
+            fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
+        };
+        let (chain, key) = (read(&self.certificate)?, read(&self.key)?);
+        check_client_certificate(&chain, &key).map_err(|why| {
+            anyhow::anyhow!(
+                "the client certificate for {} cannot be presented: {why}",
+                self.subject
+            )
+        })?;
+        Ok(Credential::Usable { chain, key })
+    }
+}
+
+/// All client certificates of a run. A Secret that a policy names must be among them.
+fn client_certificates(args: &Args, snapshot: &Snapshot) -> anyhow::Result<Vec<ClientCertificate>> {
+    let mut certificates = Vec::new();
+    for pair in &args.client_certificate {
+        let pattern = HostPattern::parse(&pair.subject)
+            .map_err(|error| anyhow::anyhow!("--client-certificate {}: {error}", pair.subject))?;
+        anyhow::ensure!(
+            !pattern.is_everything(),
+            "--client-certificate {} would present the certificate to every server that asks; name the servers",
+            pair.subject
+        );
+        certificates.push(ClientCertificate {
+            use_for: CertificateUse::Host(pair.subject.clone()),
+            credential: pair.read()?,
+        });
+    }
+    let named = snapshot.client_certificates();
+    for pair in &args.client_certificate_secret {
+        anyhow::ensure!(
+            named
+                .iter()
+                .any(|reference| reference.secret == pair.subject),
+            "--client-certificate-secret {}: no policy names this Secret under tls.upstreams",
+            pair.subject
+        );
+    }
+    for reference in named {
+        let mut given = args.client_certificate_secret.iter();
+        let pair = given
+            .find(|pair| pair.subject == reference.secret)
+            .with_context(|| {
+                format!("a policy asks for the client certificate of Secret {0}; add --client-certificate-secret {0}=CERT,KEY", reference.secret)
+            })?;
+        certificates.push(ClientCertificate {
+            credential: pair.read()?,
+            use_for: CertificateUse::Policies(reference),
+        });
+    }
+    Ok(certificates)
 }
 
 /// Exit status when the command could not be started, as `env` and `timeout` use it.
@@ -79,6 +173,7 @@ fn outcome(args: &Args) -> anyhow::Result<ExitStatus> {
         None => String::new(),
     };
     let grpc_descriptors = descriptors(&args.grpc_descriptors)?;
+    let client_certificates = client_certificates(args, &snapshot)?;
     // Checked before anything is set up: a record that cannot be kept must not cost a run.
     let audit = audit_file(&args.audit)?;
     local::become_capable()?;
@@ -90,6 +185,7 @@ fn outcome(args: &Args) -> anyhow::Result<ExitStatus> {
         }],
         extra_roots,
         grpc_descriptors,
+        client_certificates,
         identity: identity(&args.command),
         command: args.command.clone(),
     })?;
@@ -175,4 +271,20 @@ fn exit_code(status: ExitStatus) -> ExitCode {
         .code()
         .or_else(|| status.signal().map(|signal| signal.saturating_add(128)));
     ExitCode::from(code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_is_for_something_and_has_two_files() {
+        let pair = Pair::parse("*.example.com=c=1.pem,/k,ey.pem").unwrap();
+        assert_eq!(pair.subject, "*.example.com");
+        assert_eq!(pair.certificate, PathBuf::from("c=1.pem"));
+        assert_eq!(pair.key, PathBuf::from("/k,ey.pem"));
+        for text in ["", "a", "a=", "a=c", "a=,k", "a=c,", "=c,k"] {
+            assert!(Pair::parse(text).is_err(), "{text}");
+        }
+    }
 }

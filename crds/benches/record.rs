@@ -29,6 +29,7 @@ fn event() -> Event {
         port: 443,
         sni: None,
         proxy: None,
+        client_certificate: None,
     });
     event.operation = Some(OperationInfo {
         protocol: "http".to_owned(),

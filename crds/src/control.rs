@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     grpc::DescriptorSet,
     pod::PodIdentity,
-    snapshot::{Revision, Snapshot},
+    snapshot::{CertificateRef, Revision, Snapshot},
     tokenize::MaskKey,
 };
 
@@ -50,6 +50,61 @@ pub struct PodConfig {
     /// What messages of gRPC services are made of.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub grpc_descriptors: Vec<DescriptorSet>,
+    /// Client certificates that upstreams are shown in the agent's place. A reference of a policy that none is for is a certificate that cannot be used.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub client_certificates: Vec<ClientCertificate>,
+}
+
+/// A client certificate and what it is for.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct ClientCertificate {
+    /// What it is for.
+    #[serde(rename = "for")]
+    pub use_for: CertificateUse,
+    /// The certificate itself.
+    pub credential: Credential,
+}
+
+/// What a client certificate is for.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub enum CertificateUse {
+    /// Policies that name a Secret.
+    Policies(CertificateRef),
+    /// A host pattern, before what policies say. For `chaperone run`.
+    Host(String),
+}
+
+/// A client certificate, or why there is none.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub enum Credential {
+    /// Chain and key, PEM.
+    Usable {
+        /// The certificate, then what it chains through.
+        chain: String,
+        /// Its private key.
+        key: String,
+    },
+    /// There is none.
+    Unusable {
+        /// Why, as a sentence that says what to do.
+        problem: String,
+    },
+}
+
+impl std::fmt::Debug for Credential {
+    /// Never prints the key.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Usable { .. } => f.debug_struct("Usable").finish_non_exhaustive(),
+            Self::Unusable { problem } => f
+                .debug_struct("Unusable")
+                .field("problem", problem)
+                .finish(),
+        }
+    }
 }
 
 /// One sink with its credentials resolved.
@@ -137,4 +192,34 @@ pub struct CertificateRequest {
 pub struct CertificateResponse {
     /// PEM: the pod's intermediate, then Chaperone's root.
     pub chain: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::snapshot::PolicyKind;
+
+    #[test]
+    fn a_client_certificate_crosses_the_stream_and_its_key_is_never_printed() {
+        let held = ClientCertificate {
+            use_for: CertificateUse::Policies(CertificateRef {
+                kind: PolicyKind::AgentPolicy,
+                secret: "corp".to_owned(),
+            }),
+            credential: Credential::Usable {
+                chain: "the chain".to_owned(),
+                key: "the key".to_owned(),
+            },
+        };
+        let json = serde_json::to_string(&held).unwrap();
+        assert_eq!(
+            json,
+            r#"{"for":{"policies":{"kind":"AgentPolicy","secret":"corp"}},"credential":{"usable":{"chain":"the chain","key":"the key"}}}"#
+        );
+        assert_eq!(
+            serde_json::from_str::<ClientCertificate>(&json).unwrap(),
+            held
+        );
+        assert!(!format!("{held:?}").contains("the key"), "{held:?}");
+    }
 }

@@ -64,6 +64,26 @@ impl HostPattern {
         }
     }
 
+    /// Whether the pattern matches what a server's certificate is verified for: a name, or an address where there is none. A network never matches a name, whatever lies behind it.
+    #[must_use]
+    pub fn matches_verified(&self, verified: &str) -> bool {
+        let name = normalize_host(verified);
+        match name.parse::<IpAddr>() {
+            Ok(address) => self.matches(None, address),
+            Err(_) => self.matches_name(&name),
+        }
+    }
+
+    /// Whether it matches every destination, or every address.
+    #[must_use]
+    pub fn is_everything(&self) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Network(network) => network.prefix_len() == 0,
+            Self::Exact(_) | Self::Below(_) => false,
+        }
+    }
+
     /// Whether the pattern matches a name. Networks never do.
     #[must_use]
     pub fn matches_name(&self, host: &str) -> bool {

@@ -13,6 +13,10 @@ pub const NAMESPACE_LABEL_VALUE: &str = "enabled";
 pub const DESCRIPTORS_LABEL: &str = "chaperone.dev/grpc-descriptors";
 /// Label that the webhook puts on injected pods, with value `true`.
 pub const INJECTED_LABEL: &str = "chaperone.dev/injected";
+/// Label, with value `true`, of Secrets in Chaperone's namespace that policies may name as client certificates. No other Secret there is ever sent to a sidecar for a policy.
+pub const CLIENT_CERTIFICATE_LABEL: &str = "chaperone.dev/client-certificate";
+/// Annotation of such a Secret: the namespaces whose `AgentPolicies` may name it, separated by commas.
+pub const CERTIFICATE_NAMESPACES_ANNOTATION: &str = "chaperone.dev/client-certificate-namespaces";
 /// Annotation: version of the sidecar that was injected.
 pub const VERSION_ANNOTATION: &str = "chaperone.dev/sidecar-version";
 /// Annotation: trust variables that the user had set and that were kept, comma-separated `container/NAME`.

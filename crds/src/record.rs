@@ -193,6 +193,19 @@ pub struct DestinationInfo {
     /// `address:port` of the HTTP proxy that the agent goes through. `host` and `port` are then what it asks the proxy for; `ip` is the proxy's unless it asks for an address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proxy: Option<String>,
+    /// Client certificate that Chaperone presented in the agent's place to the server that it connected to. Absent: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_certificate: Option<CertificateInfo>,
+}
+
+/// A certificate.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct CertificateInfo {
+    /// Its subject, such as `CN=agents, O=Example`; at most 256 characters.
+    pub subject: String,
+    /// SHA-256 of its DER bytes, in 64 hexadecimal digits.
+    pub sha256: String,
 }
 
 /// What the agent meant to do.

@@ -3,7 +3,7 @@
 //! Invariant: a snapshot is ordered (cluster policies first, then by namespace and name), so that equal policies give equal bytes and an
 //! equal revision.
 
-use std::fmt;
+use std::{collections::BTreeSet, fmt};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -73,6 +73,16 @@ impl fmt::Display for PolicyRef {
             write!(f, "{}/{}", self.namespace, self.name)
         }
     }
+}
+
+/// Names a client certificate: a Secret, and the kind of the policies that ask for it. What a cluster policy may use, an `AgentPolicy` may not be permitted.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[serde(rename_all = "camelCase")]
+pub struct CertificateRef {
+    /// Kind of the policies.
+    pub kind: PolicyKind,
+    /// Name of the Secret, which lies in Chaperone's namespace.
+    pub secret: String,
 }
 
 /// One policy, without its selectors: those have done their work.
@@ -148,6 +158,18 @@ impl Policy {
     }
 }
 
+impl Policy {
+    /// The client certificates that it asks for, in order; some perhaps more than once.
+    pub fn client_certificates(&self) -> impl Iterator<Item = CertificateRef> {
+        let upstreams = self.tls.iter().flat_map(|tls| &tls.upstreams);
+        let secrets = upstreams.filter_map(|entry| entry.client_certificate_secret.as_ref());
+        secrets.map(|secret| CertificateRef {
+            kind: self.reference.kind,
+            secret: secret.name.clone(),
+        })
+    }
+}
+
 /// All policies that select one pod.
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -167,6 +189,13 @@ impl Snapshot {
     #[must_use]
     pub fn policies(&self) -> &[Policy] {
         &self.policies
+    }
+
+    /// The client certificates that its policies ask for.
+    #[must_use]
+    pub fn client_certificates(&self) -> BTreeSet<CertificateRef> {
+        let policies = self.policies.iter();
+        policies.flat_map(Policy::client_certificates).collect()
     }
 
     /// The revision: hash of the snapshot's JSON bytes.

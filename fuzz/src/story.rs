@@ -148,6 +148,7 @@ static ACTIVE: LazyLock<Arc<Active>> = LazyLock::new(|| {
         extra_roots: String::new(),
         mask_key: None,
         grpc_descriptors: Vec::new(),
+        client_certificates: Vec::new(),
     };
     Arc::new(policy::compile(config).expect("the policy compiles"))
 });

@@ -14,6 +14,7 @@ use chaperone_crds::{
     resources::AuditSink,
     snapshot::{PolicyKind, PolicyRef, Revision},
 };
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::{ResourceExt, core::DeserializeGuard};
 use tokio::sync::watch;
@@ -23,7 +24,9 @@ use crate::{
     descriptors::Packed,
     health::{Fact, Health},
     index::{
-        Index, PolicyEntry, World, index,
+        Index, PolicyEntry, World,
+        certificates::{CertificateSecret, Certificates},
+        index,
         sinks::{self, SinkOutcome},
     },
     mask_secret::{MASK_SECRET, MaskSecret},
@@ -59,6 +62,13 @@ pub struct Controller {
     extra_roots: Arc<str>,
     mask_secret: Option<MaskSecret>,
     descriptors: Packed,
+    certificates: HashMap<String, ReadSecret>,
+}
+
+/// A Secret that was read as a client certificate, and which version of it that was. `None`: it is not labelled as one.
+struct ReadSecret {
+    version: Option<String>,
+    read: Option<Arc<CertificateSecret>>,
 }
 
 /// A policy that was compiled, and which version of the resource that was.
@@ -87,6 +97,7 @@ impl Controller {
             extra_roots: Arc::from(""),
             mask_secret: None,
             descriptors: Packed::default(),
+            certificates: HashMap::new(),
         };
         (controller, receiver)
     }
@@ -110,8 +121,11 @@ impl Controller {
     fn reconcile(&mut self) {
         let (sinks, sink_outcomes) = self.resolve_sinks();
         self.read_mask_secret();
+        let policies = self.compile_policies();
         let world = World {
-            policies: self.compile_policies(),
+            certificates: self.read_certificates(&policies),
+            now: Timestamp::now(),
+            policies,
             sinks: Arc::new(sinks),
             namespaces: self.audited_namespaces(),
             pods: self.pods(),
@@ -184,6 +198,35 @@ impl Controller {
         });
         outcomes.extend(unreadable);
         (sinks, outcomes)
+    }
+
+    /// The Secrets that policies name; each version of one is read once.
+    fn read_certificates(&mut self, policies: &[PolicyEntry]) -> Certificates {
+        let mut before = std::mem::take(&mut self.certificates);
+        let policies = policies
+            .iter()
+            .filter_map(|entry| entry.content.as_ref().ok());
+        for reference in policies.flat_map(|policy| policy.client_certificates()) {
+            let name = reference.secret;
+            let Some(secret) = self.stores.secret(&self.settings.namespace, &name) else {
+                continue;
+            };
+            let version = secret.resource_version();
+            let same = |read: &ReadSecret| read.version == version;
+            let known = self
+                .certificates
+                .remove(&name)
+                .or_else(|| before.remove(&name));
+            let read = known.filter(same).unwrap_or_else(|| ReadSecret {
+                version: version.clone(),
+                read: CertificateSecret::read(&secret).map(Arc::new),
+            });
+            self.certificates.insert(name, read);
+        }
+        let usable = self.certificates.iter();
+        usable
+            .filter_map(|(name, secret)| Some((name.clone(), secret.read.clone()?)))
+            .collect()
     }
 
     fn audited_namespaces(&self) -> BTreeMap<String, BTreeMap<String, String>> {

@@ -3,6 +3,7 @@
 //! Owns selection, merging and holding back. Refuses to weaken: a pod that a broken policy selects gets no plan, so that its sidecar keeps
 //! the last good one. Invariant: equal worlds give equal plans and equal revisions, on every replica and after every restart.
 
+pub mod certificates;
 mod policies;
 pub mod sinks;
 
@@ -12,13 +13,16 @@ use std::{
 };
 
 use chaperone_crds::{
-    control::{MAX_MESSAGE_BYTES, PodConfig, SinkConfig},
+    control::{ClientCertificate, MAX_MESSAGE_BYTES, PodConfig, SinkConfig},
     grpc::DescriptorSet,
     pod::PodIdentity,
     snapshot::{PolicyRef, Revision, Snapshot},
     tokenize::MaskKey,
 };
 
+use jiff::Timestamp;
+
+use self::certificates::Certificates;
 use crate::mask_secret::MaskSecret;
 
 pub use policies::PolicyEntry;
@@ -46,6 +50,10 @@ pub struct World {
     pub mask_secret: Option<MaskSecret>,
     /// What messages of gRPC services are made of.
     pub descriptors: Arc<Vec<DescriptorSet>>,
+    /// Client certificates that policies name.
+    pub certificates: Certificates,
+    /// The time, for what is said of certificates; plans do not depend on it.
+    pub now: Timestamp,
 }
 
 /// What one sidecar runs by. Snapshots, sinks and roots are shared between pods.
@@ -65,6 +73,8 @@ pub struct Plan {
     pub mask_key: Option<MaskKey>,
     /// What messages of gRPC services are made of.
     pub descriptors: Arc<Vec<DescriptorSet>>,
+    /// Client certificates that its policies ask for.
+    pub client_certificates: Arc<Vec<ClientCertificate>>,
 }
 
 /// What is true of one policy.
@@ -76,6 +86,8 @@ pub struct PolicyOutcome {
     pub revision: Revision,
     /// Why it cannot be applied.
     pub error: Option<String>,
+    /// What keeps its client certificates from being presented, one sentence each.
+    pub certificates: Vec<String>,
     /// Uids of the pods that it selects.
     pub pods: Vec<String>,
 }
@@ -89,15 +101,19 @@ pub struct Index {
     pub policies: BTreeMap<PolicyRef, PolicyOutcome>,
 }
 
-/// A merged snapshot, made once for all pods that the same policies select.
-type Merged = Result<(Revision, Arc<Snapshot>), String>;
+/// A merged snapshot and its client certificates, made once for all pods that the same policies select. Where one of these has a namespace, all these pods are in it.
+type Merged = Result<(Revision, Arc<Snapshot>, Arc<Vec<ClientCertificate>>), String>;
 
 /// Selects, merges and compiles. `compile` says whether a merged snapshot can run.
 pub fn index(world: &World, mut compile: impl FnMut(&Snapshot) -> Result<(), String>) -> Index {
     let mut merged: HashMap<Vec<usize>, Merged> = HashMap::new();
     let mut result = Index {
         pods: BTreeMap::new(),
-        policies: world.policies.iter().map(PolicyEntry::outcome).collect(),
+        policies: world
+            .policies
+            .iter()
+            .map(|policy| policy.outcome(&world.certificates, world.now))
+            .collect(),
     };
     for pod in &world.pods {
         let Some(namespace) = world.namespaces.get(&pod.namespace) else {
@@ -114,21 +130,24 @@ pub fn index(world: &World, mut compile: impl FnMut(&Snapshot) -> Result<(), Str
         }
         let snapshot = merged
             .entry(selecting)
-            .or_insert_with_key(|selecting| merge(world, selecting, &mut compile));
-        let plan = snapshot.clone().map(|(revision, snapshot)| {
-            Arc::new(Plan {
-                revision,
-                identity: pod.clone(),
-                snapshot,
-                sinks: Arc::clone(&world.sinks),
-                extra_roots: Arc::clone(&world.extra_roots),
-                mask_key: world
-                    .mask_secret
-                    .as_ref()
-                    .map(|secret| secret.key_of(&pod.namespace)),
-                descriptors: Arc::clone(&world.descriptors),
-            })
-        });
+            .or_insert_with_key(|selecting| merge(world, selecting, &pod.namespace, &mut compile));
+        let plan = snapshot
+            .clone()
+            .map(|(revision, snapshot, client_certificates)| {
+                Arc::new(Plan {
+                    revision,
+                    identity: pod.clone(),
+                    snapshot,
+                    sinks: Arc::clone(&world.sinks),
+                    extra_roots: Arc::clone(&world.extra_roots),
+                    mask_key: world
+                        .mask_secret
+                        .as_ref()
+                        .map(|secret| secret.key_of(&pod.namespace)),
+                    descriptors: Arc::clone(&world.descriptors),
+                    client_certificates,
+                })
+            });
         result.pods.insert(pod.uid.clone(), plan);
     }
     result
@@ -137,6 +156,7 @@ pub fn index(world: &World, mut compile: impl FnMut(&Snapshot) -> Result<(), Str
 fn merge(
     world: &World,
     selecting: &[usize],
+    namespace: &str,
     compile: &mut impl FnMut(&Snapshot) -> Result<(), String>,
 ) -> Merged {
     let mut policies = Vec::with_capacity(selecting.len());
@@ -158,7 +178,12 @@ fn merge(
         ));
     }
     compile(&snapshot)?;
-    Ok((snapshot.revision(), Arc::new(snapshot)))
+    let certificates = certificates::resolve(&snapshot, namespace, &world.certificates);
+    Ok((
+        snapshot.revision(),
+        Arc::new(snapshot),
+        Arc::new(certificates),
+    ))
 }
 
 impl Plan {
@@ -173,6 +198,7 @@ impl Plan {
             extra_roots: self.extra_roots.to_string(),
             mask_key: self.mask_key.clone(),
             grpc_descriptors: self.descriptors.as_ref().clone(),
+            client_certificates: self.client_certificates.as_ref().clone(),
         }
     }
 }

@@ -117,6 +117,13 @@ fn judge(
         let message = format!("a sidecar refused its configuration: {}", refused.message);
         return (false, "Rejected", message);
     }
+    if !outcome.certificates.is_empty() {
+        let message = format!(
+            "{running} of {selected} pods run it, but a client certificate under tls.upstreams cannot be presented: {}. Connections that need it are refused in Enforce and pass unread in Audit.",
+            outcome.certificates.join("; ")
+        );
+        return (false, "ClientCertificate", message);
+    }
     match (selected, running) {
         (0, _) => (true, "NoPods", "it selects no injected pod".to_owned()),
         (selected, running) if selected == running => (

@@ -129,7 +129,7 @@ impl Webhooks {
                 }
                 None => Verdict::refuse("Chaperone's certificates are not loaded yet; try again"),
             },
-            Hook::ValidatePolicies => resources::validate_policy(request),
+            Hook::ValidatePolicies => resources::validate_policy(request, |name| self.secret(name)),
             Hook::ValidateSinks => resources::validate_sink(request, |name| self.secret(name)),
         }
     }

@@ -47,6 +47,7 @@ pub fn begin(shared: Arc<Shared>, destination: SocketAddr) -> Option<Link> {
         destination,
         tunnel: None,
         sni: None,
+        certificate: None,
         since: Instant::now(),
     })
 }

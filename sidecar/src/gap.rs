@@ -25,6 +25,8 @@ pub enum Reason {
     Handshake,
     /// The server wants a client certificate that only the agent has.
     ClientCertificate,
+    /// The client certificate that policy asks for cannot be presented.
+    UnusableCertificate,
     /// The client offers no ALPN protocol that the sidecar reads.
     Alpn,
     /// Neither TLS nor HTTP.
@@ -43,6 +45,7 @@ impl Reason {
             Self::Unverifiable => "unverifiable-upstream",
             Self::Handshake => "upstream-handshake",
             Self::ClientCertificate => "client-certificate",
+            Self::UnusableCertificate => "unusable-certificate",
             Self::Alpn => "unread-alpn",
             Self::Opaque => "opaque",
             Self::Tunnel => "tunnel",

@@ -12,7 +12,10 @@ use std::{
 
 use chaperone_crds::{
     decide::{Decision, Destination, Operation, Reason},
-    record::{DecisionInfo, DestinationInfo, Event, EventKind, OperationInfo, Outcome, Timing},
+    record::{
+        CertificateInfo, DecisionInfo, DestinationInfo, Event, EventKind, OperationInfo, Outcome,
+        Timing,
+    },
     resources::Protocol,
 };
 
@@ -40,6 +43,8 @@ pub struct Link {
     pub tunnel: Option<Arc<Tunnel>>,
     /// Server name of the ClientHello, canonical.
     pub sni: Option<String>,
+    /// The client certificate that was presented to the server, once it was.
+    pub certificate: Option<Arc<CertificateInfo>>,
     /// When the connection came.
     pub since: Instant,
 }
@@ -110,6 +115,7 @@ impl Link {
             port: self.destination.port(),
             sni: self.sni.clone(),
             proxy: self.proxy(),
+            client_certificate: self.certificate.as_deref().cloned(),
         }
     }
 

@@ -15,7 +15,7 @@ use std::{
 
 use anyhow::Context;
 use chaperone_crds::{
-    control::{PodConfig, SinkConfig},
+    control::{ClientCertificate, PodConfig, SinkConfig},
     grpc::DescriptorSet,
     pod::{ADDING_VARIABLES, JAVA_VARIABLE, PodIdentity, REPLACING_VARIABLES, trust_environment},
     snapshot::Snapshot,
@@ -50,6 +50,8 @@ pub struct LocalRun {
     pub extra_roots: String,
     /// What messages of gRPC services are made of.
     pub grpc_descriptors: Vec<DescriptorSet>,
+    /// Client certificates for hosts, and for Secrets that policies name.
+    pub client_certificates: Vec<ClientCertificate>,
     /// Who the records say it was.
     pub identity: PodIdentity,
     /// Program and arguments.
@@ -114,6 +116,7 @@ async fn story(
         // Of this run alone: its tokens mean nothing in the next.
         mask_key: Some(random_mask_key()?),
         grpc_descriptors: local.grpc_descriptors.clone(),
+        client_certificates: local.client_certificates.clone(),
     };
     let audit_config = AuditConfig {
         file_dir: None,

@@ -16,7 +16,7 @@ use crate::{
     audit::{AuditHandle, BadSinkName, TryRecordError},
     capture::{self, CaptureConfig, CaptureMode, DatagramKind, Datagrams},
     shared::{Active, Shared},
-    tls::{Asking, Settings},
+    tls::{Asking, Settings, SettingsError},
     trust,
 };
 
@@ -39,7 +39,7 @@ pub enum PolicyError {
     Trust(#[from] trust::TrustError),
     /// TLS settings cannot be made.
     #[error("TLS: {0}")]
-    Tls(#[from] rustls::Error),
+    Tls(#[from] SettingsError),
     /// A sink's name is unusable.
     #[error(transparent)]
     Sink(#[from] BadSinkName),
@@ -73,6 +73,7 @@ pub fn compile(config: PodConfig) -> Result<Active, PolicyError> {
     let snapshot = CompiledSnapshot::compile_with_key(&config.snapshot, config.mask_key.as_ref())
         .map_err(|e| PolicyError::Compile(e.to_string()))?;
     let roots = trust::upstream_roots(&config.extra_roots)?;
+    let upstream_tls = Settings::new(roots, &config.client_certificates)?;
     let agent = AgentRef::from(&config.identity);
     let (descriptors, unusable) = Descriptors::load(&config.grpc_descriptors);
     for error in unusable {
@@ -84,7 +85,7 @@ pub fn compile(config: PodConfig) -> Result<Active, PolicyError> {
         snapshot,
         descriptors,
         agent,
-        upstream_tls: Settings::new(roots)?,
+        upstream_tls,
         asking: Asking::default(),
     })
 }

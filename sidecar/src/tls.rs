@@ -4,6 +4,7 @@
 //! Invariant: a leaf is presented only for a name that the upstream's verified certificate has, or (in Enforce) together with a refusal.
 
 mod client_certificate;
+mod held;
 pub mod hello;
 mod settings;
 mod upstream;
@@ -18,6 +19,7 @@ use rustls::AlertDescription;
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 pub(crate) use self::{client_certificate::Asking, settings::Settings};
+pub use self::{held::check as check_client_certificate, settings::SettingsError};
 use self::{
     hello::Hello,
     upstream::{UpstreamError, Verified},
@@ -65,12 +67,16 @@ pub async fn serve<A: Io>(link: &Link, mut agent: Wire<A>) {
     if let Some((reason, detail)) = Box::pin(unread_reason(&link, &hello)).await {
         return Box::pin(pass_or_refuse(&link, agent, reason, detail)).await;
     }
-    let name = link
-        .named()
-        .map_or_else(|| link.destination.ip().to_string(), str::to_owned);
+    let name = verified_name(&link);
     // What is over when requests begin lies on the heap meanwhile: a connection mostly waits for its next request.
     match Box::pin(upstream::connect(&link, &name, &hello.to_offer())).await {
-        Ok(upstream) => Box::pin(intercept(&link, agent, &name, upstream)).await,
+        Ok(upstream) => {
+            let link = Link {
+                certificate: upstream.certificate.clone(),
+                ..link
+            };
+            Box::pin(intercept(&link, agent, &name, upstream)).await;
+        }
         Err(UpstreamError::Unreachable(error)) => {
             agent.stream.break_off();
             link.record_failure("tls", "upstream-unreachable", error.to_string())
@@ -85,12 +91,16 @@ pub async fn serve<A: Io>(link: &Link, mut agent: Wire<A>) {
 /// # Errors
 /// Why there is none.
 pub(crate) async fn dial(link: &Link) -> io::Result<Wire<Box<dyn Io>>> {
-    let name = link
-        .named()
-        .map_or_else(|| link.destination.ip().to_string(), str::to_owned);
+    let name = verified_name(link);
     let upstream = upstream::connect(link, &name, &[b"http/1.1".to_vec()]).await;
     let upstream = upstream.map_err(io::Error::other)?;
     Ok(Wire::new(Box::new(upstream.stream), upstream.early))
+}
+
+/// What the upstream's certificate is verified for: the server name, else what CONNECT named, else the address.
+fn verified_name(link: &Link) -> String {
+    link.named()
+        .map_or_else(|| link.destination.ip().to_string(), str::to_owned)
 }
 
 /// Whether a tunnel that CONNECT opened for one name is used for another.
@@ -124,6 +134,9 @@ async fn unread_reason(link: &Link, hello: &Hello) -> Option<(Reason, Option<Str
     }
     if active.mode() == Mode::Audit
         && let Some(reason) = link.shared.pinned.reason(&pin_key(link))
+        // Once a certificate is held, the agent need not present its own.
+        && !(reason == Reason::ClientCertificate
+            && active.upstream_tls.holds(&active.snapshot, &verified_name(link)))
     {
         let detail = match reason {
             Reason::ClientCertificate => AGENTS_CERTIFICATE,

@@ -103,6 +103,7 @@ async fn attack(
     let link = Link {
         tunnel: None,
         sni: Some(HOST.to_owned()),
+        certificate: None,
         ..begin(shared.clone(), destination).unwrap()
     };
     let (mut agent, side) = tokio::io::duplex(PIPE_BYTES);

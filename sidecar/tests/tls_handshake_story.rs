@@ -8,6 +8,9 @@ mod setup;
 #[path = "support/captured.rs"]
 mod captured;
 
+#[path = "tls/client_certificates.rs"]
+mod client_certificates;
+
 #[path = "tls/upstreams.rs"]
 mod upstreams;
 

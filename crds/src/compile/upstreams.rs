@@ -4,15 +4,13 @@
 //! Invariant: an entry is found by the name that the upstream's certificate is verified for, never by the address behind a name: a root that is listed for an address vouches for no
 //! name at it.
 
-use std::net::IpAddr;
-
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 
 use super::{Report, error::Part, error::Trouble, rules::match_host};
 use crate::{
-    hosts::{HostPattern, normalize_host},
+    hosts::HostPattern,
     resources::{TlsVersion, Trust, Upstream},
-    snapshot::{Policy, PolicyKind},
+    snapshot::{CertificateRef, Policy, PolicyKind},
 };
 
 /// How a PEM block begins (RFC 7468 section 2).
@@ -26,6 +24,7 @@ pub(super) struct CompiledUpstream {
     roots: Vec<CertificateDer<'static>>,
     trust: Trust,
     min_version: Option<TlsVersion>,
+    certificate: Option<CertificateRef>,
 }
 
 /// The entries that are about one upstream, by number. Equal ones have equal [`UpstreamTls`].
@@ -49,6 +48,8 @@ pub struct UpstreamTls {
     pub trust: Trust,
     /// Lowest version; `None`: whatever is spoken.
     pub min_version: Option<TlsVersion>,
+    /// The client certificate that is presented to it.
+    pub certificate: Option<CertificateRef>,
 }
 
 /// All entries of a snapshot, cluster policies first.
@@ -62,14 +63,9 @@ impl Upstreams {
 
     /// The entries about `verified`: a name or an address, as its certificate is verified for it.
     pub(super) fn about(&self, verified: &str) -> UpstreamEntries {
-        let name = normalize_host(verified);
-        let address = name.parse::<IpAddr>().ok();
         let is_about = |entry: &CompiledUpstream| {
             let mut hosts = entry.hosts.iter();
-            hosts.any(|host| match address {
-                Some(address) => host.matches(None, address),
-                None => host.matches_name(&name),
-            })
+            hosts.any(|host| host.matches_verified(verified))
         };
         let numbered = self.0.iter().enumerate();
         UpstreamEntries(
@@ -80,7 +76,7 @@ impl Upstreams {
         )
     }
 
-    /// What these entries say together: the highest version; all roots, and `Only` if one says so. What a cluster policy lists as `Only` stays: roots of namespaced policies do not count then.
+    /// What these entries say together: the highest version; the first certificate; all roots, and `Only` if one says so. What a cluster policy lists as `Only` stays: roots of namespaced policies do not count then.
     pub(super) fn together(&self, entries: &UpstreamEntries) -> UpstreamTls {
         let entries = || entries.0.iter().filter_map(|number| self.0.get(*number));
         let is_cluster = |entry: &&CompiledUpstream| entry.kind == PolicyKind::ClusterAgentPolicy;
@@ -102,6 +98,8 @@ impl Upstreams {
                 false => Trust::Add,
             },
             min_version: entries().filter_map(|entry| entry.min_version).max(),
+            // No other takes its place where it cannot be used: whom an agent speaks as must not depend on what is broken.
+            certificate: entries().find_map(|entry| entry.certificate.clone()),
         }
     }
 }
@@ -132,6 +130,12 @@ pub(super) fn compile(
                 }),
                 trust: entry.trust,
                 min_version: entry.min_version,
+                certificate: entry.client_certificate_secret.as_ref().map(|secret| {
+                    CertificateRef {
+                        kind: policy.reference.kind,
+                        secret: secret.name.clone(),
+                    }
+                }),
             }
         })
         .collect()
@@ -144,8 +148,11 @@ fn check_shape(entry: &Upstream, field: &str, report: &mut Report<'_>) {
     if entry.hosts.is_empty() {
         refuse("it needs hosts");
     }
-    if entry.ca_bundle.is_none() && entry.min_version.is_none() {
-        refuse("say what holds for these hosts: caBundle or minVersion");
+    if entry.ca_bundle.is_none()
+        && entry.min_version.is_none()
+        && entry.client_certificate_secret.is_none()
+    {
+        refuse("say what holds for these hosts: caBundle, minVersion or clientCertificateSecret");
     }
     if entry.trust == Trust::Only && entry.ca_bundle.is_none() {
         refuse("trust: Only needs a caBundle; without one no server could be verified");
@@ -163,7 +170,11 @@ fn check_hosts(
         let Ok(pattern) = HostPattern::parse(host) else {
             continue;
         };
-        let message = if is_everything(&pattern) && entry.ca_bundle.is_some() {
+        let message = if pattern.is_everything() && entry.client_certificate_secret.is_some() {
+            format!(
+                "{host} would present the client certificate to every server that asks; name the servers"
+            )
+        } else if pattern.is_everything() && entry.ca_bundle.is_some() {
             format!(
                 "{host} with a caBundle would let these roots vouch for every server; name the servers, or use extraRoots of the chart"
             )
@@ -176,14 +187,6 @@ fn check_hosts(
         };
         let trouble = Trouble::at(host, 0, message);
         report.add(Part::Policy, format!("{field}.hosts[{number}]"), trouble);
-    }
-}
-
-fn is_everything(pattern: &HostPattern) -> bool {
-    match pattern {
-        HostPattern::Any => true,
-        HostPattern::Network(network) => network.prefix_len() == 0,
-        HostPattern::Exact(_) | HostPattern::Below(_) => false,
     }
 }
 

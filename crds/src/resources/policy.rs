@@ -10,6 +10,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::SecretRef;
 use crate::detect::{Builtin, CustomPattern, FIELD, HEADER, MaskWith};
 
 /// Longest `when` expression, in bytes. CEL's evaluator recurses: a longer chain of terms could exhaust the stack.
@@ -366,7 +367,7 @@ pub struct Tls {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100), inner(length(min = 1, max = 253)))]
     pub passthrough: Vec<String>,
-    /// What holds for TLS with single servers. Where several entries name one server, of all policies: the highest minVersion holds, and roots add up. No server is
+    /// What holds for TLS with single servers. Where several entries name one server, of all policies: the highest minVersion holds, roots add up, and the first certificate is presented, cluster policies first. No server is
     /// both here and under passthrough.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 20))]
@@ -377,7 +378,7 @@ pub struct Tls {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(
-    validation = Rule::new("has(self.caBundle) || has(self.minVersion)").message("say what holds for these hosts: caBundle or minVersion"),
+    validation = Rule::new("has(self.caBundle) || has(self.minVersion) || has(self.clientCertificateSecret)").message("say what holds for these hosts: caBundle, minVersion or clientCertificateSecret"),
     validation = Rule::new("!has(self.trust) || self.trust != 'Only' || has(self.caBundle)").message("trust: Only needs a caBundle; without one no server could be verified")
 )]
 pub struct Upstream {
@@ -395,6 +396,10 @@ pub struct Upstream {
     /// Lowest version of TLS that is spoken with these servers: TLS1.2 (what holds everywhere) or TLS1.3.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub min_version: Option<TlsVersion>,
+    /// A kubernetes.io/tls Secret in Chaperone's own namespace: the client certificate that Chaperone presents to these servers in the agent's place. It needs the label
+    /// `chaperone.dev/client-certificate: "true"`, and for an AgentPolicy the annotation `chaperone.dev/client-certificate-namespaces` with the policy's namespace in its list.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_certificate_secret: Option<SecretRef>,
 }
 
 /// Whether listed roots count besides the usual ones or instead of them.

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use chaperone_crds::{
     pod::PodIdentity,
     record::{
-        AgentRef, BodyInfo, CloseInfo, ConfigInfo, DecisionInfo, DestinationInfo, DnsInfo, Event,
-        EventKind, GapInfo, GrpcInfo, HttpInfo, MaskedInfo, MessageInfo, OpenInfo, OperationInfo,
-        Outcome, SessionInfo, Timing, WsInfo,
+        AgentRef, BodyInfo, CertificateInfo, CloseInfo, ConfigInfo, DecisionInfo, DestinationInfo,
+        DnsInfo, Event, EventKind, GapInfo, GrpcInfo, HttpInfo, MaskedInfo, MessageInfo, OpenInfo,
+        OperationInfo, Outcome, SessionInfo, Timing, WsInfo,
     },
     resources::Mode,
     snapshot::Revision,
@@ -39,6 +39,7 @@ pub(crate) fn golden_streams() -> Vec<(&'static str, u8, Vec<Event>)> {
         ),
         ("calls", 0x55, vec![open(), withheld(), call(), close(4)]),
         ("proxied", 0x66, vec![open(), proxied(), close(3)]),
+        ("certified", 0x77, vec![open(), certified(), close(3)]),
         (
             "resumed",
             0x33,
@@ -229,6 +230,7 @@ fn destination() -> DestinationInfo {
         port: 443,
         sni: Some("api.example.com".to_owned()),
         proxy: None,
+        client_certificate: None,
     }
 }
 
@@ -251,6 +253,21 @@ fn proxied() -> Event {
             ip: "203.0.113.9".to_owned(),
             sni: None,
             proxy: Some("203.0.113.9:3128".to_owned()),
+            ..destination()
+        }),
+        ..exchange("GET", 200)
+    }
+}
+
+/// An exchange with a server that was shown a client certificate.
+fn certified() -> Event {
+    Event {
+        destination: Some(DestinationInfo {
+            sni: None,
+            client_certificate: Some(CertificateInfo {
+                subject: "CN=agents, O=Example".to_owned(),
+                sha256: "5e".repeat(32),
+            }),
             ..destination()
         }),
         ..exchange("GET", 200)
@@ -341,6 +358,7 @@ fn gap() -> Event {
             port: 22,
             sni: None,
             proxy: None,
+            client_certificate: None,
         }),
         operation: Some(OperationInfo {
             protocol: "tcp".to_owned(),

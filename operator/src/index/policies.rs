@@ -7,13 +7,17 @@ use chaperone_crds::{
     resources::{AgentPolicy, ClusterAgentPolicy},
     snapshot::{Policy, PolicyKind, PolicyRef, Revision},
 };
+use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::{
     ResourceExt,
     core::{Selector, SelectorExt},
 };
 
-use super::{Labels, PolicyOutcome};
+use super::{
+    Labels, PolicyOutcome,
+    certificates::{self, Certificates},
+};
 
 /// Where a policy reaches.
 #[derive(Clone, Debug, PartialEq)]
@@ -94,11 +98,19 @@ impl PolicyEntry {
     }
 
     /// What is true of it before any pod was looked at.
-    pub(super) fn outcome(&self) -> (PolicyRef, PolicyOutcome) {
+    pub(super) fn outcome(
+        &self,
+        held: &Certificates,
+        now: Timestamp,
+    ) -> (PolicyRef, PolicyOutcome) {
         let outcome = PolicyOutcome {
             generation: self.generation,
             revision: self.revision.clone(),
             error: self.content.as_ref().err().cloned(),
+            certificates: self.content.as_ref().map_or_else(
+                |_| Vec::new(),
+                |policy| certificates::problems(policy, held, now),
+            ),
             pods: Vec::new(),
         };
         (self.reference.clone(), outcome)

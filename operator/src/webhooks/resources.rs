@@ -1,17 +1,27 @@
 //! Judgements on policies and sinks.
 
+use std::sync::Arc;
+
 use chaperone_crds::resources::{AgentPolicy, AuditSink, ClusterAgentPolicy};
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use serde::de::DeserializeOwned;
 
 use super::review::{Request, Verdict};
 use crate::{
     compile,
-    index::{PolicyEntry, sinks},
+    index::{
+        PolicyEntry,
+        certificates::{self, CertificateSecret},
+        sinks,
+    },
 };
 
-/// Compiles an `AgentPolicy` or `ClusterAgentPolicy`.
-pub(super) fn validate_policy(request: &Request) -> Verdict {
+/// Compiles an `AgentPolicy` or `ClusterAgentPolicy`. A client certificate that cannot be presented is a warning: its Secret may be applied a moment later.
+pub(super) fn validate_policy(
+    request: &Request,
+    secret: impl Fn(&str) -> Option<Secret>,
+) -> Verdict {
     let entry = match request.kind.kind.as_str() {
         "AgentPolicy" => read(request)
             .map(|policy: AgentPolicy| PolicyEntry::namespaced(&policy, compile::policy)),
@@ -22,7 +32,15 @@ pub(super) fn validate_policy(request: &Request) -> Verdict {
         }),
     };
     match entry.map(|entry| entry.content) {
-        Ok(Ok(_)) => Verdict::allow(),
+        Ok(Ok(policy)) => {
+            let named = policy.client_certificates().filter_map(|reference| {
+                let read = CertificateSecret::read(&secret(&reference.secret)?)?;
+                Some((reference.secret, Arc::new(read)))
+            });
+            Verdict::Allow {
+                warnings: certificates::problems(&policy, &named.collect(), Timestamp::now()),
+            }
+        }
         Ok(Err(error)) => Verdict::refuse(error),
         Err(verdict) => verdict,
     }
@@ -74,9 +92,9 @@ mod tests {
     fn policies_are_compiled_and_refused_with_the_position_of_the_error() {
         let with = |when: &str| json!({"rules": [{"name": "r", "when": when, "action": "Deny"}]});
         for kind in ["AgentPolicy", "ClusterAgentPolicy"] {
-            let good = validate_policy(&request(kind, with("http.method == \"DELETE\"")));
+            let good = validate_policy(&request(kind, with("http.method == \"DELETE\"")), |_| None);
             assert_eq!(good, Verdict::allow());
-            let bad = validate_policy(&request(kind, with("http.methd == \"DELETE\"")));
+            let bad = validate_policy(&request(kind, with("http.methd == \"DELETE\"")), |_| None);
             let Verdict::Refuse { message } = bad else {
                 panic!("{bad:?}");
             };
@@ -89,14 +107,26 @@ mod tests {
 
     #[test]
     fn unknown_fields_kinds_and_selectors_are_refused() {
-        let unknown = validate_policy(&request("AgentPolicy", json!({"shape": 1})));
+        let unknown = validate_policy(&request("AgentPolicy", json!({"shape": 1})), |_| None);
         assert_eq!(unknown.result(), "invalid");
-        let kind = validate_policy(&request("Pod", json!({})));
+        let kind = validate_policy(&request("Pod", json!({})), |_| None);
         assert_eq!(kind.result(), "invalid");
         let selector =
             json!({"selector": {"matchExpressions": [{"key": "a", "operator": "Like"}]}});
-        let selector = validate_policy(&request("AgentPolicy", selector));
+        let selector = validate_policy(&request("AgentPolicy", selector), |_| None);
         assert_eq!(selector.result(), "refused");
+    }
+
+    #[test]
+    fn a_policy_whose_client_certificate_is_not_there_is_warned_of() {
+        let spec = json!({"tls": {"upstreams": [{"hosts": ["a.example.com"], "clientCertificateSecret": {"name": "gone"}}]}});
+        for kind in ["AgentPolicy", "ClusterAgentPolicy"] {
+            let verdict = validate_policy(&request(kind, spec.clone()), |_| None);
+            let Verdict::Allow { warnings } = verdict else {
+                panic!("{verdict:?}");
+            };
+            assert!(warnings[0].contains("Secret gone"), "{warnings:?}");
+        }
     }
 
     #[test]

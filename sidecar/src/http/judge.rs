@@ -108,6 +108,7 @@ impl Subject {
                 Some(through) => Some(through.at.to_string()),
                 None => link.proxy(),
             },
+            client_certificate: link.certificate.as_deref().cloned(),
         }
     }
 }

@@ -100,6 +100,7 @@ async fn record_datagram(shared: &Shared, gap: &DatagramGap) {
         port: destination.port(),
         sni: None,
         proxy: None,
+        client_certificate: None,
     });
     event.operation = Some(OperationInfo {
         protocol: protocol.to_owned(),

@@ -1,7 +1,8 @@
 //! TLS settings towards upstreams: the usual ones, and those that `tls.upstreams` of the policies asks for, made when an upstream first needs them.
 //!
-//! Owns roots, versions and resumed sessions. Invariant: upstreams for which something else holds share neither roots nor sessions, and all of it ends with the policies that it was
-//! made from.
+//! Owns roots, versions, client certificates and resumed sessions. Invariant: upstreams for which something else holds share neither roots nor sessions, and all of it ends with the
+//! configuration that it was made from. Where a client certificate is held no session is resumed at all: who resumes is not asked for a certificate again, so that nobody could say
+//! which one spoke, nor that it was still valid.
 
 use std::{
     collections::HashMap,
@@ -10,15 +11,19 @@ use std::{
 
 use chaperone_crds::{
     compile::{CompiledSnapshot, UpstreamEntries, UpstreamTls},
+    control::{CertificateUse, ClientCertificate as Sent, Credential},
+    hosts::{HostPattern, HostPatternError},
     resources::{TlsVersion, Trust},
+    snapshot::CertificateRef,
 };
 use rustls::{
     ClientConfig, Error, RootCertStore,
+    client::Resumption,
     crypto::CryptoProvider,
     version::{TLS12, TLS13},
 };
 
-use super::client_certificate::ClientCertificate;
+use super::{client_certificate::ClientCertificate, held::Held};
 
 /// Most settings that are kept. What lies beyond is made each time that it is needed: slower, never wrong. Policies have a few.
 const MAX_KEPT: usize = 64;
@@ -31,30 +36,55 @@ pub(crate) struct Towards {
     pub(super) min_version: Option<TlsVersion>,
     /// Whether just the roots that policies list are trusted.
     pub(super) trust: Trust,
+    /// The client certificate that is presented, or why it cannot be.
+    pub(super) held: Option<Usable>,
 }
+
+/// A client certificate that is held, or why it cannot be used.
+type Usable = Result<Held, Arc<str>>;
+
+/// The client certificates of a configuration.
+#[derive(Default)]
+struct Certificates {
+    of_policies: HashMap<CertificateRef, Usable>,
+    /// For hosts that `chaperone run` was told of.
+    of_hosts: Vec<(HostPattern, Usable)>,
+}
+
+/// What settings are made for: a host of `chaperone run`, by number, and entries of policies.
+type Kept = (Option<usize>, UpstreamEntries);
 
 /// All settings under one configuration.
 pub(crate) struct Settings {
     provider: Arc<CryptoProvider>,
     roots: RootCertStore,
     usual: Towards,
-    others: Mutex<HashMap<UpstreamEntries, Towards>>,
+    certificates: Certificates,
+    others: Mutex<HashMap<Kept, Towards>>,
 }
 
 impl Settings {
-    /// Settings whose usual roots are these.
+    /// Settings whose usual roots are these, and the client certificates that are held. One that cannot be used is no reason to refuse a configuration: it is one for those
+    /// connections that need it.
     ///
     /// # Errors
-    /// When rustls refuses, which it does for no roots.
-    pub(crate) fn new(roots: RootCertStore) -> Result<Self, Error> {
+    /// When rustls refuses, or a host that a certificate is for is none.
+    pub(crate) fn new(roots: RootCertStore, sent: &[Sent]) -> Result<Self, SettingsError> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let usual = towards(&provider, roots.clone(), &UpstreamTls::default())?;
+        let usual = towards(&provider, roots.clone(), &UpstreamTls::default(), None)?;
         Ok(Self {
+            certificates: Certificates::take(sent, &provider)?,
             provider,
             roots,
             usual,
             others: Mutex::default(),
         })
+    }
+
+    /// Whether there is to be a client certificate for the upstream whose certificate is verified for this name or address.
+    pub(super) fn holds(&self, snapshot: &CompiledSnapshot, verified: &str) -> bool {
+        self.towards(snapshot, verified)
+            .is_ok_and(|towards| towards.held.is_some())
     }
 
     /// What holds for the upstream whose certificate is verified for this name or address.
@@ -67,22 +97,24 @@ impl Settings {
         verified: &str,
     ) -> Result<Towards, Error> {
         let entries = snapshot.upstream_entries(verified);
-        if entries.is_empty() {
+        let host = self.certificates.host(verified);
+        if entries.is_empty() && host.is_none() {
             return Ok(self.usual.clone());
         }
+        let kept = (host, entries);
         // Whole entries only are put in, so the map is valid whatever a panicking holder did.
         let mut others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(towards) = others.get(&entries) {
+        if let Some(towards) = others.get(&kept) {
             return Ok(towards.clone());
         }
-        let made = self.make(&snapshot.upstream_tls(&entries))?;
+        let made = self.make(host, &snapshot.upstream_tls(&kept.1))?;
         if others.len() < MAX_KEPT {
-            others.insert(entries, made.clone());
+            others.insert(kept, made.clone());
         }
         Ok(made)
     }
 
-    fn make(&self, asked: &UpstreamTls) -> Result<Towards, Error> {
+    fn make(&self, host: Option<usize>, asked: &UpstreamTls) -> Result<Towards, Error> {
         let mut roots = match asked.trust {
             Trust::Add => self.roots.clone(),
             Trust::Only => RootCertStore::empty(),
@@ -90,7 +122,74 @@ impl Settings {
         for root in &asked.roots {
             roots.add(root.clone())?;
         }
-        towards(&self.provider, roots, asked)
+        let held = self.certificates.held(host, asked.certificate.as_ref());
+        towards(&self.provider, roots, asked, held)
+    }
+}
+
+/// Why there are no settings.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// rustls refused.
+    #[error(transparent)]
+    Tls(#[from] Error),
+    /// A client certificate is for a host that is none.
+    #[error("a client certificate is for \"{host}\": {error}")]
+    Host {
+        /// As it was given.
+        host: String,
+        /// Why it is none.
+        error: HostPatternError,
+    },
+}
+
+impl Certificates {
+    fn take(sent: &[Sent], provider: &CryptoProvider) -> Result<Self, SettingsError> {
+        let mut certificates = Self::default();
+        for sent in sent {
+            let held = Held::take(&sent.credential, provider).map_err(Arc::from);
+            match &sent.use_for {
+                CertificateUse::Policies(reference) => {
+                    let held = held.map_err(|why: Arc<str>| match &sent.credential {
+                        Credential::Usable { .. } => {
+                            format!("Secret {}: {why}", reference.secret).into()
+                        }
+                        Credential::Unusable { .. } => why,
+                    });
+                    certificates.of_policies.insert(reference.clone(), held);
+                }
+                CertificateUse::Host(host) => {
+                    let pattern =
+                        HostPattern::parse(host).map_err(|error| SettingsError::Host {
+                            host: host.clone(),
+                            error,
+                        })?;
+                    certificates.of_hosts.push((pattern, held));
+                }
+            }
+        }
+        Ok(certificates)
+    }
+
+    /// The first host that this is.
+    fn host(&self, verified: &str) -> Option<usize> {
+        let mut hosts = self.of_hosts.iter();
+        hosts.position(|(host, _)| host.matches_verified(verified))
+    }
+
+    fn held(&self, host: Option<usize>, asked: Option<&CertificateRef>) -> Option<Usable> {
+        if let Some((_, held)) = host.and_then(|number| self.of_hosts.get(number)) {
+            return Some(held.clone());
+        }
+        let asked = asked?;
+        let found = self.of_policies.get(asked);
+        Some(found.cloned().unwrap_or_else(|| {
+            Err(format!(
+                "Secret {} did not come with the configuration",
+                asked.secret
+            )
+            .into())
+        }))
     }
 }
 
@@ -98,20 +197,29 @@ fn towards(
     provider: &Arc<CryptoProvider>,
     roots: RootCertStore,
     asked: &UpstreamTls,
+    held: Option<Usable>,
 ) -> Result<Towards, Error> {
     let versions = match asked.min_version {
         Some(TlsVersion::Tls13) => &[&TLS13][..],
         Some(TlsVersion::Tls12) | None => &[&TLS13, &TLS12],
     };
+    let certified = held
+        .as_ref()
+        .and_then(|held| held.as_ref().ok())
+        .map(|held| held.certified.clone());
     let mut config = ClientConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(versions)?
         .with_root_certificates(roots)
-        .with_client_cert_resolver(Arc::new(ClientCertificate::default()));
+        .with_client_cert_resolver(Arc::new(ClientCertificate::new(certified)));
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    if held.is_some() {
+        config.resumption = Resumption::disabled();
+    }
     Ok(Towards {
         config: Arc::new(config),
         min_version: asked.min_version,
         trust: asked.trust,
+        held,
     })
 }
 
@@ -127,7 +235,7 @@ mod tests {
     use crate::{authority::Authority, trust};
 
     fn settings() -> Settings {
-        Settings::new(trust::upstream_roots("").unwrap()).unwrap()
+        Settings::new(trust::upstream_roots("").unwrap(), &[]).unwrap()
     }
 
     fn snapshot(upstreams: &serde_json::Value) -> CompiledSnapshot {

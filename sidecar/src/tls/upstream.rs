@@ -3,12 +3,17 @@
 use std::{io, sync::Arc, time::Duration};
 
 use bytes::BytesMut;
-use chaperone_crds::resources::{TlsVersion, Trust};
-use rustls::{AlertDescription, client::Resumption, pki_types::ServerName};
+use chaperone_crds::{
+    record::CertificateInfo,
+    resources::{TlsVersion, Trust},
+};
+use rustls::{AlertDescription, ProtocolVersion, client::Resumption, pki_types::ServerName};
+use time::OffsetDateTime;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::{
-    client_certificate::{noticing, verdict},
+    client_certificate::{Asked, noticing, verdict},
+    held::Held,
     settings::Towards,
 };
 use crate::{gap::Reason, link::Link, prefixed::Prefixed, wire::Io};
@@ -24,8 +29,10 @@ pub(crate) struct Verified {
     pub(crate) stream: UpstreamTls,
     /// What it said unasked.
     pub(crate) early: BytesMut,
-    /// Whether it asked for a client certificate, got none, and went on.
+    /// Whether it asked for a client certificate that only the agent may have, got none, and went on.
     pub(crate) asks: bool,
+    /// The client certificate that it got.
+    pub(crate) certificate: Option<Arc<CertificateInfo>>,
 }
 
 /// Why there is no verified upstream.
@@ -44,6 +51,15 @@ pub(crate) enum UpstreamError {
     /// It asked for a client certificate and refuses to go on without.
     #[error("the upstream asks for a client certificate: {0}")]
     ClientCertificate(io::Error),
+    /// The client certificate that policy asks for cannot be presented.
+    #[error("{0}")]
+    UnusableCertificate(String),
+    /// It refuses the client certificate that it got.
+    #[error("the upstream refuses the client certificate {}: {error}", certificate.subject)]
+    RefusedCertificate {
+        error: io::Error,
+        certificate: Arc<CertificateInfo>,
+    },
     /// It speaks no version of TLS that policies let be spoken with it.
     #[error("{error}")]
     Version { error: io::Error, least: TlsVersion },
@@ -74,6 +90,11 @@ impl UpstreamError {
                     "the upstream's certificate cannot be verified ({error}); for this host tls.upstreams trusts the roots of its caBundle only"
                 ),
             ),
+            Self::UnusableCertificate(why) => (
+                Reason::UnusableCertificate,
+                format!("the client certificate for this host cannot be presented: {why}"),
+            ),
+            Self::RefusedCertificate { .. } => (Reason::ClientCertificate, self.to_string()),
             Self::Version { error, least } => (
                 Reason::Handshake,
                 format!(
@@ -101,15 +122,16 @@ pub(crate) async fn connect(
     name: &str,
     offered: &[Vec<u8>],
 ) -> Result<Verified, UpstreamError> {
-    let wire = link.dial().await.map_err(UpstreamError::Unreachable)?;
-    let stream = Prefixed::new(wire.unread, wire.stream);
-    let server_name = ServerName::try_from(name.to_owned())
-        .map_err(|e| UpstreamError::Handshake(io::Error::new(io::ErrorKind::InvalidInput, e)))?;
     let active = link.now();
     let towards = active
         .upstream_tls
         .towards(&active.snapshot, name)
         .map_err(|e| UpstreamError::Handshake(io::Error::other(e)))?;
+    let held = usable(&towards)?;
+    let wire = link.dial().await.map_err(UpstreamError::Unreachable)?;
+    let stream = Prefixed::new(wire.unread, wire.stream);
+    let server_name = ServerName::try_from(name.to_owned())
+        .map_err(|e| UpstreamError::Handshake(io::Error::new(io::ErrorKind::InvalidInput, e)))?;
     let mut config = towards.config.clone();
     if active.asking.contains(name) {
         Arc::make_mut(&mut config).resumption = Resumption::disabled();
@@ -119,33 +141,68 @@ pub(crate) async fn connect(
     }
     let connect = TlsConnector::from(config).connect(server_name, stream);
     let connect = tokio::time::timeout(UPSTREAM_HANDSHAKE_TIMEOUT, connect);
-    let (connected, asks) = noticing(connect).await;
-    if asks {
+    let (connected, asked) = noticing(connect).await;
+    if asked == Asked::InVain {
         active.asking.remember(name);
     }
-    match (connected, asks) {
-        (Ok(Ok(stream)), asks) => verified(stream, asks).await,
-        (Ok(Err(error)), true) => Err(UpstreamError::ClientCertificate(error)),
-        (Ok(Err(error)), false) => Err(classify(error, &towards)),
-        (Err(_), _) => Err(UpstreamError::Handshake(io::ErrorKind::TimedOut.into())),
+    match connected {
+        Ok(Ok(stream)) => verified(stream, asked, held).await,
+        Ok(Err(error)) => Err(classify(error, &towards, asked, held)),
+        Err(_) => Err(UpstreamError::Handshake(io::ErrorKind::TimedOut.into())),
     }
 }
 
-async fn verified(mut stream: UpstreamTls, asks: bool) -> Result<Verified, UpstreamError> {
-    let early = match asks {
-        true => verdict(&mut stream)
-            .await
-            .map_err(UpstreamError::ClientCertificate)?,
-        false => BytesMut::new(),
+/// The client certificate that is to be presented. Where it cannot be, nothing is dialled: without it the upstream would see somebody else than policy says.
+fn usable(towards: &Towards) -> Result<Option<&Held>, UpstreamError> {
+    let Some(held) = &towards.held else {
+        return Ok(None);
     };
+    let checked = match held {
+        Ok(held) => held.check(OffsetDateTime::now_utc()).map(|()| Some(held)),
+        Err(why) => Err(why.to_string()),
+    };
+    checked.map_err(UpstreamError::UnusableCertificate)
+}
+
+async fn verified(
+    mut stream: UpstreamTls,
+    asked: Asked,
+    held: Option<&Held>,
+) -> Result<Verified, UpstreamError> {
+    // Over TLS 1.2 the upstream's verdict was part of the handshake (RFC 5246 §7.4.6).
+    let is_judged = stream.get_ref().1.protocol_version() == Some(ProtocolVersion::TLSv1_2);
+    let early = match asked == Asked::No || is_judged {
+        true => BytesMut::new(),
+        false => verdict(&mut stream)
+            .await
+            .map_err(|error| refused(error, asked, held))?,
+    };
+    let presented = held.filter(|_| asked == Asked::AndGot);
     Ok(Verified {
         stream,
         early,
-        asks,
+        asks: asked == Asked::InVain && held.is_none(),
+        certificate: presented.map(|held| held.info.clone()),
     })
 }
 
-fn classify(error: io::Error, towards: &Towards) -> UpstreamError {
+/// An upstream that asked for a client certificate and does not go on.
+fn refused(error: io::Error, asked: Asked, held: Option<&Held>) -> UpstreamError {
+    match held.filter(|_| asked == Asked::AndGot) {
+        Some(held) => UpstreamError::RefusedCertificate {
+            error,
+            certificate: held.info.clone(),
+        },
+        None => UpstreamError::ClientCertificate(error),
+    }
+}
+
+fn classify(
+    error: io::Error,
+    towards: &Towards,
+    asked: Asked,
+    held: Option<&Held>,
+) -> UpstreamError {
     let tls = error
         .get_ref()
         .and_then(|inner| inner.downcast_ref::<rustls::Error>());
@@ -156,6 +213,7 @@ fn classify(error: io::Error, towards: &Towards) -> UpstreamError {
                 trust: towards.trust,
             }
         }
+        _ if asked != Asked::No => refused(error, asked, held),
         (Some(tls), Some(least @ TlsVersion::Tls13)) if is_about_version(tls) => {
             UpstreamError::Version { error, least }
         }

@@ -39,6 +39,7 @@ async fn tell<'a>(
         destination: tunnel.destination(),
         tunnel: Some(tunnel.clone()),
         sni: None,
+        certificate: None,
         since: Instant::now(),
         ..tunnel.proxy.clone()
     };

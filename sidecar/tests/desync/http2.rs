@@ -130,6 +130,7 @@ async fn attack(shared: &Arc<Shared>, number: usize, case: &Case) -> (Vec<String
     let link = Link {
         tunnel: None,
         sni: Some(HOST.to_owned()),
+        certificate: None,
         ..begin(shared.clone(), destination).unwrap()
     };
     let (mut agent, side) = tokio::io::duplex(PIPE_BYTES);

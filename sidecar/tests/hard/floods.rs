@@ -44,6 +44,7 @@ impl Flooded {
         let link = Link {
             tunnel: None,
             sni: Some("files.example.com".to_owned()),
+            certificate: None,
             ..begin(setup.shared.clone(), "198.51.100.7:443".parse().unwrap()).unwrap()
         };
         let (mut agent, side) = tokio::io::duplex(PIPE_BYTES);

@@ -82,6 +82,7 @@ async fn agent(shared: Arc<Shared>, until: Instant) -> Heard {
         let link = Link {
             tunnel: None,
             sni: Some("files.example.com".to_owned()),
+            certificate: None,
             ..link
         };
         let (mut near, side) = tokio::io::duplex(PIPE_BYTES);

@@ -37,6 +37,7 @@ fn connect(setup: &Setup) -> (DuplexStream, DuplexStream, JoinHandle<()>) {
     let link = Link {
         tunnel: None,
         sni: Some("files.example.com".to_owned()),
+        certificate: None,
         ..begin(setup.shared.clone(), "198.51.100.7:443".parse().unwrap()).unwrap()
     };
     let (agent, side) = tokio::io::duplex(PIPE_BYTES);

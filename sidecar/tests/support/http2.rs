@@ -65,6 +65,7 @@ impl Story {
             destination: "198.51.100.7:443".parse().unwrap(),
             tunnel: None,
             sni: Some(HOST.to_owned()),
+            certificate: None,
             since: Instant::now(),
         };
         let (agent, agent_side) = tokio::io::duplex(PIPE_BYTES);

@@ -132,6 +132,7 @@ fn active(policies: &str, extra_roots: &str, identity: PodIdentity) -> Arc<Activ
         extra_roots: extra_roots.to_owned(),
         mask_key: Some(MaskKey::new([7; 32])),
         grpc_descriptors: vec![DescriptorSet::pack("shop", SHOP).unwrap()],
+        client_certificates: Vec::new(),
     };
     Arc::new(policy::compile(config).unwrap())
 }

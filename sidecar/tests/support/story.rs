@@ -53,6 +53,7 @@ impl Story {
             destination: destination.parse().unwrap(),
             tunnel: None,
             sni: secure.then(|| HOST.to_owned()),
+            certificate: None,
             since: Instant::now(),
         };
         let (agent, agent_side) = tokio::io::duplex(PIPE_BYTES);

@@ -60,6 +60,7 @@ fn an_entry_holds_for_the_name_that_is_verified_and_for_no_other() {
                 roots: vec![der(RED)],
                 trust: Trust::Add,
                 min_version: Some(TlsVersion::Tls13),
+                certificate: None,
             },
             false => UpstreamTls::default(),
         };
@@ -119,8 +120,38 @@ fn several_entries_come_together() {
             roots,
             trust,
             min_version,
+            certificate: None,
         };
         assert_eq!(holds(policies, "db.example.com"), expected);
+    }
+}
+
+#[test]
+fn the_first_certificate_is_presented_and_cluster_policies_come_first() {
+    let entry = |host: &str, name: &str| json!({"hosts": [host], "clientCertificateSecret": {"name": name}});
+    let web = namespaced(
+        "web",
+        &spec(&json!([
+            entry("db.example.com", "own"),
+            entry("*.example.com", "second")
+        ])),
+    );
+    let floor = cluster("floor", &spec(&json!([entry("*.db.example.com", "corp")])));
+    let presented = |verified: &str| {
+        holds(vec![web.clone(), floor.clone()], verified)
+            .certificate
+            .map(|certificate| (certificate.kind, certificate.secret))
+    };
+    let own = |name: &str| Some((PolicyKind::AgentPolicy, name.to_owned()));
+    assert_eq!(presented("db.example.com"), own("own"));
+    assert_eq!(presented("a.example.com"), own("second"));
+    let corp = Some((PolicyKind::ClusterAgentPolicy, "corp".to_owned()));
+    assert_eq!(presented("a.db.example.com"), corp);
+    assert_eq!(presented("example.com"), None);
+    for host in ["*", "0.0.0.0/0"] {
+        let text = errors(&spec(&json!([entry(host, "own")])));
+        assert!(text.contains("to every server that asks"), "{text}");
+        assert!(text.ends_with(&format!("\n  {host}\n  ^")), "{text}");
     }
 }
 
@@ -159,7 +190,7 @@ fn entries_that_say_nothing_or_hold_nowhere_are_refused() {
     for (entry, expected) in [
         (
             json!({"hosts": ["a.example.com"]}),
-            "caBundle or minVersion",
+            "caBundle, minVersion or clientCertificateSecret",
         ),
         (
             json!({"hosts": [], "minVersion": "TLS1.3"}),
