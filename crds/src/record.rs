@@ -399,7 +399,7 @@ pub struct DnsInfo {
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct GapInfo {
-    /// Why it was not read, as a word of a closed list: passthrough, api-server, pinned-client, unverifiable-upstream, upstream-handshake, client-certificate, unread-alpn, opaque, tunnel, datagram, quic.
+    /// Why it was not read, as a word of a closed list: passthrough, api-server, pinned-client, unverifiable-upstream, upstream-handshake, client-certificate, unusable-certificate, unread-alpn, opaque, tunnel, datagram, quic.
     pub reason: String,
     /// More, in words: how to close the gap.
     #[serde(default, skip_serializing_if = "Option::is_none")]
