@@ -28,6 +28,7 @@ use crate::{
         certificates::{CertificateSecret, Certificates},
         index,
         sinks::{self, SinkOutcome},
+        size,
     },
     mask_secret::{MASK_SECRET, MaskSecret},
     plans::Plans,
@@ -188,6 +189,12 @@ impl Controller {
             Some(found.as_ref().clone())
         };
         let (sinks, mut outcomes) = sinks::resolve(&readable, secret, self.settings.default_sink);
+        if let Some(problem) = size::sinks_problem(&sinks) {
+            // Which one is to go, only a person knows.
+            for outcome in &mut outcomes {
+                outcome.problems.push(problem.clone());
+            }
+        }
         let unreadable = resources.iter().filter_map(|resource| {
             let error = resource.0.as_ref().err()?;
             Some(SinkOutcome {

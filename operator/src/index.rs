@@ -6,6 +6,7 @@
 pub mod certificates;
 mod policies;
 pub mod sinks;
+pub mod size;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -13,7 +14,7 @@ use std::{
 };
 
 use chaperone_crds::{
-    control::{ClientCertificate, MAX_MESSAGE_BYTES, PodConfig, SinkConfig},
+    control::{ClientCertificate, PodConfig, SinkConfig},
     grpc::DescriptorSet,
     pod::PodIdentity,
     snapshot::{PolicyRef, Revision, Snapshot},
@@ -26,9 +27,6 @@ use self::certificates::Certificates;
 use crate::mask_secret::MaskSecret;
 
 pub use policies::PolicyEntry;
-
-/// What of a message is not snapshot, in bytes, at most: identity (labels of 256 KiB can't be, annotations could), sinks, roots and descriptor sets.
-const REST_OF_MESSAGE_BYTES: usize = 1024 * 1024;
 
 /// Labels of a namespace.
 pub type Labels = BTreeMap<String, String>;
@@ -101,12 +99,20 @@ pub struct Index {
     pub policies: BTreeMap<PolicyRef, PolicyOutcome>,
 }
 
-/// A merged snapshot and its client certificates, made once for all pods that the same policies select. Where one of these has a namespace, all these pods are in it.
-type Merged = Result<(Revision, Arc<Snapshot>, Arc<Vec<ClientCertificate>>), String>;
+/// What the same policies make, once for all pods that they select. Where one of these has a namespace, all these pods are in it.
+#[derive(Clone)]
+struct Merged {
+    revision: Revision,
+    snapshot: Arc<Snapshot>,
+    client_certificates: Arc<Vec<ClientCertificate>>,
+    /// Their bytes in a configuration.
+    certificate_bytes: usize,
+}
 
 /// Selects, merges and compiles. `compile` says whether a merged snapshot can run.
 pub fn index(world: &World, mut compile: impl FnMut(&Snapshot) -> Result<(), String>) -> Index {
-    let mut merged: HashMap<Vec<usize>, Merged> = HashMap::new();
+    let mut merged: HashMap<Vec<usize>, Result<Merged, String>> = HashMap::new();
+    let shared = size::Shared::of(&world.sinks, &world.extra_roots, &world.descriptors);
     let mut result = Index {
         pods: BTreeMap::new(),
         policies: world
@@ -128,29 +134,30 @@ pub fn index(world: &World, mut compile: impl FnMut(&Snapshot) -> Result<(), Str
                 outcome.pods.push(pod.uid.clone());
             }
         }
-        let snapshot = merged
+        let merged = merged
             .entry(selecting)
             .or_insert_with_key(|selecting| merge(world, selecting, &pod.namespace, &mut compile));
-        let plan = snapshot
-            .clone()
-            .map(|(revision, snapshot, client_certificates)| {
-                Arc::new(Plan {
-                    revision,
-                    identity: pod.clone(),
-                    snapshot,
-                    sinks: Arc::clone(&world.sinks),
-                    extra_roots: Arc::clone(&world.extra_roots),
-                    mask_key: world
-                        .mask_secret
-                        .as_ref()
-                        .map(|secret| secret.key_of(&pod.namespace)),
-                    descriptors: Arc::clone(&world.descriptors),
-                    client_certificates,
-                })
-            });
+        let plan = merged.clone().and_then(|merged| {
+            shared.check(pod, merged.certificate_bytes)?;
+            Ok(Arc::new(plan(world, pod, merged)))
+        });
         result.pods.insert(pod.uid.clone(), plan);
     }
     result
+}
+
+fn plan(world: &World, pod: &PodIdentity, merged: Merged) -> Plan {
+    let secret = world.mask_secret.as_ref();
+    Plan {
+        revision: merged.revision,
+        identity: pod.clone(),
+        snapshot: merged.snapshot,
+        sinks: Arc::clone(&world.sinks),
+        extra_roots: Arc::clone(&world.extra_roots),
+        mask_key: secret.map(|secret| secret.key_of(&pod.namespace)),
+        descriptors: Arc::clone(&world.descriptors),
+        client_certificates: merged.client_certificates,
+    }
 }
 
 fn merge(
@@ -158,7 +165,7 @@ fn merge(
     selecting: &[usize],
     namespace: &str,
     compile: &mut impl FnMut(&Snapshot) -> Result<(), String>,
-) -> Merged {
+) -> Result<Merged, String> {
     let mut policies = Vec::with_capacity(selecting.len());
     for entry in selecting
         .iter()
@@ -171,19 +178,15 @@ fn merge(
     }
     let snapshot = Snapshot::new(policies);
     let size = serde_json::to_vec(&snapshot).map_or(usize::MAX, |bytes| bytes.len());
-    let limit = MAX_MESSAGE_BYTES.saturating_sub(REST_OF_MESSAGE_BYTES);
-    if size > limit {
-        return Err(format!(
-            "the policies that select this pod have {size} bytes together; at most {limit} can be"
-        ));
-    }
+    size::check_snapshot(size)?;
     compile(&snapshot)?;
     let certificates = certificates::resolve(&snapshot, namespace, &world.certificates);
-    Ok((
-        snapshot.revision(),
-        Arc::new(snapshot),
-        Arc::new(certificates),
-    ))
+    Ok(Merged {
+        revision: snapshot.revision(),
+        snapshot: Arc::new(snapshot),
+        certificate_bytes: size::certificate_bytes(&certificates),
+        client_certificates: Arc::new(certificates),
+    })
 }
 
 impl Plan {

@@ -104,7 +104,7 @@ fn judge(
         .iter()
         .find_map(|uid| index.pods.get(uid)?.as_ref().err());
     if let Some(error) = held {
-        let message = format!("held back on some pods because of another policy: {error}");
+        let message = format!("held back on some pods: {error}");
         return (false, "HeldBack", message);
     }
     let selected = outcome.pods.len();

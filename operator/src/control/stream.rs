@@ -68,7 +68,8 @@ impl State {
     }
 }
 
-/// The line of a configuration. One beyond the limit would make the sidecar drop the stream for ever: it keeps what it has instead.
+/// The line of a configuration. One beyond the limit would make the sidecar drop the stream for ever. The index lets no such plan through (`index/size.rs`); should one come all the same, the
+/// sidecar keeps what it has.
 fn config_line(plan: &Arc<Plan>) -> Option<Bytes> {
     let config = Box::new(plan.config());
     let line = line(&ControlMessage::Config { config })?;
