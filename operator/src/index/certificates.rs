@@ -19,7 +19,7 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
-use x509_parser::{certificate::X509Certificate, prelude::FromDer};
+use x509_parser::{certificate::X509Certificate, prelude::FromDer, x509::X509Version};
 
 use super::sinks::value;
 
@@ -179,6 +179,11 @@ fn check(chain: String, key: String) -> Result<Pair, String> {
         .ok_or("holds no PEM certificate under tls.crt")?;
     let (_, read) = X509Certificate::from_der(first)
         .map_err(|error| format!("holds a certificate that cannot be read: {error}"))?;
+    if read.version() != X509Version::V3 {
+        return Err(
+            "holds a certificate of X.509 version 1, which TLS libraries refuse; issue it with extensions (extendedKeyUsage=clientAuth)".to_owned(),
+        );
+    }
     let validity = read.validity();
     let (not_before, not_after) = (
         seconds(validity.not_before.timestamp()),

@@ -12,7 +12,7 @@ use rustls::{
 };
 use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
-use x509_parser::{certificate::X509Certificate, prelude::FromDer};
+use x509_parser::{certificate::X509Certificate, prelude::FromDer, x509::X509Version};
 
 /// Most characters of a subject in records.
 const MAX_SUBJECT_CHARS: usize = 256;
@@ -54,6 +54,11 @@ impl Held {
         let first = chain.first().ok_or("there is no PEM certificate in it")?;
         let (_, read) = X509Certificate::from_der(first)
             .map_err(|error| format!("its certificate cannot be read: {error}"))?;
+        if read.version() != X509Version::V3 {
+            return Err(
+                "its certificate is of X.509 version 1, which TLS libraries refuse; issue it with extensions (extendedKeyUsage=clientAuth)".to_owned(),
+            );
+        }
         let info = CertificateInfo {
             subject: read
                 .subject()
@@ -171,6 +176,7 @@ mod tests {
                 &key,
                 "cannot be read",
             ),
+            (include_str!("held/version1.pem"), &key, "X.509 version 1"),
             (&chain, "", "not an unencrypted PEM key"),
             (&chain, &broken, "not an unencrypted PEM key"),
             (&chain, encrypted, "not an unencrypted PEM key"),

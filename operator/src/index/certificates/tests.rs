@@ -119,6 +119,10 @@ fn what_is_no_client_certificate_is_never_sent_and_said_without_the_key() {
         ),
         (opaque, "kubernetes.io/tls"),
         (secret("red", "", &key), "no PEM certificate"),
+        (
+            secret("red", include_str!("version1.pem"), &key),
+            "X.509 version 1",
+        ),
         (secret("red", &other, &key), "not that of its certificate"),
         (secret("red", &chain, "x"), "no unencrypted PEM key"),
         (secret("red", &long, &key), "bytes"),
