@@ -139,13 +139,13 @@ def serve(*command, port=None, **options):
     return server
 
 
-def issue(name, *names, ca="ca"):
-    """A certificate of the world's authority (`unknown-ca`: of one that nobody trusts) for these names; the paths of certificate and key."""
+def issue(name, *names, ca="ca", **options):
+    """A certificate of the world's authority (`unknown-ca`: of one that nobody trusts) for these names; the paths of certificate and key. `options` are of the program that signs."""
     pki = WORLD / "pki"
     key, request, certificate, extensions = (STATE / f"{name}.{end}" for end in ("key", "csr", "crt", "ext"))
     extensions.write_text("subjectAltName=" + ",".join(f"DNS:{n}" for n in names or [name]) + "\nextendedKeyUsage=serverAuth\nbasicConstraints=CA:FALSE\n")
     sh("openssl", "req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", f"/CN={name}", "-keyout", key, "-out", request)
-    sh("openssl", "x509", "-req", "-in", request, "-CA", pki / f"{ca}.pem", "-CAkey", pki / f"{ca}.key", "-CAcreateserial", "-days", "30", "-extfile", extensions, "-out", certificate)
+    sh("openssl", "x509", "-req", "-in", request, "-CA", pki / f"{ca}.pem", "-CAkey", pki / f"{ca}.key", "-CAcreateserial", "-days", "30", "-extfile", extensions, "-out", certificate, **options)
     return certificate, key
 
 
