@@ -79,6 +79,7 @@ def up():
         for folder in ("pki", "files", "git", "log", "pid", "records", "tmp"):
             (WORLD / folder).mkdir(parents=True)
         make_certificates()
+        make_client_certificates()
         make_files()
         make_repository("project")
         write_nginx_conf()
@@ -192,6 +193,18 @@ def make_certificates():
         extensions.write_text("subjectAltName=" + ",".join(f"DNS:{n}" for n in NAMES) + "\nextendedKeyUsage=serverAuth\nbasicConstraints=CA:FALSE\n")
         run("openssl", "x509", "-req", "-in", pki / f"{name}.csr", "-CA", pki / f"{ca}.pem", "-CAkey", pki / f"{ca}.key", "-CAcreateserial", "-days", "30",
             "-extfile", extensions, "-out", pki / f"{name}.crt")
+
+
+def make_client_certificates():
+    """An authority that nginx knows clients by, and two certificates under it."""
+    pki = WORLD / "pki"
+    curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+    run("openssl", "req", "-x509", *curve, "-days", "30", "-subj", "/CN=clients", "-addext", "basicConstraints=critical,CA:TRUE", "-keyout", pki / "clients.key", "-out", pki / "clients.pem")
+    extensions = pki / "client-extensions"
+    extensions.write_text("extendedKeyUsage=clientAuth\nbasicConstraints=CA:FALSE\n")
+    for name in ("agents", "renewed"):
+        run("openssl", "req", *curve, "-subj", f"/CN={name}", "-keyout", pki / f"{name}.key", "-out", pki / f"{name}.csr")
+        run("openssl", "x509", "-req", "-in", pki / f"{name}.csr", "-CA", pki / "clients.pem", "-CAkey", pki / "clients.key", "-CAcreateserial", "-days", "30", "-extfile", extensions, "-out", pki / f"{name}.crt")
 
 
 def make_files():
