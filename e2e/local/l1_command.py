@@ -274,7 +274,10 @@ def a_user_without_privileges_can_run_it_where_the_kernel_allows():
 
 @test
 def nothing_is_left_when_a_command_has_ended():
-    before = sh("ip", "netns", "list").stdout, sh("ip", "netns", "exec", MACHINE, "nft", "list", "ruleset").stdout
+    def there():
+        rules = sh("ip", "netns", "exec", MACHINE, "nft", "list", "ruleset").stdout
+        return sh("ip", "netns", "list").stdout, rules, set(Path("/tmp").glob("chaperone-run-*"))
+
+    before = there()
     run("Enforce", "true")
-    assert (sh("ip", "netns", "list").stdout, sh("ip", "netns", "exec", MACHINE, "nft", "list", "ruleset").stdout) == before
-    assert not list(Path("/tmp").glob("chaperone-run-*"))
+    assert there() == before, f"{before} became {there()}"

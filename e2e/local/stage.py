@@ -97,7 +97,19 @@ def chaperone():
     return PROGRAM[0]
 
 
+def strike_stages_left():
+    """Stages of runs that were killed."""
+    for name in sh("ip", "netns", "list").stdout.split():
+        left = re.fullmatch(r"chaperone-[mi](\d+)", name)
+        if left and not Path(f"/proc/{left[1]}").exists():
+            for pid in sh("ip", "netns", "pids", name, check=False).stdout.split():
+                os.kill(int(pid), signal.SIGKILL)
+            sh("ip", "netns", "del", name)
+            shutil.rmtree(f"/etc/netns/{name}", ignore_errors=True)
+
+
 def make_stage():
+    strike_stages_left()
     for name in (MACHINE, INTERNET):
         sh("ip", "netns", "add", name)
         sh("ip", "-n", name, "link", "set", "lo", "up")

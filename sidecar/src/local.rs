@@ -8,6 +8,7 @@ mod command;
 mod namespace;
 
 use std::{
+    io,
     path::{Path, PathBuf},
     process::ExitStatus,
     sync::Arc,
@@ -202,15 +203,38 @@ fn environment(trust: &Path) -> (Vec<(&'static str, String)>, Vec<&'static str>)
     (added, kept)
 }
 
+/// Makes `wanted`, or `wanted-1` and so on where a run that was killed left its folder under a process id that is used again. It is left alone: records may be in it.
+fn fresh(wanted: &Path, create: impl Fn(&Path) -> io::Result<()>) -> anyhow::Result<PathBuf> {
+    const TRIES: usize = 100;
+    let names = (0..TRIES).map(|n| match n {
+        0 => wanted.to_owned(),
+        n => PathBuf::from(format!("{}-{n}", wanted.display())),
+    });
+    for name in names {
+        match create(&name) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            made => {
+                made.with_context(|| format!("cannot make {}", name.display()))?;
+                return Ok(name);
+            }
+        }
+    }
+    anyhow::bail!(
+        "{} and {} more of that name are there: remove what runs that were killed left",
+        wanted.display(),
+        TRIES - 1
+    )
+}
+
 /// Spool and trust bundle of one run; gone at its end.
 struct Scratch(PathBuf);
 
 impl Scratch {
     fn new() -> anyhow::Result<Self> {
         use std::os::unix::fs::DirBuilderExt;
-        let root = std::env::temp_dir().join(format!("chaperone-run-{}", std::process::id()));
         let create = |path: &Path, mode| std::fs::DirBuilder::new().mode(mode).create(path);
-        create(&root, 0o711).with_context(|| format!("cannot make {}", root.display()))?;
+        let name = format!("chaperone-run-{}", std::process::id());
+        let root = fresh(&std::env::temp_dir().join(name), |path| create(path, 0o711))?;
         let scratch = Self(root);
         create(&scratch.spool(), 0o700)?;
         create(&scratch.trust(), 0o755)?;
@@ -229,5 +253,26 @@ impl Scratch {
 impl Drop for Scratch {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_killed_run_left_is_not_in_the_way() -> anyhow::Result<()> {
+        let wanted = Path::new("/tmp/run-7");
+        let left = [Path::new("/tmp/run-7"), Path::new("/tmp/run-7-1")];
+        let create = |path: &Path| match left.contains(&path) {
+            true => Err(io::ErrorKind::AlreadyExists.into()),
+            false => Ok(()),
+        };
+        assert_eq!(fresh(wanted, create)?, Path::new("/tmp/run-7-2"));
+        let full = fresh(wanted, |_| Err(io::ErrorKind::AlreadyExists.into()));
+        assert!(full.is_err_and(|error| error.to_string().contains("remove")));
+        let closed = fresh(wanted, |_| Err(io::ErrorKind::PermissionDenied.into()));
+        assert!(closed.is_err_and(|error| error.to_string().contains("cannot make")));
+        Ok(())
     }
 }
