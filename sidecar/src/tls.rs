@@ -41,20 +41,29 @@ const AGENT_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(15);
 
 type AgentTls<A> = TlsStream<Prefixed<A>>;
 
+/// A connection that is TLS with the sidecar on both sides.
+struct Both<A> {
+    link: Link,
+    agent: Wire<AgentTls<A>>,
+    upstream: Wire<Box<dyn Io>>,
+}
+
 /// Tells the story of a connection that begins with a ClientHello.
-pub async fn serve<A: Io>(link: &Link, mut agent: Wire<A>) {
+///
+/// What is over when requests begin lies on the heap meanwhile: a connection mostly waits for its next request.
+pub async fn serve<A: Io>(link: &Link, agent: Wire<A>) {
+    if let Some(both) = Box::pin(open(link, agent)).await {
+        inside(both).await;
+    }
+}
+
+/// The upstream's handshake and the agent's. `None`: the connection has ended otherwise, and that is recorded.
+async fn open<A: Io>(link: &Link, mut agent: Wire<A>) -> Option<Box<Both<A>>> {
     let hello = match hello::read(&mut agent).await {
         Ok(hello) => hello,
         Err(error) => {
-            link.shared
-                .metrics
-                .denials
-                .with_label_values(&["malformed"])
-                .inc();
-            agent.stream.break_off();
-            return link
-                .record_failure("tls", "malformed", error.to_string())
-                .await;
+            malformed(link, agent, error).await;
+            return None;
         }
     };
     let link = Link {
@@ -62,28 +71,30 @@ pub async fn serve<A: Io>(link: &Link, mut agent: Wire<A>) {
         ..link.clone()
     };
     if is_fronted(&link) {
-        return fronted(&link, agent).await;
+        fronted(&link, agent).await;
+        return None;
     }
     if let Some((reason, detail)) = Box::pin(unread_reason(&link, &hello)).await {
-        return Box::pin(pass_or_refuse(&link, agent, reason, detail)).await;
+        Box::pin(pass_or_refuse(&link, agent, reason, detail)).await;
+        return None;
     }
     let name = verified_name(&link);
-    // What is over when requests begin lies on the heap meanwhile: a connection mostly waits for its next request.
     match Box::pin(upstream::connect(&link, &name, &hello.to_offer())).await {
-        Ok(upstream) => {
-            let link = Link {
-                certificate: upstream.certificate.clone(),
-                ..link
-            };
-            Box::pin(intercept(&link, agent, &name, upstream)).await;
+        Ok(upstream) => Box::pin(intercept(link, agent, &name, upstream)).await,
+        Err(error) => {
+            Box::pin(unverified(&link, agent, &name, &hello, error)).await;
+            None
         }
-        Err(UpstreamError::Unreachable(error)) => {
-            agent.stream.break_off();
-            link.record_failure("tls", "upstream-unreachable", error.to_string())
-                .await;
-        }
-        Err(error) => Box::pin(unverified(&link, agent, &name, &hello, error)).await,
     }
+}
+
+/// Bytes that are no ClientHello: nothing of them goes on.
+async fn malformed<A: Io>(link: &Link, mut agent: Wire<A>, error: hello::HelloError) {
+    let metrics = &link.shared.metrics;
+    metrics.denials.with_label_values(&["malformed"]).inc();
+    agent.stream.break_off();
+    link.record_failure("tls", "malformed", error.to_string())
+        .await;
 }
 
 /// TLS with the destination, verified, without an agent: to a proxy that is spoken to over TLS.
@@ -209,14 +220,20 @@ async fn unread_decision(link: &Link, reason: Reason) -> DecisionInfo {
     decision
 }
 
-/// An upstream that cannot be verified: the agent's own roots judge it in Audit; in Enforce it is refused, in words.
+/// An upstream that cannot be reached, or not be verified. One that cannot be verified the agent's own roots judge in Audit; in Enforce it is refused, in words.
 async fn unverified<A: Io>(
     link: &Link,
-    agent: Wire<A>,
+    mut agent: Wire<A>,
     name: &str,
     hello: &Hello,
     error: UpstreamError,
 ) {
+    if let UpstreamError::Unreachable(error) = error {
+        agent.stream.break_off();
+        return link
+            .record_failure("tls", "upstream-unreachable", error.to_string())
+            .await;
+    }
     let (reason, detail) = error.gap();
     let active = link.now();
     if active.mode() == Mode::Audit {
@@ -244,33 +261,74 @@ async fn refuse_in_words<A: Io>(mut agent: Wire<AgentTls<A>>, reason: Reason, me
     }
 }
 
-/// Both sides are TLS with the sidecar: what is inside is told by its first bytes.
-async fn intercept<A: Io>(link: &Link, agent: Wire<A>, name: &str, upstream: Verified) {
+/// The agent's handshake, once the upstream's is done.
+async fn intercept<A: Io>(
+    link: Link,
+    agent: Wire<A>,
+    name: &str,
+    upstream: Box<Verified>,
+) -> Option<Box<Both<A>>> {
     let chosen = upstream.stream.get_ref().1.alpn_protocol();
     let chosen = chosen.map(<[u8]>::to_vec);
-    let handshake = handshake(link, agent, name, chosen, upstream.asks);
-    let mut agent = match Box::pin(handshake).await {
+    let link = Link {
+        certificate: upstream.certificate.clone(),
+        ..link
+    };
+    let agent = match handshake(&link, agent, name, chosen, upstream.asks).await {
         Ok(agent) => agent,
-        Err(error) => return unfinished(link, error).await,
+        Err(error) => {
+            unfinished(&link, error).await;
+            return None;
+        }
     };
     if has_certificate(&agent) {
-        return Box::pin(refuse_certificate(link, agent)).await;
+        Box::pin(refuse_certificate(&link, agent)).await;
+        return None;
     }
-    let mut upstream: Wire<Box<dyn Io>> = Wire::new(Box::new(upstream.stream), upstream.early);
-    if speaks_http2(&agent.stream) {
-        // Its server may speak before its client does.
-        return Box::pin(http2::serve(link, agent, Some(upstream), true)).await;
-    }
-    match first_bytes(link, &mut agent, Some(&mut upstream)).await {
-        First::Speaks(Detected::Http2) => {
-            Box::pin(http2::serve(link, agent, Some(upstream), true)).await;
-        }
-        First::Speaks(Detected::Http) => http::serve(link, &mut agent, Some(upstream), true).await,
+    let Verified { stream, early, .. } = *upstream;
+    let upstream: Wire<Box<dyn Io>> = Wire::new(Box::new(stream), early);
+    Some(Box::new(Both {
+        link,
+        agent,
+        upstream,
+    }))
+}
+
+/// Both sides are TLS with the sidecar: what is inside is told by its first bytes.
+async fn inside<A: Io>(mut both: Box<Both<A>>) {
+    let Both {
+        link,
+        agent,
+        upstream,
+    } = &mut *both;
+    // Over HTTP/2 the server may speak before its client does.
+    let first = match speaks_http2(&agent.stream) {
+        true => First::Speaks(Detected::Http2),
+        false => first_bytes(link, agent, Some(upstream)).await,
+    };
+    match first {
+        First::Speaks(Detected::Http2) => Box::pin(inside_http2(both)).await,
+        First::Speaks(Detected::Http) => inside_http(both).await,
         First::Speaks(_) | First::ServerFirst => {
-            Box::pin(gap::opaque(link, &mut agent, Some(&mut upstream))).await;
+            Box::pin(gap::opaque(link, agent, Some(upstream))).await;
         }
         First::Silent => link.record_unused("tls").await,
     }
+}
+
+/// The agent's side stays where it is.
+async fn inside_http<A: Io>(mut both: Box<Both<A>>) {
+    let upstream = both.upstream;
+    http::serve(&both.link, &mut both.agent, Some(upstream), true).await;
+}
+
+async fn inside_http2<A: Io>(both: Box<Both<A>>) {
+    let Both {
+        link,
+        agent,
+        upstream,
+    } = *both;
+    http2::serve(&link, agent, Some(upstream), true).await;
 }
 
 /// What records say of an agent's own client certificate.

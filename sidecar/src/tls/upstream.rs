@@ -121,7 +121,7 @@ pub(crate) async fn connect(
     link: &Link,
     name: &str,
     offered: &[Vec<u8>],
-) -> Result<Verified, UpstreamError> {
+) -> Result<Box<Verified>, UpstreamError> {
     let active = link.now();
     let towards = active
         .upstream_tls
@@ -168,7 +168,7 @@ async fn verified(
     mut stream: UpstreamTls,
     asked: Asked,
     held: Option<&Held>,
-) -> Result<Verified, UpstreamError> {
+) -> Result<Box<Verified>, UpstreamError> {
     // Over TLS 1.2 the upstream's verdict was part of the handshake (RFC 5246 §7.4.6).
     let is_judged = stream.get_ref().1.protocol_version() == Some(ProtocolVersion::TLSv1_2);
     let early = match asked == Asked::No || is_judged {
@@ -178,12 +178,12 @@ async fn verified(
             .map_err(|error| refused(error, asked, held))?,
     };
     let presented = held.filter(|_| asked == Asked::AndGot);
-    Ok(Verified {
+    Ok(Box::new(Verified {
         stream,
         early,
         asks: asked == Asked::InVain && held.is_none(),
         certificate: presented.map(|held| held.info.clone()),
-    })
+    }))
 }
 
 /// An upstream that asked for a client certificate and does not go on.
