@@ -50,6 +50,9 @@ pub struct Event {
     /// What Chaperone decided, and by which policy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decision: Option<DecisionInfo>,
+    /// Number (`seq`) of the record that said that this was about to begin: of kind `begin`, or for a connection that passes unread the first of its two of kind `gap`. Absent: there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub begun: Option<u64>,
     /// The HTTP exchange.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http: Option<HttpInfo>,
@@ -101,6 +104,7 @@ impl Event {
             destination: None,
             operation: None,
             decision: None,
+            begun: None,
             http: None,
             grpc: None,
             message: None,
@@ -133,6 +137,9 @@ pub enum EventKind {
     /// Other policies took effect.
     #[serde(rename = "config")]
     Config,
+    /// An operation is about to leave. There where policy asks for `audit.commit: Disk`, and then always on disk before the operation's first byte leaves.
+    #[serde(rename = "begin")]
+    Begin,
     /// One HTTP request and its response.
     #[serde(rename = "http")]
     Http,

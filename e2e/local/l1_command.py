@@ -1,12 +1,15 @@
 """Group 1: what `chaperone run` promises around one command."""
 
+import json
 import os
 import shutil
 import signal
 import subprocess
+import sys
+import time
 from pathlib import Path
 
-from .stage import CA, ENFORCE, INTERNET_IP, INTERNET_IP6, MACHINE, ROOT, STATE, WORLD, command_line, environment, run, sh, test, verify
+from .stage import CA, ENFORCE, INTERNET_IP, INTERNET_IP6, MACHINE, ROOT, STATE, WORLD, command_line, environment, run, serve, sh, test, verify
 
 
 @test
@@ -219,6 +222,37 @@ def a_killed_sidecar_leaves_its_command_without_network():
     process.wait()
     assert "first:200" in out and "second:000" in out, out
     assert Path(f"/tmp/chaperone-run-{parent}").exists() is False or shutil.rmtree(f"/tmp/chaperone-run-{parent}") is None
+
+
+@test
+def what_was_under_way_when_a_sidecar_is_killed_is_on_disk_where_policy_asks():
+    began = STATE / "began"
+    server = f"""
+import http.server, pathlib, time
+class Answers(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        with open({str(began)!r}, "a") as began: began.write(self.path + "\\n")
+        time.sleep(60)
+    def log_message(self, *_): pass
+http.server.ThreadingHTTPServer(({INTERNET_IP!r}, 8081), Answers).serve_forever()
+"""
+    serve(sys.executable, "-c", server, port=8081)
+    policy = ENFORCE.replace("MODE", "Enforce").replace("{level: RequestResponse}", "{commit: Disk}")
+    for turn in range(10):
+        words, _ = command_line("Enforce", "bash", "-c", f"echo $$ >&2; curl -4 -sS -o /dev/null http://test.example.com:8081/{turn}", policy=policy)
+        process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment())
+        sidecar = int(Path(f"/proc/{int(process.stderr.readline())}/stat").read_text().split()[3])
+        deadline = time.monotonic() + 20
+        while not (began.exists() and f"/{turn}\n" in began.read_text()):
+            assert time.monotonic() < deadline and process.poll() is None, "the request did not come"
+            time.sleep(0.001)
+        os.kill(sidecar, signal.SIGKILL)
+        process.communicate(timeout=30)
+        scratch = Path(f"/tmp/chaperone-run-{sidecar}")
+        records = [json.loads(line) for segment in sorted(scratch.glob("spool/*.jsonl")) for line in segment.read_text().splitlines()]
+        shutil.rmtree(scratch)
+        asked = [r["operation"]["resource"] for r in records if r["kind"] == "begin"]
+        assert f"http://test.example.com:8081/{turn}" in asked and "test.example.com" in asked, f"turn {turn}: {asked}"
 
 
 @test

@@ -56,6 +56,8 @@ pub struct DnsQuery {
     /// What policy said. `None` when the query could not be read, or no policy is
     /// in force.
     pub ruling: Option<Ruling>,
+    /// Number of the record that said that it was about to be asked, if there is one.
+    pub begun: Option<u64>,
     /// Nameserver that answered; `None` when none did.
     pub server: Option<SocketAddr>,
     /// Who asked.

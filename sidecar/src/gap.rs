@@ -1,6 +1,7 @@
 //! Traffic that passes unread, or is refused because it could not be read. Never silent: each is a record.
 
 use crate::{
+    commit,
     link::Link,
     splice::{Spliced, splice},
     wire::{Io, Wire},
@@ -129,20 +130,23 @@ pub async fn pass<A: Io, U: Io>(
         .inc();
     link.count_connection("gap");
     // Recorded before a byte passes, and again at the end with what passed: a tunnel that never ends must not be a silent one.
-    link.shared.recorder.record(event(link, &gap, None)).await;
+    let beginning = commit::record(&link.shared, &link.now(), event(link, &gap, None)).await;
     let mut passed = Spliced::default();
-    let broke = tokio::select! {
-        result = pass_bytes(agent, upstream, &mut passed) => result.is_err(),
-        () = link.cut_off() => true,
+    let broke = match &beginning {
+        Ok(_) => tokio::select! {
+            result = pass_bytes(agent, upstream, &mut passed) => result.is_err(),
+            () = link.cut_off() => true,
+        },
+        Err(_) => true,
     };
     if broke {
         agent.stream.break_off();
         upstream.stream.break_off();
     }
-    link.shared
-        .recorder
-        .record(event(link, &gap, Some(passed)))
-        .await;
+    let Ok(begun) = beginning else { return };
+    let mut end = event(link, &gap, Some(passed));
+    end.begun = begun;
+    link.shared.recorder.record(end).await;
 }
 
 /// Passes what was read before, then everything.

@@ -10,6 +10,9 @@ pub(crate) mod documented;
 /// Bounds of the decision histogram, in seconds: a decision takes about a microsecond.
 const DECISION_BUCKETS: [f64; 9] = [1e-6, 2e-6, 5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 1e-3, 1e-2];
 
+/// Bounds of the histogram of commits, in seconds: from a fast disk's sync to one that is stuck.
+const COMMIT_BUCKETS: [f64; 9] = [5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.2, 1.0];
+
 /// Counters and gauges of the data path.
 #[derive(Clone)]
 pub struct Metrics {
@@ -27,6 +30,8 @@ pub struct Metrics {
     pub gaps: IntCounterVec,
     /// Seconds from operation to decision.
     pub decision_seconds: Histogram,
+    /// Seconds that operations wait until a record of their beginning is on disk (`audit.commit: Disk`).
+    pub commit_seconds: Histogram,
     /// Bytes of bodies: `request`, `response`.
     pub body_bytes: IntCounterVec,
     /// Those of the counters above that each request touches.
@@ -121,6 +126,13 @@ impl Metrics {
                 )
                 .buckets(DECISION_BUCKETS.to_vec()),
             )?,
+            commit_seconds: Histogram::with_opts(
+                HistogramOpts::new(
+                    "chaperone_audit_commit_seconds",
+                    "Seconds that an operation waits until the record of its beginning is on disk.",
+                )
+                .buckets(COMMIT_BUCKETS.to_vec()),
+            )?,
             body_bytes,
             ws_messages: counters(
                 "chaperone_ws_messages_total",
@@ -153,6 +165,7 @@ impl Metrics {
         registry.register(Box::new(metrics.open_connections.clone()))?;
         registry.register(Box::new(metrics.panics.clone()))?;
         registry.register(Box::new(metrics.decision_seconds.clone()))?;
+        registry.register(Box::new(metrics.commit_seconds.clone()))?;
         registry.register(Box::new(metrics.masked.clone()))?;
         registry.register(Box::new(metrics.control_connected.clone()))?;
         registry.register(Box::new(metrics.mode.clone()))?;
@@ -175,6 +188,7 @@ mod tests {
             denials,
             gaps,
             decision_seconds,
+            commit_seconds,
             body_bytes,
             each: _,
             ws_messages,
@@ -195,6 +209,7 @@ mod tests {
                 Box::new(denials),
                 Box::new(gaps),
                 Box::new(decision_seconds),
+                Box::new(commit_seconds),
                 Box::new(body_bytes),
                 Box::new(ws_messages),
                 Box::new(masked),

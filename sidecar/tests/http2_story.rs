@@ -547,3 +547,27 @@ async fn a_grpc_call_is_denied_in_grpcs_words_and_a_call_that_passes_is_counted(
         (1, 2, 2, 4)
     );
 }
+
+#[tokio::test]
+async fn a_request_in_a_stream_is_on_disk_before_it_leaves_where_policy_asks() {
+    let mut story = Story::begin(&policy("Audit", "  audit: {commit: Disk}\n")).await;
+    let spool = story.setup().spool();
+    story
+        .serve(move |request, respond| {
+            let spool = spool.clone();
+            async move {
+                let begun = |record: &Record| record.event.kind == EventKind::Begin;
+                assert!(support::setup::on_disk(&spool).iter().any(begun));
+                hi(request, respond).await;
+            }
+        })
+        .await;
+    assert_eq!(text(story.get("/a").await.unwrap()).await, "hi");
+    let records = story.records().await;
+    let begun = records.iter().find(|r| r.event.kind == EventKind::Begin);
+    assert_eq!(
+        exchanges(&records)[0].event.begun,
+        begun.map(|record| record.seq)
+    );
+    assert!(begun.is_some());
+}

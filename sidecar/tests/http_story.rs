@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "tests may")]
 
+#[path = "http/commit.rs"]
+mod commit;
 #[path = "http/ends.rs"]
 mod ends;
 #[path = "support/frames.rs"]

@@ -22,6 +22,8 @@ pub(crate) enum Verdict {
 /// Kinds of records, as the user names them.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
+    /// Operations that are about to leave (`audit.commit: Disk`).
+    Begin,
     /// HTTP requests.
     Http,
     /// WebSocket messages, and connections that are over.
@@ -41,6 +43,7 @@ pub(crate) enum Kind {
 impl Kind {
     fn of(kind: EventKind) -> Self {
         match kind {
+            EventKind::Begin => Self::Begin,
             EventKind::Http => Self::Http,
             EventKind::WsMessage | EventKind::WsClose => Self::Ws,
             EventKind::Dns => Self::Dns,

@@ -65,6 +65,7 @@ fn word(kind: EventKind, verdict: Option<Verdict>) -> &'static str {
         (Some(Verdict::Gap), _) => "gap",
         // Queries precede all else: those that pass are named by what they are.
         (Some(Verdict::Allow) | None, EventKind::Dns) => "dns",
+        (Some(Verdict::Allow) | None, EventKind::Begin) => "begin",
         (Some(Verdict::Allow), _) => "allow",
         (None, EventKind::Config) => "config",
         (None, EventKind::StreamOpen) => "open",
@@ -80,7 +81,7 @@ fn style(kind: EventKind, verdict: Option<Verdict>) -> Style {
         (Some(Verdict::Deny), _) => Style::BoldRed,
         (Some(Verdict::WouldDeny), _) | (None, EventKind::Connection) => Style::Yellow,
         (Some(Verdict::Gap), _) => Style::Magenta,
-        (Some(Verdict::Allow) | None, EventKind::Dns) | (None, _) => Style::Dim,
+        (Some(Verdict::Allow), EventKind::Dns | EventKind::Begin) | (None, _) => Style::Dim,
         (Some(Verdict::Allow), _) => Style::Green,
     }
 }
@@ -89,7 +90,9 @@ fn style(kind: EventKind, verdict: Option<Verdict>) -> Style {
 fn operation(event: &Event) -> String {
     if let Some(operation) = &event.operation {
         let what = match event.kind {
-            EventKind::Http | EventKind::WsMessage | EventKind::Dns => &operation.verb,
+            EventKind::Begin | EventKind::Http | EventKind::WsMessage | EventKind::Dns => {
+                &operation.verb
+            }
             _ => &operation.protocol,
         };
         return format!("{what} {}", operation.resource);

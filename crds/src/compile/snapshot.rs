@@ -9,7 +9,7 @@ use super::{
 use crate::{
     decide::RuleIndex,
     hosts::{HostPattern, normalize_host},
-    resources::{Action, Level, Mode},
+    resources::{Action, Commit, Level, Mode},
     snapshot::{PolicyKind, PolicyRef, Revision, Snapshot},
     tokenize::{MaskKey, TokenKey},
 };
@@ -20,6 +20,7 @@ pub struct CompiledSnapshot {
     revision: Revision,
     mode: Mode,
     audit_level: Level,
+    audit_commit: Commit,
     max_body_bytes: u32,
     reads_body: bool,
     reads_grpc_messages: bool,
@@ -111,6 +112,7 @@ impl CompiledSnapshot {
         let (mut rules, mut masks) = (Vec::new(), Vec::new());
         let (mut passthrough, mut upstreams) = (Vec::new(), Vec::new());
         let (mut audit_level, mut max_body_bytes) = (Level::default(), None);
+        let mut audit_commit = Commit::default();
         for (number, mut policy) in (0_u32..).zip(policies) {
             for rule in &mut policy.rules {
                 rule.policy = number;
@@ -120,6 +122,7 @@ impl CompiledSnapshot {
             passthrough.append(&mut policy.passthrough);
             upstreams.append(&mut policy.upstreams);
             audit_level = audit_level.max(policy.audit.level);
+            audit_commit = audit_commit.max(policy.audit.commit);
             max_body_bytes = max_body_bytes.max(Some(policy.audit.max_body_bytes));
             heads.push(policy.head);
         }
@@ -132,6 +135,7 @@ impl CompiledSnapshot {
             revision: snapshot.revision(),
             mode: heads.iter().map(|head| head.mode).max().unwrap_or_default(),
             audit_level,
+            audit_commit,
             max_body_bytes: max_body_bytes.unwrap_or(crate::resources::DEFAULT_BODY_BYTES),
             reads_body: rules.iter().any(CompiledRule::reads_body),
             reads_grpc_messages: rules.iter().any(CompiledRule::reads_grpc_message),
@@ -173,6 +177,12 @@ impl CompiledSnapshot {
     #[must_use]
     pub fn audit_level(&self) -> Level {
         self.audit_level
+    }
+
+    /// What must hold a record before its operation is forwarded: the most that a policy asks for.
+    #[must_use]
+    pub fn audit_commit(&self) -> Commit {
+        self.audit_commit
     }
 
     /// The largest `maxBodyBytes`, in bytes.

@@ -517,7 +517,10 @@ fn a_snapshot_takes_the_highest_mode_level_and_body_size() {
     assert_eq!(none.mode(), Mode::Audit);
     assert_eq!(none.max_body_bytes(), crate::resources::DEFAULT_BODY_BYTES);
     let snapshot = compile(vec![
-        namespaced("a", "{audit: {level: Request, maxBodyBytes: 10}}"),
+        namespaced(
+            "a",
+            "{audit: {level: Request, maxBodyBytes: 10, commit: Disk}}",
+        ),
         cluster(
             "b",
             "{mode: Enforce, audit: {level: Metadata, maxBodyBytes: 20}}",
@@ -526,6 +529,8 @@ fn a_snapshot_takes_the_highest_mode_level_and_body_size() {
     assert_eq!(snapshot.mode(), Mode::Enforce);
     assert_eq!(snapshot.audit_level(), crate::resources::Level::Request);
     assert_eq!(snapshot.max_body_bytes(), 20);
+    assert_eq!(none.audit_commit(), crate::resources::Commit::Async);
+    assert_eq!(snapshot.audit_commit(), crate::resources::Commit::Disk);
     assert_eq!(snapshot.policies(), ["b@1", "team/a@1"]);
 }
 

@@ -447,6 +447,9 @@ pub struct Audit {
     #[serde(default = "default_body_bytes")]
     #[schemars(range(min = 0, max = 262_144))]
     pub max_body_bytes: u32,
+    /// What must hold an operation's record before a byte of it is forwarded. Async (the default): nothing; records are on the sidecar's disk within 50 ms. Disk: the disk, synced.
+    #[serde(default, skip_serializing_if = "Commit::is_default")]
+    pub commit: Commit,
 }
 
 impl Default for Audit {
@@ -454,12 +457,32 @@ impl Default for Audit {
         Self {
             level: Level::default(),
             max_body_bytes: DEFAULT_BODY_BYTES,
+            commit: Commit::default(),
         }
     }
 }
 
 fn default_body_bytes() -> u32 {
     DEFAULT_BODY_BYTES
+}
+
+/// What must hold an operation's record before a byte of it is forwarded.
+#[derive(
+    Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord,
+)]
+pub enum Commit {
+    /// Nothing: an operation is recorded when it is over, and its record is on disk within 50 ms.
+    #[default]
+    Async,
+    /// The sidecar's disk, synced: a record of kind `begin` is there before the operation leaves.
+    Disk,
+}
+
+impl Commit {
+    /// Whether it is what holds where nothing is said. So sidecars that do not know it understand policies that do not use it.
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// How much of an operation a record holds.

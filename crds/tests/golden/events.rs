@@ -40,6 +40,7 @@ pub(crate) fn golden_streams() -> Vec<(&'static str, u8, Vec<Event>)> {
         ("calls", 0x55, vec![open(), withheld(), call(), close(4)]),
         ("proxied", 0x66, vec![open(), proxied(), close(3)]),
         ("certified", 0x77, vec![open(), certified(), close(3)]),
+        ("begun", 0x88, vec![open(), begin(), ended(), close(4)]),
         (
             "resumed",
             0x33,
@@ -271,6 +272,22 @@ fn certified() -> Event {
             ..destination()
         }),
         ..exchange("GET", 200)
+    }
+}
+
+/// What `audit.commit: Disk` adds.
+fn begin() -> Event {
+    Event {
+        kind: EventKind::Begin,
+        http: None,
+        ..allowed()
+    }
+}
+
+fn ended() -> Event {
+    Event {
+        begun: Some(1),
+        ..allowed()
     }
 }
 

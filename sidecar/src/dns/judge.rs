@@ -2,9 +2,11 @@
 //!
 //! Owns the question's form and the sentence that a refused client gets. Refuses to know policies: who implements [`Judge`] does.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, pin::Pin};
 
 use chaperone_crds::record::{DecisionInfo, Outcome};
+
+use crate::audit::Closed;
 
 /// What policy says of one query.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,6 +21,17 @@ pub struct Ruling {
 pub trait Judge: Send + Sync + 'static {
     /// Whether a name (lower case, without the final dot) may be asked for this type. `None` while no policy is in force: then nothing is resolved.
     fn query(&self, name: &str, kind: &str) -> Option<Ruling>;
+
+    /// The query that `passed` is about to be asked: records that first where policy asks for it. Its record's number, if there is one.
+    ///
+    /// # Errors
+    /// When there can be no record: the query must not be asked.
+    fn begin<'a>(
+        &'a self,
+        name: &'a str,
+        kind: &'a str,
+        passed: &'a Ruling,
+    ) -> Pin<Box<dyn Future<Output = Result<Option<u64>, Closed>> + Send + 'a>>;
 
     /// The query that `passed` was answered with `suspicious` addresses (see `rebinding`). What the decision is now, and which of them the client does not get.
     fn answer(

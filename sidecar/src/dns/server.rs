@@ -167,6 +167,7 @@ impl Server {
             answers: Vec::new(),
             withheld: Vec::new(),
             ruling: None,
+            begun: None,
             server: None,
             client,
             elapsed: Duration::ZERO,
@@ -201,9 +202,14 @@ impl Server {
             return (SERVFAIL, question.reply(message, SERVFAIL));
         };
         let refused = ruling.denies().then(|| ruling.explanation());
-        event.ruling = Some(ruling);
+        let ruling = event.ruling.insert(ruling);
         if let Some(why) = refused {
             return (REFUSED, question.refuse(message, &why));
+        }
+        let begun = self.judge.begin(&event.name, &event.query_type, ruling);
+        match begun.await {
+            Ok(begun) => event.begun = begun,
+            Err(_) => return (SERVFAIL, question.reply(message, SERVFAIL)),
         }
         let asked = self.resolver.forward(question, message, event.transport);
         match asked.await {

@@ -283,6 +283,9 @@ impl<A: Io> Exchange<'_, A> {
 
     /// Passes the request on and its response back.
     async fn forward(mut self: Box<Self>, subject: Subject) -> Next {
+        if let Err(why) = self.evidence.begun(self.link, &self.active).await {
+            return self.unanswered(Failure::Unrecorded(why)).await;
+        }
         if let Err(error) = self.dial().await {
             let message = format!("cannot reach the upstream: {error}");
             return self

@@ -20,6 +20,7 @@ use self::{
     talk::Talk,
 };
 use crate::{
+    commit,
     link::{DRAIN, Link, builtin, micros},
     websocket::{FrameError, Opcode, Side, close_payload, write_frame},
     wire::{self, Io, Wire},
@@ -153,7 +154,13 @@ where
                     return End::Broke(error);
                 }
             }
-            Ok(Step::Record(event)) => talk.link.shared.recorder.record(*event).await,
+            // Before the message's end leaves.
+            Ok(Step::Record(event)) => {
+                let (shared, active) = (&talk.link.shared, talk.link.now());
+                if commit::record(shared, &active, event).await.is_err() {
+                    return End::Stopping;
+                }
+            }
             Ok(Step::Denied(denied)) => return End::Denied(denied),
             Err(error) => return End::Malformed(error),
             Ok(Step::Starved) => {

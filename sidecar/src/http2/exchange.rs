@@ -243,6 +243,10 @@ impl Exchange<'_> {
 
     /// Passes the request on and its response back.
     async fn forward(mut self: Box<Self>, subject: Subject) {
+        let begun = self.evidence.begun(self.context.link, &self.active).await;
+        if begun.is_err() {
+            return self.unanswered(Ended::Stopping).await;
+        }
         let (link, view) = (self.context.link, self.head.view(self.context.secure));
         self.call = judge::call(link, &self.active, &self.evidence, &subject, &view);
         if self.evidence.call().is_some() {

@@ -5,17 +5,20 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr},
+    pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     time::Instant,
 };
 
 use chaperone_crds::{
     decide::{Destination, DnsView, Operation},
-    record::{DecisionInfo, Outcome},
+    record::{DecisionInfo, EventKind, OperationInfo, Outcome},
     resources::{Mode, Protocol},
 };
 
 use crate::{
+    audit::Closed,
+    commit,
     dns::{Judge, Ruling, Tunnels, towards},
     link::{builtin, decision_info},
     shared::{Active, Shared},
@@ -60,6 +63,31 @@ impl Judge for PolicyJudge {
             }
         }
         Some(Ruling { decision, error })
+    }
+
+    fn begin<'a>(
+        &'a self,
+        name: &'a str,
+        kind: &'a str,
+        passed: &'a Ruling,
+    ) -> Pin<Box<dyn Future<Output = Result<Option<u64>, Closed>> + Send + 'a>> {
+        Box::pin(async move {
+            let Some(active) = self.shared.active.load_full() else {
+                return Err(Closed);
+            };
+            commit::begin(&self.shared, &active, || {
+                let mut event = active.event(EventKind::Begin);
+                event.decision = Some(passed.decision.clone());
+                event.error.clone_from(&passed.error);
+                event.operation = Some(OperationInfo {
+                    protocol: "dns".to_owned(),
+                    verb: kind.to_owned(),
+                    resource: name.to_owned(),
+                });
+                event
+            })
+            .await
+        })
     }
 
     fn answer(

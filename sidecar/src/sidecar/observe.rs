@@ -56,6 +56,7 @@ async fn record_query(shared: &Shared, query: DnsQuery) {
         }
         (event.decision, event.error) = (Some(decision), error);
     }
+    event.begun = query.begun;
     event.operation = Some(OperationInfo {
         protocol: "dns".to_owned(),
         verb: query.query_type,

@@ -1,7 +1,7 @@
 //! One HTTP/2 connection in memory: the `h2` crate as an agent on one side and as an upstream on the other, the sidecar's story between them, and the records that it leaves.
 
 #[path = "setup.rs"]
-mod setup;
+pub(crate) mod setup;
 
 use std::time::{Duration, Instant};
 
@@ -126,6 +126,12 @@ impl Story {
     ) -> (client::ResponseFuture, SendStream<Bytes>) {
         let mut agent = soon(self.agent.clone().ready()).await.unwrap();
         agent.send_request(request, false).unwrap()
+    }
+
+    /// The sidecar is told to stop.
+    #[allow(dead_code, reason = "each story uses a part")]
+    pub(crate) fn setup(&self) -> &Setup {
+        &self.setup
     }
 
     /// The sidecar is told to stop.

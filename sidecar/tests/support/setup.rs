@@ -30,7 +30,8 @@ pub(crate) struct Setup {
     pub(crate) shared: Arc<Shared>,
     /// Tells the sidecar to stop.
     pub(crate) stop: watch::Sender<bool>,
-    audit: AuditHandle,
+    /// Until the stream is closed.
+    audit: Option<AuditHandle>,
     spool: Folder,
 }
 
@@ -81,7 +82,7 @@ impl Setup {
         let setup = Self {
             shared,
             stop,
-            audit,
+            audit: Some(audit),
             spool: Folder(spool),
         };
         (setup, root)
@@ -104,22 +105,45 @@ impl Setup {
     }
 
     /// Closes the stream and returns its records. End all connections first.
-    pub(crate) async fn records(self) -> Vec<Record> {
-        self.audit.close("terminated", Duration::from_secs(5)).await;
-        let mut segments: Vec<_> = std::fs::read_dir(&self.spool.0)
-            .unwrap()
-            .map(|entry| entry.unwrap().path())
-            .filter(|path| path.extension().is_some_and(|e| e == "jsonl"))
-            .collect();
-        segments.sort();
-        let mut records = Vec::new();
-        for segment in segments {
-            for line in std::fs::read_to_string(segment).unwrap().lines() {
-                records.push(serde_json::from_str(line).unwrap());
-            }
-        }
-        records
+    pub(crate) async fn records(mut self) -> Vec<Record> {
+        self.end_stream().await;
+        self.on_disk()
     }
+
+    /// Closes the stream: nothing is recorded after it.
+    pub(crate) async fn end_stream(&mut self) {
+        if let Some(audit) = self.audit.take() {
+            audit.close("terminated", Duration::from_secs(5)).await;
+        }
+    }
+
+    /// Folder of the spool.
+    #[allow(dead_code, reason = "only some stories do")]
+    pub(crate) fn spool(&self) -> PathBuf {
+        self.spool.0.clone()
+    }
+
+    /// The records that are in the spool's files now.
+    pub(crate) fn on_disk(&self) -> Vec<Record> {
+        on_disk(&self.spool.0)
+    }
+}
+
+/// The records that are in the files of a spool.
+pub(crate) fn on_disk(spool: &std::path::Path) -> Vec<Record> {
+    let mut segments: Vec<_> = std::fs::read_dir(spool)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|e| e == "jsonl"))
+        .collect();
+    segments.sort();
+    let mut records = Vec::new();
+    for segment in segments {
+        for line in std::fs::read_to_string(segment).unwrap().lines() {
+            records.push(serde_json::from_str(line).unwrap());
+        }
+    }
+    records
 }
 
 fn active(policies: &str, extra_roots: &str, identity: PodIdentity) -> Arc<Active> {

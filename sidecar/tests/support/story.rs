@@ -107,6 +107,18 @@ impl Story {
         self.setup.stop.send_replace(true);
     }
 
+    /// The records that are in the spool's files now.
+    #[allow(dead_code, reason = "each story uses a part")]
+    pub(crate) fn on_disk(&self) -> Vec<Record> {
+        self.setup.on_disk()
+    }
+
+    /// Nothing is recorded any more.
+    #[allow(dead_code, reason = "each story uses a part")]
+    pub(crate) async fn end_stream(&mut self) {
+        self.setup.end_stream().await;
+    }
+
     /// Everything else that reaches the upstream, to the end of the connection.
     pub(crate) async fn asked_to_end(&mut self) -> String {
         let mut rest = Vec::new();

@@ -1,4 +1,5 @@
 use std::net::{IpAddr, Ipv4Addr};
+use std::pin::Pin;
 use std::str::FromStr;
 
 use chaperone_crds::{
@@ -11,9 +12,12 @@ use hickory_proto::rr::rdata::{A, AAAA, CNAME};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 
 use super::*;
-use crate::dns::{Hosts, Names, Ruling};
+use crate::{
+    audit::Closed,
+    dns::{Hosts, Names, Ruling},
+};
 
-/// Denies names that begin with `no`, and keeps what looks wrong from those that begin with `wary`.
+/// Denies names that begin with `no`, cannot record those that begin with `late` before they are asked, and keeps what looks wrong from those that begin with `wary`.
 struct Strict;
 
 impl Judge for Strict {
@@ -24,6 +28,19 @@ impl Judge for Strict {
             Outcome::Allow
         };
         Some(ruling(action))
+    }
+
+    fn begin<'a>(
+        &'a self,
+        name: &'a str,
+        _: &'a str,
+        _: &'a Ruling,
+    ) -> Pin<Box<dyn Future<Output = Result<Option<u64>, Closed>> + Send + 'a>> {
+        let begun = match name.starts_with("late") {
+            true => Err(Closed),
+            false => Ok(None),
+        };
+        Box::pin(std::future::ready(begun))
     }
 
     fn answer(
@@ -261,6 +278,18 @@ async fn the_next_server_is_asked_when_one_is_dead_or_failing() {
 async fn without_a_server_the_answer_is_servfail() {
     let mut setup = serving(vec![nobody()]).await;
     let reply = Message::from_vec(&ask(setup.address, &query("a.example.")).await);
+    assert_eq!(
+        reply.unwrap().metadata.response_code,
+        ResponseCode::ServFail
+    );
+    let event = setup.events.recv().await.unwrap();
+    assert_eq!((event.rcode, event.server), ("SERVFAIL", None));
+}
+
+#[tokio::test]
+async fn a_query_that_must_be_recorded_first_and_cannot_be_is_not_asked() {
+    let mut setup = serving(vec![nameserver(Nature::Honest).await]).await;
+    let reply = Message::from_vec(&ask(setup.address, &query("late.example.")).await);
     assert_eq!(
         reply.unwrap().metadata.response_code,
         ResponseCode::ServFail
