@@ -1,8 +1,8 @@
 """Group 7: what masks and detectors see of real clients' requests and of the answers that they get."""
 
-from .stage import ENFORCE, STATE, issue, run, serve, test
+from .stage import ENFORCE, STATE, go_program, issue, run, serve, test
 
-HOST, PORT = "dlp.test.example.com", 8471
+HOST, PORT, TRAILERS = "dlp.test.example.com", 8471, 8472
 KEY = "AKIAIOSFODNN7EXAMPLE"
 NO_KEYS = """apiVersion: chaperone.dev/v1alpha1
 kind: AgentPolicy
@@ -94,3 +94,73 @@ def what_a_redirect_carries_and_trailers_are_masked_and_the_redirect_leads_where
     got = run("Enforce", "bash", "-c", f"curl -sS -i {url('/redirect')}; curl -sS -D - {url('/image')}", policy=policy)
     assert "/landed/ana@example.com?to=%5Bmasked%3Aemail%5D#of=%5Bmasked%3Aemail%5D" in got.out, got.out + got.err
     assert "x-owner: [masked:email]" in got.out and got.out.rstrip().endswith(("ok", "[masked:email]")), got.out
+
+
+GO = """package main
+
+import (
+	"crypto/tls"
+	"fmt"
+	"io"
+	"log"
+	"net/http"
+	"os"
+	"strings"
+)
+
+func main() {
+	if os.Args[1] == "serve" {
+		log.Fatal(http.ListenAndServeTLS(os.Args[2], os.Args[3], os.Args[4], http.HandlerFunc(tell)))
+	}
+	transport := &http.Transport{ForceAttemptHTTP2: true}
+	if os.Args[1] == "HTTP/1.1" {
+		transport = &http.Transport{TLSNextProto: map[string]func(string, *tls.Conn) http.RoundTripper{}}
+	}
+	// Of unknown length: trailers follow chunks.
+	request, _ := http.NewRequest("POST", os.Args[2], io.MultiReader(strings.NewReader("a "), strings.NewReader("body")))
+	request.Header.Set("Content-Type", "text/plain")
+	request.Trailer = http.Header{"X-Owner": {"ana@example.com"}, "X-Paid-By": {"card 4111 1111 1111 1111"}, "X-Sum": {"42"}}
+	response, err := (&http.Client{Transport: transport}).Do(request)
+	if err != nil {
+		log.Fatal(err)
+	}
+	body, err := io.ReadAll(response.Body)
+	fmt.Print(string(body), err)
+}
+
+func tell(w http.ResponseWriter, r *http.Request) {
+	body, err := io.ReadAll(r.Body)
+	seen := fmt.Sprint(r.Proto, " ", string(body), " ", err, " ", r.Trailer)
+	fmt.Fprint(w, seen)
+}
+"""
+# The server's answer is read as it is: only what leaves is masked.
+LEAVING = """apiVersion: chaperone.dev/v1alpha1
+kind: AgentPolicy
+metadata: {name: local, namespace: local}
+spec:
+  mode: MODE
+  masks:
+    - name: pii
+      detectors: [email, creditCard]
+      direction: DIRECTION
+"""
+
+
+@test
+def gos_request_trailers_arrive_masked_over_http_1_and_2_and_the_record_says_so():
+    program = go_program("trailers", GO)
+    serve(program, "serve", f":{TRAILERS}", *issue(f"trailers.{HOST}"), port=TRAILERS)
+    to = f"https://trailers.{HOST}:{TRAILERS}/"
+    for protocol in ("HTTP/1.1", "HTTP/2.0"):
+        for mode in ("Audit", "Enforce"):
+            policy = LEAVING.replace("MODE", mode)
+            got = run(mode, program, protocol, to, policy=policy.replace("DIRECTION", "Request"))
+            expected = f"{protocol} a body <nil> map[X-Owner:[[masked:email]] X-Paid-By:[card [masked:creditCard]] X-Sum:[42]]<nil>"
+            assert got.out == expected, (protocol, mode, got.out, got.err)
+            masked = {found["detector"]: (found["mask"], found["count"]) for found in got.exchange("POST")["masked"]}
+            assert masked == {"email": ("pii", 1), "creditCard": ("pii", 1)}, masked
+            assert "ana@example.com" not in got.log.read_text() and "4111" not in got.log.read_text()
+            # A mask of answers leaves them as they are.
+            got = run(mode, program, protocol, to, policy=policy.replace("DIRECTION", "Response").replace("email, creditCard", "usSsn"))
+            assert "X-Owner:[ana@example.com]" in got.out and "masked" not in got.exchange("POST"), (protocol, mode, got.out, got.err)
