@@ -71,6 +71,10 @@ pub const ENV_OPERATOR_URL: &str = "CHAPERONE_OPERATOR_URL";
 pub const ENV_OPERATOR_CA: &str = "CHAPERONE_OPERATOR_CA";
 /// Environment of the sidecar: most bytes that its spool may hold.
 pub const ENV_SPOOL_BYTES: &str = "CHAPERONE_SPOOL_BYTES";
+/// Environment of the sidecar: the addresses of the pod's node, separated by commas, as the kubelet fills in [`HOST_IPS_FIELD`].
+pub const ENV_HOST_IPS: &str = "CHAPERONE_HOST_IPS";
+/// Field of the pod that the downward API has for [`ENV_HOST_IPS`] (Kubernetes 1.29 and later).
+pub const HOST_IPS_FIELD: &str = "status.hostIPs";
 
 /// Variables that name a bundle which replaces the client's roots.
 pub const REPLACING_VARIABLES: [&str; 8] = [

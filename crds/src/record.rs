@@ -187,7 +187,7 @@ impl From<&PodIdentity> for AgentRef {
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct DestinationInfo {
-    /// Name that the agent used: Host, SNI, or a name that the resolver gave this address for. Absent where there was none.
+    /// Name that the agent used: Host, SNI, or a name that the resolver gave this address for; for the API server and the node's kubelet always their own. Absent where there was none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
     /// Address that the agent connected to.

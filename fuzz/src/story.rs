@@ -14,6 +14,7 @@ use chaperone_crds::{
 use chaperone_sidecar::{
     audit::{self, AuditConfig, AuditHandle},
     authority::Authority,
+    cluster::Cluster,
     connection::{begin, guard},
     detect::{Detected, detect},
     dns::{Hosts, Names, Resolver},
@@ -170,7 +171,7 @@ fn surroundings(dir: &Dir) -> (Arc<Shared>, AuditHandle, watch::Sender<bool>) {
         recorder,
         egress,
         metrics: Metrics::new(&registry).expect("each metric has a name of its own"),
-        api_server: None,
+        cluster: Cluster::default(),
         stopping,
         pinned: Pinned::default(),
     });

@@ -8,9 +8,10 @@ use std::collections::BTreeMap;
 use chaperone_crds::pod;
 use k8s_openapi::{
     api::core::v1::{
-        Capabilities, Container, ContainerPort, EmptyDirVolumeSource, EnvVar, HTTPGetAction, Probe,
-        ProjectedVolumeSource, ResourceRequirements, SeccompProfile, SecurityContext,
-        ServiceAccountTokenProjection, Volume, VolumeMount, VolumeProjection,
+        Capabilities, Container, ContainerPort, EmptyDirVolumeSource, EnvVar, EnvVarSource,
+        HTTPGetAction, ObjectFieldSelector, Probe, ProjectedVolumeSource, ResourceRequirements,
+        SeccompProfile, SecurityContext, ServiceAccountTokenProjection, Volume, VolumeMount,
+        VolumeProjection,
     },
     apimachinery::pkg::{api::resource::Quantity, util::intstr::IntOrString},
 };
@@ -87,6 +88,7 @@ fn environment(shape: &Shape) -> Vec<EnvVar> {
     let mut variables = vec![
         variable(pod::ENV_OPERATOR_URL, &shape.operator_url),
         variable(pod::ENV_OPERATOR_CA, &shape.root_pem),
+        host_ips(),
     ];
     let bytes = shape.spool_bytes.map(|bytes| bytes.to_string());
     variables.extend(bytes.map(|bytes| variable(pod::ENV_SPOOL_BYTES, &bytes)));
@@ -271,6 +273,22 @@ fn variable(name: &str, value: &str) -> EnvVar {
         name: name.to_owned(),
         value: Some(value.to_owned()),
         value_from: None,
+    }
+}
+
+/// The addresses of the node, which nobody knows before the pod is on one: the kubelet fills them in.
+fn host_ips() -> EnvVar {
+    let field = ObjectFieldSelector {
+        api_version: Some("v1".to_owned()),
+        field_path: pod::HOST_IPS_FIELD.to_owned(),
+    };
+    EnvVar {
+        name: pod::ENV_HOST_IPS.to_owned(),
+        value: None,
+        value_from: Some(EnvVarSource {
+            field_ref: Some(field),
+            ..EnvVarSource::default()
+        }),
     }
 }
 

@@ -7,6 +7,7 @@ pub mod audit;
 pub mod authority;
 pub mod body;
 pub mod capture;
+pub mod cluster;
 mod commit;
 pub mod connection;
 pub mod control;

@@ -20,15 +20,13 @@ use chaperone_crds::{
 };
 
 use crate::{
+    cluster::{Alias, Place},
     shared::{Active, Shared},
     tunnel::Tunnel,
 };
 
 /// How long connections may finish once the sidecar stops. With the time that records and sinks get after it, below Kubernetes' usual grace of 30 s.
 pub const DRAIN: Duration = Duration::from_secs(14);
-
-/// Name of the cluster's API server, whatever the cluster's domain is.
-const API_SERVER_NAME: &str = "kubernetes.default.svc";
 
 /// One captured connection and the policies that hold for it now.
 #[derive(Clone)]
@@ -63,10 +61,12 @@ impl Link {
             .unwrap_or_else(|| self.active.clone())
     }
 
-    /// Name of the destination: SNI, what CONNECT named, or a name that it is known by.
+    /// Name of the destination: what the cluster calls it, SNI, what CONNECT named, or a name that the resolver gave its address for.
     pub fn host(&self) -> Option<String> {
         let known = || self.known_names().into_iter().next();
-        self.named()
+        let certain = self.alias().and_then(Alias::certain);
+        certain
+            .or_else(|| self.named())
             .map(str::to_owned)
             .or_else(|| known().map(|name| name.to_string()))
     }
@@ -87,18 +87,23 @@ impl Link {
         }
     }
 
-    /// Names that the resolver gave the address for. The API server has its own even where the agent found it by its environment.
+    /// Names that the resolver gave the address for.
     fn known_names(&self) -> Vec<Arc<str>> {
-        let mut names = self.shared.names.names_for(self.destination.ip());
-        if self.is_api_server() && !names.iter().any(|name| **name == *API_SERVER_NAME) {
-            names.push(API_SERVER_NAME.into());
-        }
-        names
+        self.shared.names.names_for(self.destination.ip())
     }
 
-    /// Whether this goes to the API server of the cluster. Through a proxy nobody knows.
+    /// What the cluster calls the destination. Through a proxy nobody knows where that is.
+    pub(crate) fn alias(&self) -> Option<Alias> {
+        let alias = self.shared.cluster.alias(self.destination)?;
+        Some(match self.tunnel {
+            Some(_) => alias.doubted(),
+            None => alias,
+        })
+    }
+
+    /// Whether this goes to the API server of the cluster.
     pub(crate) fn is_api_server(&self) -> bool {
-        self.shared.api_server == Some(self.destination) && self.tunnel.is_none()
+        self.alias() == Some(Alias::Is(Place::ApiServer))
     }
 
     /// The proxy's address, as records show it.
@@ -120,27 +125,48 @@ impl Link {
     }
 
     /// What `active` says of this connection as a whole, for traffic that passes unread. In Enforce, TCP of unknown protocols needs a rule that allows it; a default is not
-    /// enough. Where nothing names the destination, each name that led to its address counts, as [`either`] says.
+    /// enough. Where nothing names the destination, each name that led to its address counts, as [`either`] says; so does what the cluster calls it, whatever the agent says.
     ///
     /// Inside a tunnel nobody but the proxy says where unread bytes go: they need leave for the proxy as well, as TCP.
     pub fn unread_decision(&self, active: &Active, protocol: Protocol) -> DecisionInfo {
-        let mut decision = self.decide_names(active, protocol);
+        self.unread_decision_if(true, active, protocol)
+    }
+
+    /// The same. `sni_is_here`: whether the server name is one of the address. At a place that the cluster names, one that is not gives no leave.
+    pub(crate) fn unread_decision_if(
+        &self,
+        sni_is_here: bool,
+        active: &Active,
+        protocol: Protocol,
+    ) -> DecisionInfo {
+        let mut decision = self.decide_names(sni_is_here, active, protocol);
         if let Some(tunnel) = &self.tunnel {
-            decision = both(decision, tunnel.proxy.decide_names(active, Protocol::Tcp));
+            let proxy = tunnel.proxy.decide_names(true, active, Protocol::Tcp);
+            decision = both(decision, proxy);
         }
         decision_info(active, decision)
     }
 
-    fn decide_names(&self, active: &Active, protocol: Protocol) -> Decision {
-        let named = self.named();
+    fn decide_names(&self, sni_is_here: bool, active: &Active, protocol: Protocol) -> Decision {
+        let decide = |host| self.decide_unread(active, protocol, host);
+        let alias = self.alias();
+        let certain = alias.and_then(Alias::certain);
+        let (named, doubtful) = match self.named() {
+            Some(named) if certain.is_some() && !sni_is_here => (None, Some(named)),
+            named => (named, None),
+        };
         let known = match named {
             Some(_) => Vec::new(),
             None => self.known_names(),
         };
-        let decide = |host| self.decide_unread(active, protocol, host);
-        let first = decide(named.or(known.first().map(|name| &**name)));
-        let others = known.iter().skip(1).map(|name| decide(Some(name)));
-        others.fold(first, either)
+        let names = named.into_iter().chain(known.iter().map(|name| &**name));
+        let decided = names.chain(certain).map(|name| decide(Some(name)));
+        let decision = decided.reduce(either).unwrap_or_else(|| decide(None));
+        let maybe = alias.filter(|_| certain.is_none()).map(Alias::name);
+        let doubtful = doubtful.into_iter().chain(maybe);
+        doubtful.fold(decision, |decision, name| {
+            if_meant(decision, decide(Some(name)))
+        })
     }
 
     fn decide_unread(&self, active: &Active, protocol: Protocol, host: Option<&str>) -> Decision {
@@ -266,12 +292,38 @@ pub(crate) fn either(first: Decision, second: Decision) -> Decision {
     }
 }
 
+/// What holds where a place has an alias besides the name that was decided for: `decide` says what policy makes of that one.
+pub(crate) fn with_alias(
+    decision: Decision,
+    alias: Option<Alias>,
+    decide: impl FnOnce(&'static str) -> Decision,
+) -> Decision {
+    match alias {
+        None => decision,
+        Some(Alias::Is(place)) => either(decision, decide(place.name())),
+        Some(Alias::MayBe(place)) => if_meant(decision, decide(place.name())),
+    }
+}
+
+/// What holds where a place may be `other` as well: what a rule denies for that, else what holds for it itself. Nothing is allowed by a name that may be false.
+pub(crate) fn if_meant(decision: Decision, other: Decision) -> Decision {
+    let denies = weight(&other) >= DENIED_BY_RULE && weight(&other) > weight(&decision);
+    let loosens = decision.outcome == Outcome::Deny && other.outcome == Outcome::Allow;
+    match denies && !loosens {
+        true => other,
+        false => decision,
+    }
+}
+
+/// Least [`weight`] of what a rule denies, or would.
+const DENIED_BY_RULE: u8 = 3;
+
 /// How much a decision for one of several names counts: what a rule denies most, what nobody allows least.
 fn weight(decision: &Decision) -> u8 {
     let by_default = matches!(decision.reason, Reason::Default | Reason::Opaque);
     match (decision.outcome, decision.would_deny, by_default) {
         (Outcome::Deny, _, false) => 4,
-        (_, true, false) => 3,
+        (_, true, false) => DENIED_BY_RULE,
         (Outcome::Allow, false, _) => 2,
         (Outcome::Allow, true, true) => 1,
         (Outcome::Deny, _, true) => 0,
@@ -371,6 +423,31 @@ mod tests {
                     assert_eq!(either(other, one.clone()), one);
                 }
             }
+        }
+    }
+
+    #[test]
+    fn a_name_that_may_be_false_denies_by_rule_and_allows_nothing() {
+        use Outcome::{Allow, Deny};
+        let by_rule = decision(Deny, false, Reason::Rule);
+        let would = decision(Allow, true, Reason::Rule);
+        let allowed = decision(Allow, false, Reason::Rule);
+        let open = decision(Allow, false, Reason::Default);
+        let closed = decision(Deny, false, Reason::Default);
+        for (certain, doubtful, expected) in [
+            (&open, &by_rule, &by_rule),
+            (&allowed, &by_rule, &by_rule),
+            (&closed, &by_rule, &by_rule),
+            (&would, &by_rule, &by_rule),
+            (&open, &would, &would),
+            // What is closed stays so, whatever else would be denied or allowed.
+            (&closed, &would, &closed),
+            (&by_rule, &would, &by_rule),
+            (&closed, &allowed, &closed),
+            (&closed, &open, &closed),
+            (&open, &closed, &open),
+        ] {
+            assert_eq!(if_meant(certain.clone(), doubtful.clone()), *expected);
         }
     }
 }

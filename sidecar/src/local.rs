@@ -29,6 +29,7 @@ use crate::{
     audit::{self, AuditConfig},
     authority::Authority,
     capture::LOG_DELAY,
+    cluster::Cluster,
     dns::{Hosts, Names, ResolvConf, Resolver},
     egress::Egress,
     isolate, listen,
@@ -132,7 +133,7 @@ async fn story(
         recorder,
         egress,
         metrics: Metrics::new(&registry)?,
-        api_server: None,
+        cluster: Cluster::default(),
         stopping,
         pinned: Pinned::default(),
     });

@@ -7,10 +7,11 @@ use std::{
 };
 
 use chaperone_crds::pod::{
-    ENV_OPERATOR_CA, ENV_OPERATOR_URL, ENV_SPOOL_BYTES, SPOOL_DIR, TOKEN_DIR, TRUST_DIR,
+    ENV_HOST_IPS, ENV_OPERATOR_CA, ENV_OPERATOR_URL, ENV_SPOOL_BYTES, SPOOL_DIR, TOKEN_DIR,
+    TRUST_DIR,
 };
 
-use crate::audit::DEFAULT_SPOOL_BYTES;
+use crate::{audit::DEFAULT_SPOOL_BYTES, cluster::Cluster};
 
 /// Where everything is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,8 +28,8 @@ pub struct Settings {
     pub spool_dir: PathBuf,
     /// Most bytes that the spool may hold.
     pub spool_bytes: u64,
-    /// The cluster's API server, as pods see it.
-    pub api_server: Option<SocketAddr>,
+    /// Where places of the cluster are.
+    pub cluster: Cluster,
 }
 
 /// Why the environment is unusable.
@@ -76,7 +77,10 @@ impl Settings {
             trust_dir: PathBuf::from(TRUST_DIR),
             spool_dir: PathBuf::from(SPOOL_DIR),
             spool_bytes,
-            api_server: api_server(&get),
+            cluster: Cluster {
+                api_server: api_server(&get),
+                node: node(&get),
+            },
         })
     }
 }
@@ -88,6 +92,15 @@ fn api_server(get: impl Fn(&str) -> Option<String>) -> Option<SocketAddr> {
         ip,
         get("KUBERNETES_SERVICE_PORT")?.parse().ok()?,
     ))
+}
+
+/// The kubelet fills these in when it starts the container. Without them the node's kubelet has no certain name, and a rule against kubelets holds all the same.
+fn node(get: impl Fn(&str) -> Option<String>) -> Vec<IpAddr> {
+    let addresses = get(ENV_HOST_IPS).unwrap_or_default();
+    let addresses = addresses
+        .split(',')
+        .filter_map(|address| address.trim().parse().ok());
+    addresses.collect()
 }
 
 #[cfg(test)]
@@ -132,8 +145,26 @@ mod tests {
         ]
         .concat();
         assert_eq!(
-            settings(&all).unwrap().api_server,
+            settings(&all).unwrap().cluster.api_server,
             Some("10.96.0.1:443".parse().unwrap())
+        );
+    }
+
+    #[test]
+    fn the_node_is_known_by_its_addresses_and_without_them_the_sidecar_runs_too() {
+        for (written, expected) in [
+            ("", &[][..]),
+            ("192.0.2.7", &["192.0.2.7"]),
+            ("192.0.2.7,2001:db8::7", &["192.0.2.7", "2001:db8::7"]),
+            ("no address,192.0.2.7", &["192.0.2.7"]),
+        ] {
+            let all = [&REQUIRED[..], &[(ENV_HOST_IPS, written)]].concat();
+            let expected: Vec<IpAddr> = expected.iter().map(|ip| ip.parse().unwrap()).collect();
+            assert_eq!(settings(&all).unwrap().cluster.node, expected, "{written}");
+        }
+        assert_eq!(
+            settings(&REQUIRED).unwrap().cluster.node,
+            Vec::<IpAddr>::new()
         );
     }
 

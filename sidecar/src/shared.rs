@@ -4,7 +4,6 @@
 
 use std::{
     collections::HashMap,
-    net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -22,6 +21,7 @@ use tokio::sync::watch;
 use crate::{
     audit::Recorder,
     authority::Authority,
+    cluster::Cluster,
     dns::Names,
     egress::Egress,
     gap::Reason,
@@ -76,8 +76,8 @@ pub struct Shared {
     pub egress: Arc<Egress>,
     /// Counters.
     pub metrics: Metrics,
-    /// The API server of the cluster, whose clients trust its own CA file only.
-    pub api_server: Option<SocketAddr>,
+    /// Where places of the cluster are that have names of their own.
+    pub cluster: Cluster,
     /// True once the sidecar stops: idle connections end.
     pub stopping: watch::Receiver<bool>,
     /// Destinations whose clients cannot be read.

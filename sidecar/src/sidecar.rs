@@ -89,7 +89,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         recorder,
         egress: way_out.egress,
         metrics,
-        api_server: settings.api_server,
+        cluster: settings.cluster.clone(),
         stopping,
         pinned: Pinned::default(),
     });

@@ -201,7 +201,7 @@ async fn pass_or_refuse<A: Io>(
 async fn unread_decision(link: &Link, reason: Reason) -> DecisionInfo {
     let here = sni_is_here(link).await;
     let active = link.now();
-    let decision = link.unread_decision(&active, Protocol::Tls);
+    let decision = link.unread_decision_if(here, &active, Protocol::Tls);
     let asked = matches!(
         reason,
         Reason::Passthrough | Reason::ApiServer | Reason::Pinned | Reason::ClientCertificate

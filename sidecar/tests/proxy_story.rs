@@ -448,3 +448,23 @@ async fn passes_unread(agent: &mut TcpStream) -> bool {
     let mut byte = [0; 1];
     sent.is_ok() && matches!(agent.read(&mut byte).await, Ok(1))
 }
+
+#[tokio::test]
+async fn a_rule_against_kubelets_holds_for_what_a_proxy_is_asked_for() {
+    let deny = "  rules:\n    - name: no-kubelet\n      match: {hosts: [kubelet.chaperone.alt]}\n      action: Deny\n";
+    for request in [
+        "CONNECT 192.0.2.9:10250 HTTP/1.1\r\nHost: 192.0.2.9:10250\r\n\r\n",
+        "CONNECT node.example.net:10250 HTTP/1.1\r\nHost: node.example.net:10250\r\n\r\n",
+        "GET http://192.0.2.9:10255/pods HTTP/1.1\r\nHost: 192.0.2.9:10255\r\n\r\n",
+    ] {
+        let proxy = Proxy::begin(None).await;
+        let mut world = world("Audit", deny, &proxy).await;
+        let mut agent = world.dial().await;
+        assert!(say(&mut agent, request, "\r\n\r\n").await.contains(" 200 "));
+        drop(agent);
+        let records = world.stopped().await;
+        let decision = records[0].event.decision.as_ref().unwrap();
+        assert!(decision.would_deny, "{request}");
+        assert_eq!(decision.rule.as_deref(), Some("no-kubelet"));
+    }
+}

@@ -46,9 +46,13 @@ struct Upstream {
 impl Upstream {
     /// Answers one HTTP request a connection, over TLS as `name`.
     async fn tls(name: &str) -> Self {
+        Self::tls_at("127.0.0.1:0", name).await
+    }
+
+    async fn tls_at(place: &str, name: &str) -> Self {
         let (authority, root) = Authority::self_made("upstream").unwrap();
         let acceptor = TlsAcceptor::from(authority.server_config(name).unwrap());
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = TcpListener::bind(place).await.unwrap();
         let address = listener.local_addr().unwrap();
         let serving = tokio::spawn(async move {
             loop {
@@ -67,7 +71,11 @@ impl Upstream {
 
     /// Says `greeting`, then answers one HTTP request a connection, in clear text.
     async fn clear(greeting: &'static str) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::clear_at("127.0.0.1:0", greeting).await
+    }
+
+    async fn clear_at(place: &str, greeting: &'static str) -> Self {
+        let listener = TcpListener::bind(place).await.unwrap();
         let address = listener.local_addr().unwrap();
         let serving = tokio::spawn(async move {
             loop {
@@ -500,11 +508,120 @@ async fn the_api_server_has_a_name_that_rules_can_deny() {
         let upstream = Upstream::tls("127.0.0.1").await;
         let mut world = World::new(&policy("Enforce", rules), "", upstream.address);
         let shared = Arc::get_mut(&mut world.setup.shared).unwrap();
-        shared.api_server = Some(upstream.address);
+        shared.cluster.api_server = Some(upstream.address);
         let heard = world.ask(&upstream.root, "127.0.0.1", &[], &get("x")).await;
         assert_eq!(heard.is_ok(), passes);
         let records = world.records().await;
         assert_eq!(gaps(&records)[0], "api-server");
         assert_eq!(action(&records[0]) == Outcome::Allow, passes);
+    }
+}
+
+#[tokio::test]
+async fn no_server_name_hides_the_api_server_or_gives_leave_to_reach_it() {
+    let rule = |action: &str, hosts: &str| {
+        format!(
+            "    - name: {}\n      match: {{protocols: [tls], hosts: [{hosts}]}}\n      action: {action}\n",
+            action.to_lowercase()
+        )
+    };
+    let closed = format!("  rules:\n{}", rule("Deny", "kubernetes.default.svc"));
+    let only = |hosts| format!("  defaultAction: Deny\n  rules:\n{}", rule("Allow", hosts));
+    let (here, elsewhere) = (HOST, "elsewhere.example.com");
+    for (rules, name, passes) in [
+        (closed.clone(), here, false),
+        (closed, elsewhere, false),
+        // A name of its address is as good as its own; one that leads elsewhere is a lie.
+        (only(HOST), here, true),
+        (only(elsewhere), elsewhere, false),
+        (only("kubernetes.default.svc"), elsewhere, true),
+    ] {
+        let upstream = Upstream::tls("127.0.0.1").await;
+        let mut world = World::new(&policy("Enforce", &rules), "", upstream.address);
+        let shared = Arc::get_mut(&mut world.setup.shared).unwrap();
+        shared.cluster.api_server = Some(upstream.address);
+        // Where it passes, the agent sees a certificate for the address.
+        let heard = world.ask(&upstream.root, name, &[], &get("x")).await;
+        assert!(heard.is_err());
+        let records = world.records().await;
+        assert_eq!(gaps(&records)[0], "api-server");
+        assert_eq!(
+            action(&records[0]) == Outcome::Allow,
+            passes,
+            "{name}: {rules}"
+        );
+        let destination = records[0].event.destination.as_ref().unwrap();
+        assert_eq!(destination.host.as_deref(), Some("kubernetes.default.svc"));
+        assert_eq!(destination.sni.as_deref(), Some(name));
+    }
+}
+
+const KUBELET: &str = "kubelet.chaperone.alt";
+
+/// The sidecar knows the address of its node, or knows none.
+fn on_node(world: &mut World, known: bool) {
+    let node = known.then(|| world.destination.ip());
+    let shared = Arc::get_mut(&mut world.setup.shared).unwrap();
+    shared.cluster.node = node.into_iter().collect();
+}
+
+#[tokio::test]
+async fn a_kubelet_that_cannot_be_verified_has_a_name_that_rules_would_deny() {
+    let upstream = Upstream::tls_at("127.77.0.1:10250", "127.77.0.1").await;
+    let rules = format!(
+        "  rules:\n    - name: no-kubelet\n      match: {{hosts: [{KUBELET}]}}\n      action: Deny\n"
+    );
+    for known in [true, false] {
+        let mut world = World::new(&policy("Audit", &rules), "", upstream.address);
+        on_node(&mut world, known);
+        let heard = world
+            .ask(&upstream.root, "127.77.0.1", &[], &get("127.77.0.1"))
+            .await;
+        assert_eq!(heard.unwrap(), ANSWER);
+        let records = world.records().await;
+        assert_eq!(gaps(&records)[0], "unverifiable-upstream");
+        let (event, decision) = (&records[0].event, records[0].event.decision.as_ref());
+        let destination = event.destination.as_ref().unwrap();
+        assert_eq!(destination.host.as_deref(), known.then_some(KUBELET));
+        assert_eq!((&*destination.ip, destination.port), ("127.77.0.1", 10250));
+        assert!(decision.unwrap().would_deny);
+        assert_eq!(decision.unwrap().rule.as_deref(), Some("no-kubelet"));
+    }
+}
+
+#[tokio::test]
+async fn a_rule_against_kubelets_holds_for_all_and_one_that_allows_for_the_own_node_only() {
+    let _upstream = Upstream::clear_at("127.77.0.2:10255", "").await;
+    let deny = format!(
+        "  rules:\n    - name: no-kubelet\n      match: {{hosts: [{KUBELET}]}}\n      action: Deny\n"
+    );
+    let nothing = "  defaultAction: Deny\n".to_owned();
+    let allow = format!("{nothing}{}", deny.replace("action: Deny", "action: Allow"));
+    let own = "GET /pods HTTP/1.1\r\nHost: 127.77.0.2:10255\r\nConnection: close\r\n\r\n";
+    // A server that is no proxy is not reached past its own rules by another's name.
+    let whole = "GET http://files.example.com/ HTTP/1.1\r\nHost: files.example.com\r\nConnection: close\r\n\r\n";
+    for (rules, request, on_own_node, elsewhere) in [
+        ("", own, "200", "200"),
+        (&*deny, own, "403", "403"),
+        (&*deny, whole, "403", "403"),
+        (&*nothing, own, "403", "403"),
+        (&*allow, own, "200", "403"),
+    ] {
+        for (known, expected) in [(true, on_own_node), (false, elsewhere)] {
+            let destination = "127.77.0.2:10255".parse().unwrap();
+            let mut world = World::new(&policy("Enforce", rules), "", destination);
+            on_node(&mut world, known);
+            let mut agent = world.dial().await;
+            agent.write_all(request.as_bytes()).await.unwrap();
+            let mut heard = String::new();
+            agent.read_to_string(&mut heard).await.unwrap();
+            assert_eq!(&heard[9..12], expected, "{known}: {rules} {request}");
+            let records = world.records().await;
+            let destination = records[0].event.destination.as_ref().unwrap();
+            if request == own {
+                let host = if known { KUBELET } else { "127.77.0.2" };
+                assert_eq!(destination.host.as_deref(), Some(host));
+            }
+        }
     }
 }

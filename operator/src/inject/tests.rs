@@ -39,6 +39,8 @@ fn a_plain_pod_gets_sidecar_trust_and_dropped_capabilities() {
     assert_eq!(sidecar["name"], "chaperone-sidecar");
     assert_eq!(sidecar["restartPolicy"], "Always");
     assert_eq!(sidecar["startupProbe"]["httpGet"]["path"], "/startupz");
+    let host_ips = json!({"name": "CHAPERONE_HOST_IPS", "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "status.hostIPs"}}});
+    assert_eq!(sidecar["env"][2], host_ips);
     let context = &sidecar["securityContext"];
     assert_eq!(context["allowPrivilegeEscalation"], false);
     assert_eq!(

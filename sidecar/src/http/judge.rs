@@ -3,7 +3,11 @@
 mod messages;
 mod place;
 
-use std::{net::IpAddr, sync::Arc, time::Instant};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Instant,
+};
 
 use chaperone_crds::{
     decide::{BodyView, HeaderFields, HttpView, NO_FIELDS, Operation},
@@ -20,6 +24,7 @@ use super::{
 };
 use crate::{
     agree,
+    cluster::Alias,
     link::{Link, builtin, decision_info},
     shared::Active,
 };
@@ -37,6 +42,8 @@ pub(crate) struct Subject {
     pub(crate) scheme: &'static str,
     /// `scheme://authority/path?query`.
     pub(crate) url: String,
+    /// What the cluster calls the place.
+    alias: Option<Alias>,
     /// The proxy that is asked for it.
     through: Option<Through>,
     /// Whether certificate or resolver vouch for the place.
@@ -48,6 +55,7 @@ impl Subject {
     fn of(link: &Link, request: &RequestView<'_>) -> Self {
         Self {
             ip: link.destination.ip(),
+            alias: link.alias(),
             ..Self::at(link, request, link.destination.port())
         }
     }
@@ -85,8 +93,11 @@ impl Subject {
             scheme, "://", open, &host, close, &shown, slash, path, mark, query,
         ]
         .concat();
+        let ip = host.parse().unwrap_or(link.destination.ip());
+        let alias = link.shared.cluster.alias(SocketAddr::new(ip, port));
         Self {
-            ip: host.parse().unwrap_or(link.destination.ip()),
+            ip,
+            alias: alias.map(Alias::doubted),
             host,
             port,
             scheme,
@@ -98,12 +109,14 @@ impl Subject {
 
     /// The destination, as records show it.
     pub(crate) fn destination(&self, link: &Link) -> DestinationInfo {
+        let certain = self.alias.and_then(Alias::certain);
+        let host = certain.map_or_else(|| self.host.clone(), str::to_owned);
         DestinationInfo {
-            host: Some(self.host.clone()),
             ip: self.ip.to_string(),
             port: self.port,
             // Said once: the two agree, or the exchange is refused and both stand.
-            sni: link.sni.clone().filter(|sni| *sni != self.host),
+            sni: link.sni.clone().filter(|sni| *sni != host),
+            host: Some(host),
             proxy: match &self.through {
                 Some(through) => Some(through.at.to_string()),
                 None => link.proxy(),

@@ -14,6 +14,7 @@ use chaperone_crds::{
 use chaperone_sidecar::{
     audit::{self, AuditConfig, AuditHandle},
     authority::Authority,
+    cluster::Cluster,
     dns::{Hosts, Names, Resolver},
     egress::Egress,
     metrics::Metrics,
@@ -75,7 +76,7 @@ impl Setup {
             recorder,
             egress,
             metrics: Metrics::new(&registry).unwrap(),
-            api_server: None,
+            cluster: Cluster::default(),
             stopping,
             pinned: Pinned::default(),
         });

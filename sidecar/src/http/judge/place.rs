@@ -15,8 +15,9 @@ use chaperone_crds::{
 
 use super::{Agreement, Subject, agreement};
 use crate::{
+    cluster::Alias,
     http::view::{RequestView, scheme},
-    link::{Link, both, either},
+    link::{Link, both, either, with_alias},
     shared::Active,
 };
 
@@ -25,6 +26,8 @@ use crate::{
 pub(crate) struct Through {
     /// Names that it is known by.
     names: Vec<Arc<str>>,
+    /// What the cluster calls it.
+    alias: Option<Alias>,
     sni: Option<String>,
     /// Its address.
     pub(super) at: SocketAddr,
@@ -74,6 +77,7 @@ impl Through {
         };
         Self {
             names,
+            alias: link.alias(),
             sni: link.sni.clone(),
             at: link.destination,
         }
@@ -84,22 +88,50 @@ impl Through {
         let operation = *operation;
         let nameless = self.names.is_empty().then_some(None);
         let names = self.names.iter().map(|name| Some(&**name));
-        names.chain(nameless).map(move |host| Operation {
+        names
+            .chain(nameless)
+            .map(move |host| self.operation(&operation, host))
+    }
+
+    fn operation<'a>(&'a self, operation: &Operation<'a>, host: Option<&'a str>) -> Operation<'a> {
+        Operation {
             destination: Destination {
                 host,
                 ip: self.at.ip(),
                 port: self.at.port(),
                 sni: self.sni.as_deref(),
             },
-            ..operation
-        })
+            ..*operation
+        }
+    }
+
+    fn any(&self, operation: &Operation<'_>, such: impl Fn(Operation<'_>) -> bool) -> bool {
+        let alias = self.alias.map(Alias::name);
+        self.operations(operation).any(&such)
+            || alias.is_some_and(|name| such(self.operation(operation, Some(name))))
     }
 
     /// What policy says of the proxy, by any name that leads to it.
     fn decide(&self, active: &Active, operation: &Operation<'_>) -> Option<Decision> {
-        self.operations(operation)
+        let decided = self
+            .operations(operation)
             .map(|operation| decide(active, &operation))
-            .reduce(either)
+            .reduce(either)?;
+        Some(with_alias(decided, self.alias, |name| {
+            decide(active, &self.operation(operation, Some(name)))
+        }))
+    }
+}
+
+/// The same operation on a place of another name.
+fn renamed<'a>(operation: &Operation<'a>, host: &'a str) -> Operation<'a> {
+    let destination = Destination {
+        host: Some(host),
+        ..operation.destination
+    };
+    Operation {
+        destination,
+        ..*operation
     }
 }
 
@@ -132,7 +164,9 @@ impl Subject {
 
     /// What policy says of an operation on it.
     pub(crate) fn decide(&self, active: &Active, operation: &Operation<'_>) -> Decision {
-        let here = decide(active, operation);
+        let here = with_alias(decide(active, operation), self.alias, |name| {
+            decide(active, &renamed(operation, name))
+        });
         let through = self.through.as_ref();
         match through.and_then(|through| through.decide(active, operation)) {
             Some(there) => both(here, there),
@@ -147,28 +181,39 @@ impl Subject {
         operation: &Operation<'_>,
         such: impl Fn(&Candidates<'_>) -> bool,
     ) -> bool {
-        let snapshot = &active.snapshot;
-        such(&snapshot.candidates(operation))
-            || self.through.as_ref().is_some_and(|through| {
-                through
-                    .operations(operation)
-                    .any(|operation| such(&snapshot.candidates(&operation)))
-            })
+        let such = |operation: Operation<'_>| such(&active.snapshot.candidates(&operation));
+        such(*operation)
+            || self
+                .alias
+                .is_some_and(|alias| such(renamed(operation, alias.name())))
+            || self
+                .through
+                .as_ref()
+                .is_some_and(|through| through.any(operation, such))
     }
 
     /// What is masked.
     pub(crate) fn masks(&self, active: &Active) -> MaskSet {
         let here = (Some(self.host.as_str()), self.ip, self.port);
+        let alias =
+            |alias: Option<Alias>, ip, port| alias.map(|alias| (Some(alias.name()), ip, port));
         let Some(through) = &self.through else {
             let (host, ip, port) = here;
             let masks = active.snapshot.masks_for(host, ip, port);
             let restore = masks.restore.filter(|_| self.proved);
+            let Some(alias) = alias(self.alias, ip, port) else {
+                return MaskSet { restore, ..masks };
+            };
+            // One place by two names: who reads there is as proved as before.
+            let masks = active.snapshot.masks_for_any(&[here, alias]);
             return MaskSet { restore, ..masks };
         };
         let (ip, port) = (through.at.ip(), through.at.port());
         let names = through.names.iter().map(|name| Some(&**name));
         let mut places: Vec<(Option<&str>, IpAddr, u16)> = vec![here, (None, ip, port)];
         places.extend(names.map(|name| (name, ip, port)));
+        places.extend(alias(self.alias, self.ip, self.port));
+        places.extend(alias(through.alias, ip, port));
         active.snapshot.masks_for_any(&places)
     }
 }
