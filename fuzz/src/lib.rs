@@ -13,6 +13,7 @@ mod http1;
 mod masks;
 mod names;
 mod policy;
+mod proof;
 mod story;
 mod tls;
 mod websocket;
@@ -39,6 +40,11 @@ pub const TARGETS: &[Target] = &[
     ("http1_response", http1::response),
     ("http2_meter", grpc::meter),
     ("json", policy::json),
+    ("ledger_bundle", proof::bundle),
+    ("ledger_checkpoint", proof::checkpoint),
+    ("ledger_note", proof::note),
+    ("ledger_path", proof::path),
+    ("ledger_proof", proof::proof),
     ("mask", masks::mask),
     ("resolver_files", names::resolver_files),
     ("spool", evidence::spool),
