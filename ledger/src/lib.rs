@@ -1,6 +1,7 @@
 //! The evidence path: what makes records provable to someone who trusts neither the sidecar nor the cluster.
 //!
-//! Owns the tree over records and all that is published of it: leaves, tiles, checkpoints, signatures, proofs. `docs/ledger-format.md` is the format. Refuses sockets and clocks.
+//! Owns the tree over records and all that is published of it: leaves, tiles, checkpoints, signatures, proofs; and the directory that keeps records and tree (`store`, the only part that
+//! touches files). `docs/ledger-format.md` is the format. Refuses sockets and clocks.
 //! Invariant: what is read of others' bytes is bounded, and every function here is total: it answers or names an error, for any sizes and any bytes.
 
 pub mod checkpoint;
@@ -9,4 +10,5 @@ pub mod key;
 pub mod leaf;
 pub mod merkle;
 pub mod note;
+pub mod store;
 pub mod tile;

@@ -1,0 +1,439 @@
+//! Records on disk, their tree, and its signed head. docs/ledger-format.md is the format and its rules.
+//!
+//! Owns the directory. Refuses clocks, threads and sockets: who calls says when to commit and what time it is. Invariant: only a commit yields a [`Committed`], and only with one does a
+//! batch become a [`Receipt`]; no tile and no checkpoint has a record that is not committed.
+
+mod files;
+mod head;
+mod recover;
+mod segments;
+mod streams;
+mod tiles;
+
+use std::{fs::File, io, ops::Range, path::PathBuf};
+
+use chaperone_crds::chain::{MAX_RECORD_BYTES, RecordHash, StreamId};
+use thiserror::Error;
+
+pub use head::NotARecord;
+pub use recover::OpenError;
+pub use tiles::{ReadError, Tiles};
+
+use crate::{
+    checkpoint::{Checkpoint, Origin},
+    cosignature::Time,
+    key::{SigningKey, VerifierKey},
+    leaf::Leaf,
+    merkle::{self, Hash},
+    note::NoteError,
+};
+use head::Head;
+use segments::Segments;
+use streams::{Known, Streams};
+
+/// Usual size of a segment, in bytes, give or take one commit.
+pub const SEGMENT_BYTES: u64 = 32 * 1024 * 1024;
+/// Most bytes that wait for a commit; a batch may pass it once.
+pub const MAX_WAITING_BYTES: usize = 16 * 1024 * 1024;
+/// Most bytes of a batch: the longest record fits.
+pub const MAX_BATCH_BYTES: usize = 2 * MAX_RECORD_BYTES;
+/// Most streams of a ledger, which are kept in memory (about 200 bytes each).
+pub const MAX_STREAMS: usize = 1_000_000;
+
+/// Where and what.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The directory; it is made if it is not there.
+    pub dir: PathBuf,
+    /// Which log it is.
+    pub origin: Origin,
+    /// The log's public keys: one of them must have signed the checkpoint on disk.
+    pub keys: Vec<VerifierKey>,
+    /// Size at which a segment is followed by the next, in bytes.
+    pub segment_bytes: u64,
+    /// Seconds between two checkpoints that [`Store::tick`] signs, while records come.
+    pub checkpoint_seconds: u64,
+}
+
+/// The ledger's directory, open.
+#[derive(Debug)]
+pub struct Store {
+    config: Config,
+    streams: Streams,
+    segments: Segments,
+    tiles: Tiles,
+    tree: merkle::Range,
+    committed: u64,
+    signed: Option<Last>,
+    /// Locked as long as it is open.
+    _lock: File,
+}
+
+/// The newest checkpoint on disk.
+#[derive(Clone, Copy, Debug)]
+struct Last {
+    size: u64,
+    /// When it was signed; unknown after a start.
+    time: Option<Time>,
+}
+
+/// A batch that was taken into memory. It is worth nothing before the next commit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use = "a batch is acknowledged by its receipt only"]
+pub struct Staged {
+    stream: StreamId,
+    next_seq: u64,
+    /// Leaves that must be committed.
+    end: u64,
+    added: u64,
+}
+
+/// So many leaves are on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Committed(u64);
+
+/// A batch that outlives a crash.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    /// Its stream.
+    pub stream: StreamId,
+    /// Number of the record that the ledger expects after it.
+    pub next_seq: u64,
+    /// Records of it that were not there before.
+    pub added: u64,
+}
+
+/// Why a batch was not taken. Nothing of it was.
+#[derive(Debug, Error)]
+pub enum Refused {
+    /// It has no line, or the last one lacks its newline, or it is too long.
+    #[error(
+        "a batch is one line or more, each with its newline, of {MAX_BATCH_BYTES} bytes at most"
+    )]
+    Form,
+    /// A line of it is no record.
+    #[error("line {line} of the batch is no record: {fault}")]
+    NotARecord {
+        /// Its number in the batch, from 1.
+        line: u64,
+        /// Why.
+        fault: NotARecord,
+    },
+    /// A line of it is of another stream.
+    #[error("record {seq} is of stream {found}")]
+    OtherStream {
+        /// Its number in its stream.
+        seq: u64,
+        /// Its stream.
+        found: StreamId,
+    },
+    /// Records between are missing.
+    #[error("record {found} came where record {expected} was expected")]
+    Hole {
+        /// What should have come.
+        expected: u64,
+        /// What came.
+        found: u64,
+    },
+    /// It does not carry the hash of the one before.
+    #[error("record {seq} does not carry the hash of the one before it")]
+    Broken {
+        /// Its number.
+        seq: u64,
+    },
+    /// The stream has other bytes under this number.
+    #[error("record {seq} is there already, with other bytes")]
+    Differs {
+        /// Its number.
+        seq: u64,
+    },
+    /// A stream that begins with something else.
+    #[error("the stream does not begin with a stream.open")]
+    NotOpened,
+    /// The stream was closed.
+    #[error("record {seq} comes after the stream's close")]
+    Closed {
+        /// Its number.
+        seq: u64,
+    },
+    /// Too much waits for a commit.
+    #[error("{MAX_WAITING_BYTES} bytes wait for a commit already")]
+    Busy,
+    /// There is no room for a new stream.
+    #[error("the ledger has {MAX_STREAMS} streams already")]
+    TooManyStreams,
+    /// What is there could not be read for comparison.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+}
+
+/// Why there is no new checkpoint.
+#[derive(Debug, Error)]
+pub enum SignError {
+    /// The disk.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// The keys.
+    #[error(transparent)]
+    Note(#[from] NoteError),
+}
+
+/// A record's place in the batch that has it, and its leaf.
+struct Fresh {
+    leaf: Leaf,
+    closes: bool,
+}
+
+impl Store {
+    /// Opens the directory, cuts what was torn, builds the tree anew and compares it with what was signed.
+    ///
+    /// # Errors
+    /// [`OpenError`]; nothing is mended but a torn end.
+    pub fn open(config: Config) -> Result<Self, OpenError> {
+        recover::open(config)
+    }
+
+    /// Takes a batch of this stream into memory: lines, each with its newline.
+    ///
+    /// # Errors
+    /// [`Refused`]; nothing of the batch is taken then.
+    pub fn stage(&mut self, stream: &StreamId, batch: &[u8]) -> Result<Staged, Refused> {
+        if self.segments.waiting() >= MAX_WAITING_BYTES {
+            return Err(Refused::Busy);
+        }
+        let lines = match batch.strip_suffix(b"\n") {
+            Some(lines) if batch.len() <= MAX_BATCH_BYTES => lines,
+            _ => return Err(Refused::Form),
+        };
+        let known = self.streams.get(stream);
+        if known.is_none() && self.streams.len() >= MAX_STREAMS {
+            return Err(Refused::TooManyStreams);
+        }
+        let unknown = Known::default();
+        let known = known.unwrap_or(&unknown);
+        let mut judge = Judge::new(stream, known);
+        let mut fresh_bytes: Option<Range<usize>> = None;
+        let mut at = 0_usize;
+        for (line, number) in lines.split(|b| *b == b'\n').zip(1_u64..) {
+            let head = Head::parse(line).map_err(|fault| Refused::NotARecord {
+                line: number,
+                fault,
+            })?;
+            if judge.take(&head, line, &self.tiles)? {
+                let from = fresh_bytes.map_or(at, |range| range.start);
+                fresh_bytes = Some(from..batch.len());
+            }
+            at = at.saturating_add(line.len()).saturating_add(1);
+        }
+        let next_seq = judge.next;
+        let end = judge.last_index(known, self.tree.size());
+        let fresh = judge.fresh;
+        let added = u64::try_from(fresh.len()).unwrap_or(u64::MAX);
+        for record in fresh {
+            self.place(record);
+        }
+        let bytes = fresh_bytes.and_then(|range| batch.get(range));
+        self.segments.push(bytes.unwrap_or_default());
+        Ok(Staged {
+            stream: stream.clone(),
+            next_seq,
+            end,
+            added,
+        })
+    }
+
+    /// Writes and syncs all that was staged.
+    ///
+    /// # Errors
+    /// The system's. Call again: what was staged is kept.
+    pub fn commit(&mut self) -> io::Result<Committed> {
+        self.segments.commit()?;
+        self.committed = self.tree.size();
+        if self.tiles.is_long() {
+            self.tiles.write_full()?;
+        }
+        Ok(Committed(self.committed))
+    }
+
+    /// Commits, and signs and publishes the tree. The note is on disk when it is given. `time` goes into cosignatures only.
+    ///
+    /// # Errors
+    /// [`SignError`]; the old checkpoint stands then, or the new one does.
+    pub fn checkpoint(&mut self, keys: &[&SigningKey], time: Time) -> Result<Vec<u8>, SignError> {
+        self.commit()?;
+        let origin = self.config.origin.clone();
+        let checkpoint = Checkpoint::new(origin, self.committed, self.tree.root());
+        let note = checkpoint.sign(keys, time)?;
+        self.tiles.write_full()?;
+        self.tiles.write_partial()?;
+        files::replace(&self.config.dir, recover::CHECKPOINT, &note)?;
+        let (size, time) = (self.committed, Some(time));
+        self.signed = Some(Last { size, time });
+        Ok(note)
+    }
+
+    /// A checkpoint, if records came since the last one and that is long enough ago, or there is none. A clock that went back counts as long ago.
+    ///
+    /// # Errors
+    /// [`SignError`].
+    pub fn tick(&mut self, keys: &[&SigningKey], now: Time) -> Result<Option<Vec<u8>>, SignError> {
+        let due = self.signed.is_none_or(|last| {
+            let waited = last
+                .time
+                .and_then(|then| now.seconds().checked_sub(then.seconds()));
+            last.size < self.tree.size()
+                && waited.is_none_or(|waited| waited >= self.config.checkpoint_seconds)
+        });
+        due.then(|| self.checkpoint(keys, now)).transpose()
+    }
+
+    /// Number of the record that the ledger expects of this stream: 0 of one that it does not know.
+    #[must_use]
+    pub fn next_seq(&self, stream: &StreamId) -> u64 {
+        self.streams.get(stream).map_or(0, |known| known.next)
+    }
+
+    /// The leaf that names this record.
+    #[must_use]
+    pub fn index_of(&self, stream: &StreamId, seq: u64) -> Option<u64> {
+        self.streams.get(stream)?.index_of(seq)
+    }
+
+    /// Leaves on disk.
+    #[must_use]
+    pub fn committed(&self) -> Committed {
+        Committed(self.committed)
+    }
+
+    /// Root over all leaves that were staged.
+    #[must_use]
+    pub fn root(&self) -> Hash {
+        self.tree.root()
+    }
+
+    /// The tiles, to make proofs of.
+    #[must_use]
+    pub fn tiles(&self) -> &Tiles {
+        &self.tiles
+    }
+
+    fn place(&mut self, record: Fresh) {
+        let index = self.tree.size();
+        let hash = record.leaf.hash();
+        // No ledger lives to hold 2^64 leaves, of which each takes a microsecond and more.
+        assert!(self.tree.push(hash), "fewer than 2^64 leaves");
+        self.tiles.push(&record.leaf, hash);
+        self.streams.place(record.leaf, index, record.closes);
+    }
+}
+
+impl Staged {
+    /// What acknowledges the batch, if this commit has it.
+    #[must_use]
+    pub fn receipt(self, committed: Committed) -> Option<Receipt> {
+        (self.end <= committed.0).then_some(Receipt {
+            stream: self.stream,
+            next_seq: self.next_seq,
+            added: self.added,
+        })
+    }
+}
+
+impl Committed {
+    /// The number.
+    #[must_use]
+    pub fn leaves(self) -> u64 {
+        self.0
+    }
+}
+
+/// Places the records of one batch, without a change to anything.
+struct Judge<'a> {
+    stream: &'a StreamId,
+    known: &'a Known,
+    /// Number of the record that must come, where one came before.
+    expected: Option<u64>,
+    next: u64,
+    tail: RecordHash,
+    closed: bool,
+    fresh: Vec<Fresh>,
+}
+
+impl<'a> Judge<'a> {
+    fn new(stream: &'a StreamId, known: &'a Known) -> Self {
+        Self {
+            stream,
+            known,
+            expected: None,
+            next: known.next,
+            tail: known.tail,
+            closed: known.closed,
+            fresh: Vec::new(),
+        }
+    }
+
+    /// Whether the record is new.
+    fn take(&mut self, head: &Head, line: &[u8], tiles: &Tiles) -> Result<bool, Refused> {
+        let seq = head.seq;
+        if head.stream != *self.stream {
+            let found = head.stream.clone();
+            return Err(Refused::OtherStream { seq, found });
+        }
+        let expected = self.expected.unwrap_or(seq.min(self.next));
+        if seq != expected {
+            return Err(Refused::Hole {
+                expected,
+                found: seq,
+            });
+        }
+        self.expected = Some(seq.saturating_add(1));
+        let leaf = Leaf {
+            stream: head.stream.clone(),
+            seq,
+            record: RecordHash::of(line),
+        };
+        if let Some(index) = self.known.index_of(seq) {
+            let there = tiles.leaf_hash(index)?;
+            return match there == leaf.hash() {
+                true => Ok(false),
+                false => Err(Refused::Differs { seq }),
+            };
+        }
+        self.extend(head, leaf)?;
+        Ok(true)
+    }
+
+    fn extend(&mut self, head: &Head, leaf: Leaf) -> Result<(), Refused> {
+        let seq = leaf.seq;
+        if self.closed {
+            return Err(Refused::Closed { seq });
+        }
+        if head.prev != self.tail {
+            return Err(Refused::Broken { seq });
+        }
+        if (seq == 0) != head.opens() {
+            return Err(Refused::NotOpened);
+        }
+        self.tail = leaf.record;
+        self.next = seq.saturating_add(1);
+        self.closed = head.closes();
+        self.fresh.push(Fresh {
+            leaf,
+            closes: self.closed,
+        });
+        Ok(())
+    }
+
+    /// Leaves that must be on disk for the batch to be: up to its last record, wherever that is.
+    fn last_index(&self, known: &Known, size: u64) -> u64 {
+        let fresh = u64::try_from(self.fresh.len()).unwrap_or(u64::MAX);
+        let last = self.expected.and_then(|after| after.checked_sub(1));
+        match last.and_then(|seq| known.index_of(seq)) {
+            Some(index) if fresh == 0 => index.saturating_add(1),
+            _ => size.saturating_add(fresh),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,117 @@
+//! The record lines on disk.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io,
+    os::unix::fs::FileExt as _,
+    path::{Path, PathBuf},
+};
+
+use super::files::sync_dir;
+
+/// Bytes of the buffer that are kept between commits.
+const IDLE_BYTES: usize = 1024 * 1024;
+
+/// The writing end.
+#[derive(Debug)]
+pub(super) struct Segments {
+    dir: PathBuf,
+    limit: u64,
+    number: u64,
+    file: File,
+    /// Bytes of the newest segment that are committed.
+    committed: u64,
+    waiting: Vec<u8>,
+}
+
+impl Segments {
+    /// Goes on in segment `number`, which has `committed` bytes, or begins it.
+    pub(super) fn resume(
+        dir: PathBuf,
+        limit: u64,
+        number: u64,
+        committed: u64,
+    ) -> io::Result<Self> {
+        let file = begin(&dir, number)?;
+        Ok(Self {
+            dir,
+            limit,
+            number,
+            file,
+            committed,
+            waiting: Vec::new(),
+        })
+    }
+
+    /// Bytes that wait for a commit.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Takes lines with their newlines.
+    pub(super) fn push(&mut self, lines: &[u8]) {
+        self.waiting.extend_from_slice(lines);
+    }
+
+    /// Writes and syncs what waits. After an error the same bytes are written at the same place again.
+    pub(super) fn commit(&mut self) -> io::Result<()> {
+        if self.waiting.is_empty() {
+            return Ok(());
+        }
+        if self.committed >= self.limit {
+            self.rotate()?;
+        }
+        self.file.write_all_at(&self.waiting, self.committed)?;
+        self.file.sync_data()?;
+        let written = u64::try_from(self.waiting.len()).map_err(io::Error::other)?;
+        self.committed = self.committed.saturating_add(written);
+        self.waiting.clear();
+        self.waiting.shrink_to(IDLE_BYTES);
+        Ok(())
+    }
+
+    fn rotate(&mut self) -> io::Result<()> {
+        let next = self.number.saturating_add(1);
+        self.file = begin(&self.dir, next)?;
+        self.number = next;
+        self.committed = 0;
+        Ok(())
+    }
+}
+
+fn begin(dir: &Path, number: u64) -> io::Result<File> {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path(dir, number))?;
+    sync_dir(dir)?;
+    Ok(file)
+}
+
+pub(super) fn path(dir: &Path, number: u64) -> PathBuf {
+    dir.join(format!("{number:08}.jsonl"))
+}
+
+/// Numbers of the segments that are there, in order.
+pub(super) fn list(dir: &Path) -> io::Result<Vec<u64>> {
+    let mut numbers = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let name = entry?.file_name();
+        let number = name.to_str().and_then(|name| name.strip_suffix(".jsonl"));
+        numbers.extend(number.and_then(|number| number.parse::<u64>().ok()));
+    }
+    numbers.sort_unstable();
+    Ok(numbers)
+}
+
+/// How much of the newest segment is whole lines without a zero byte, which a loss of power may leave where bytes never came.
+pub(super) fn whole(bytes: &[u8]) -> usize {
+    let end = bytes.iter().position(|b| *b == 0).unwrap_or(bytes.len());
+    let whole = bytes.get(..end).unwrap_or_default();
+    whole
+        .iter()
+        .rposition(|b| *b == b'\n')
+        .map_or(0, |newline| newline.saturating_add(1))
+}

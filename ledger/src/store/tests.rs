@@ -1,0 +1,526 @@
+//! The store against a model in memory, and against crashes at every byte of the last write.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use chaperone_crds::{
+    chain::Chain,
+    record::{AgentRef, Event, EventKind},
+};
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    key::Algorithm,
+    merkle::{consistency_proof, inclusion_proof, root, verify_consistency, verify_inclusion},
+    tile::TileTree,
+};
+
+const ORIGIN: &str = "ledger.example/prod";
+
+/// A folder in memory where there is one, gone with the test.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let memory = Path::new("/dev/shm");
+        let base = if memory.is_dir() {
+            memory.to_owned()
+        } else {
+            std::env::temp_dir()
+        };
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = base.join(format!("chaperone-ledger-{}-{number}", std::process::id()));
+        fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    fn copy(&self) -> Self {
+        let copy = Self::new();
+        copy_all(&self.0, &copy.0);
+        copy
+    }
+
+    fn newest(&self) -> PathBuf {
+        let records = self.0.join("records");
+        segments::path(&records, *segments::list(&records).unwrap().last().unwrap())
+    }
+
+    fn records(&self) -> Vec<u8> {
+        let records = self.0.join("records");
+        let numbers = segments::list(&records).unwrap();
+        let read = |n: &u64| fs::read(segments::path(&records, *n)).unwrap();
+        numbers.iter().flat_map(read).collect()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn copy_all(from: &Path, to: &Path) {
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            fs::create_dir_all(&target).unwrap();
+            copy_all(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+fn key() -> SigningKey {
+    SigningKey::from_seed(ORIGIN.parse().unwrap(), Algorithm::Ed25519, [5; 32])
+}
+
+fn config(folder: &Folder) -> Config {
+    Config {
+        dir: folder.0.clone(),
+        origin: ORIGIN.parse().unwrap(),
+        keys: vec![key().verifier().clone()],
+        segment_bytes: 4096,
+        checkpoint_seconds: 10,
+    }
+}
+
+fn open(folder: &Folder) -> Result<Store, OpenError> {
+    Store::open(config(folder))
+}
+
+fn time(seconds: u64) -> Time {
+    Time::new(seconds).unwrap()
+}
+
+fn id(number: u8) -> StreamId {
+    StreamId::from_random([number; 16])
+}
+
+/// The lines of a whole stream: opened, so many operations, closed.
+fn lines(stream: u8, operations: usize) -> Vec<Vec<u8>> {
+    let mut chain = Chain::new(id(stream));
+    let kinds = [EventKind::StreamOpen]
+        .into_iter()
+        .chain(std::iter::repeat_n(EventKind::Dns, operations))
+        .chain([EventKind::StreamClose]);
+    let now = "2026-11-24T10:00:00Z".parse().unwrap();
+    kinds
+        .map(|kind| {
+            let mut line = Vec::new();
+            chain.append(&Event::new(kind, AgentRef::default()), now, &mut line);
+            line
+        })
+        .collect()
+}
+
+fn take(store: &mut Store, stream: u8, batch: &[Vec<u8>]) -> Receipt {
+    let staged = store.stage(&id(stream), &batch.concat()).unwrap();
+    let committed = store.commit().unwrap();
+    staged.receipt(committed).unwrap()
+}
+
+#[test]
+fn a_batch_is_acknowledged_once_it_is_committed_and_never_before() {
+    let folder = Folder::new();
+    let mut store = open(&folder).unwrap();
+    let all = lines(1, 8);
+    let before = store.committed();
+    let staged = store.stage(&id(1), &all[..4].concat()).unwrap();
+    assert_eq!(staged.clone().receipt(before), None);
+    let committed = store.commit().unwrap();
+    let receipt = staged.receipt(committed).unwrap();
+    assert_eq!((receipt.next_seq, receipt.added), (4, 4));
+    assert_eq!(folder.records(), all[..4].concat());
+    // What overlaps is taken where the bytes are the same, and written once.
+    let receipt = take(&mut store, 1, &all[2..6]);
+    assert_eq!((receipt.next_seq, receipt.added), (6, 2));
+    let receipt = take(&mut store, 1, &all[1..3]);
+    assert_eq!((receipt.next_seq, receipt.added), (6, 0));
+    take(&mut store, 1, &all[6..]);
+    assert_eq!(folder.records(), all.concat());
+    assert_eq!(store.committed().leaves(), 10);
+}
+
+#[test]
+fn a_copy_of_what_only_waits_is_not_acknowledged_before_it() {
+    let folder = Folder::new();
+    let mut store = open(&folder).unwrap();
+    let all = lines(1, 2);
+    let before = store.committed();
+    let first = store.stage(&id(1), &all[..2].concat()).unwrap();
+    let copy = store.stage(&id(1), &all[..2].concat()).unwrap();
+    assert_eq!(copy.clone().receipt(before), None);
+    let committed = store.commit().unwrap();
+    assert!(first.receipt(committed).is_some() && copy.receipt(committed).is_some());
+}
+
+#[test]
+fn what_does_not_fit_is_refused_by_name_and_leaves_nothing() {
+    let folder = Folder::new();
+    let mut store = open(&folder).unwrap();
+    let all = lines(1, 4);
+    take(&mut store, 1, &all[..3]);
+    let altered = |n: usize| {
+        String::from_utf8(all[n].clone())
+            .unwrap()
+            .replace("10:00:00", "10:00:01")
+            .into_bytes()
+    };
+    let other = lines(2, 4);
+    let stage = |store: &mut Store, stream: u8, batch: Vec<u8>| {
+        store.stage(&id(stream), &batch).unwrap_err()
+    };
+    for (stream, batch, wanted) in [
+        (1, Vec::new(), "a batch is one line"),
+        (
+            1,
+            all[3][..all[3].len() - 1].to_vec(),
+            "a batch is one line",
+        ),
+        (1, b"\n".to_vec(), "line 1 of the batch is no record"),
+        (1, b"{}\n".to_vec(), "line 1 of the batch is no record"),
+        (1, other[3].clone(), "is of stream"),
+        (
+            1,
+            all[4].clone(),
+            "record 4 came where record 3 was expected",
+        ),
+        (
+            1,
+            [&all[3][..], &all[5]].concat(),
+            "record 5 came where record 4 was expected",
+        ),
+        (
+            1,
+            [&all[2][..], &all[1]].concat(),
+            "record 1 came where record 3 was expected",
+        ),
+        (1, altered(1), "record 1 is there already, with other bytes"),
+        (
+            1,
+            [altered(3), all[4].clone()].concat(),
+            "record 4 does not carry the hash",
+        ),
+        (
+            2,
+            other[1].clone(),
+            "record 1 came where record 0 was expected",
+        ),
+        (
+            1,
+            String::from_utf8(all[3].clone())
+                .unwrap()
+                .replace("chaperone.dev/v1", "chaperone.dev/v2")
+                .into_bytes(),
+            "its version is",
+        ),
+    ] {
+        let refused = stage(&mut store, stream, batch).to_string();
+        assert!(refused.contains(wanted), "{refused:?}, not {wanted:?}");
+    }
+    store.commit().unwrap();
+    assert_eq!(folder.records(), all[..3].concat());
+    take(&mut store, 1, &all[3..]);
+    let mut late = Chain::resume(
+        id(1),
+        6,
+        RecordHash::of(all[5].strip_suffix(b"\n").unwrap()),
+    );
+    let mut line = Vec::new();
+    let now = "2026-11-24T10:00:00Z".parse().unwrap();
+    late.append(
+        &Event::new(EventKind::Dns, AgentRef::default()),
+        now,
+        &mut line,
+    );
+    let refused = stage(&mut store, 1, line);
+    assert!(matches!(refused, Refused::Closed { seq: 6 }), "{refused}");
+}
+
+#[test]
+fn a_second_process_is_refused_and_so_is_another_log() {
+    let folder = Folder::new();
+    let store = open(&folder).unwrap();
+    assert!(matches!(open(&folder), Err(OpenError::InUse)));
+    drop(store);
+    let origin = "another.example".parse().unwrap();
+    let refused = Store::open(Config {
+        origin,
+        ..config(&folder)
+    });
+    assert!(matches!(refused, Err(OpenError::Identity { .. })));
+}
+
+#[test]
+fn every_record_is_proved_by_the_checkpoint_and_older_ones_are_its_beginning() {
+    let folder = Folder::new();
+    let mut store = open(&folder).unwrap();
+    let all = lines(1, 600);
+    let mut heads = Vec::new();
+    for batch in all.chunks(100) {
+        take(&mut store, 1, batch);
+        let note = store.checkpoint(&[&key()], time(1)).unwrap();
+        let keys = [key().verifier().clone()];
+        let signed = crate::checkpoint::open(&note, &ORIGIN.parse().unwrap(), &keys).unwrap();
+        heads.push(signed.checkpoint);
+    }
+    let head = heads.last().unwrap();
+    assert_eq!(head.root, store.root());
+    drop(store);
+    let store = open(&folder).unwrap();
+    let tree = TileTree::new(store.tiles(), head.size);
+    assert_eq!(root(&tree, head.size).unwrap(), head.root);
+    for (line, seq) in all.iter().zip(0..) {
+        let index = store.index_of(&id(1), seq).unwrap();
+        let record = RecordHash::of(line.strip_suffix(b"\n").unwrap());
+        let leaf = Leaf {
+            stream: id(1),
+            seq,
+            record,
+        };
+        let proof = inclusion_proof(&tree, index, head.size).unwrap();
+        verify_inclusion(&leaf.hash(), index, head.size, &head.root, &proof).unwrap();
+    }
+    for old in &heads {
+        let proof = consistency_proof(&tree, old.size, head.size).unwrap();
+        verify_consistency(old.size, head.size, &old.root, &head.root, &proof).unwrap();
+    }
+}
+
+#[test]
+fn a_checkpoint_comes_when_it_is_due() {
+    let folder = Folder::new();
+    let mut store = open(&folder).unwrap();
+    let all = lines(1, 4);
+    let key = key();
+    let tick = |store: &mut Store, now| store.tick(&[&key], time(now)).unwrap().is_some();
+    assert!(tick(&mut store, 100), "there was none");
+    assert!(!tick(&mut store, 200), "nothing is new");
+    take(&mut store, 1, &all[..2]);
+    assert!(tick(&mut store, 200));
+    take(&mut store, 1, &all[2..4]);
+    assert!(!tick(&mut store, 209));
+    assert!(tick(&mut store, 210));
+    take(&mut store, 1, &all[4..]);
+    assert!(tick(&mut store, 50), "the clock went back");
+}
+
+#[test]
+fn what_contradicts_the_signature_stops_the_start() {
+    let folder = Folder::new();
+    let mut store = open(&folder).unwrap();
+    let all = lines(1, 20);
+    take(&mut store, 1, &all);
+    store.checkpoint(&[&key()], time(1)).unwrap();
+    drop(store);
+    // Records that were signed are gone.
+    let copy = folder.copy();
+    let newest = copy.newest();
+    let bytes = fs::read(&newest).unwrap();
+    fs::write(&newest, &bytes[..bytes.len() - 1]).unwrap();
+    assert!(matches!(open(&copy), Err(OpenError::Lost { .. })));
+    // The last record is another, which no chain shows.
+    let copy = folder.copy();
+    let newest = copy.newest();
+    let text = fs::read_to_string(&newest).unwrap();
+    let at = text.rfind("10:00:00").unwrap();
+    let mut bytes = text.into_bytes();
+    bytes[at + 7] = b'1';
+    fs::write(&newest, bytes).unwrap();
+    assert!(matches!(open(&copy), Err(OpenError::Contradicted { .. })));
+    // Another signer's checkpoint, and a damaged one.
+    let copy = folder.copy();
+    let stranger = SigningKey::from_seed(ORIGIN.parse().unwrap(), Algorithm::Ed25519, [6; 32]);
+    let head = Checkpoint::new(ORIGIN.parse().unwrap(), 1, Hash::of_nothing());
+    fs::write(
+        copy.0.join("checkpoint"),
+        head.sign(&[&stranger], time(1)).unwrap(),
+    )
+    .unwrap();
+    assert!(matches!(open(&copy), Err(OpenError::Checkpoint(_))));
+    fs::write(copy.0.join("checkpoint"), "").unwrap();
+    assert!(matches!(open(&copy), Err(OpenError::Checkpoint(_))));
+    // A segment between others.
+    let copy = folder.copy();
+    let mut store = open(&copy).unwrap();
+    for stream in 2..4 {
+        take(&mut store, stream, &lines(stream, 20));
+    }
+    drop(store);
+    assert!(!copy.newest().ends_with("00000000.jsonl"));
+    fs::remove_file(copy.0.join("records/00000000.jsonl")).unwrap();
+    assert!(matches!(open(&copy), Err(OpenError::MissingSegment(0))));
+}
+
+#[test]
+fn every_byte_that_is_another_is_seen_or_cut_nowhere() {
+    let folder = Folder::new();
+    let mut store = open(&folder).unwrap();
+    take(&mut store, 1, &lines(1, 3));
+    store.checkpoint(&[&key()], time(1)).unwrap();
+    drop(store);
+    let newest = folder.newest();
+    let sound = fs::read(&newest).unwrap();
+    for at in 0..sound.len() {
+        let mut bytes = sound.clone();
+        bytes[at] ^= 1;
+        fs::write(&newest, bytes).unwrap();
+        assert!(open(&folder).is_err(), "byte {at}");
+    }
+}
+
+#[test]
+fn full_tiles_that_are_missing_are_written_and_others_stop_the_start() {
+    let folder = Folder::new();
+    let mut store = open(&folder).unwrap();
+    take(&mut store, 1, &lines(1, 598));
+    store.checkpoint(&[&key()], time(1)).unwrap();
+    drop(store);
+    for name in ["tile/0/000", "tile/entries/001"] {
+        let path = folder.0.join(name);
+        let sound = fs::read(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+        drop(open(&folder).unwrap());
+        assert_eq!(fs::read(&path).unwrap(), sound);
+        let mut bytes = sound.clone();
+        bytes[77] ^= 1;
+        fs::write(&path, bytes).unwrap();
+        assert!(matches!(open(&folder), Err(OpenError::Tile(_))));
+        fs::write(&path, sound).unwrap();
+    }
+    assert!(folder.0.join("tile/0/002.p/88").is_file());
+    let mut store = open(&folder).unwrap();
+    take(&mut store, 2, &lines(2, 198));
+    store.checkpoint(&[&key()], time(1)).unwrap();
+    assert!(folder.0.join("tile/0/002").is_file());
+    assert!(!folder.0.join("tile/0/002.p").exists());
+}
+
+/// Opens what a crash left, and sends again what has no receipt.
+fn recovers(folder: &Folder, kept: &[u8], stream: u8, batch: &[Vec<u8>]) {
+    let mut store = open(folder).unwrap();
+    assert!(
+        folder.records().starts_with(kept),
+        "what was acknowledged is lost"
+    );
+    take(&mut store, stream, batch);
+    assert_eq!(folder.records(), [kept, &batch.concat()].concat());
+}
+
+#[test]
+fn a_crash_at_every_byte_of_a_write_loses_and_doubles_nothing() {
+    let folder = Folder::new();
+    let mut store = open(&folder).unwrap();
+    let all = lines(1, 6);
+    take(&mut store, 1, &all[..3]);
+    store.checkpoint(&[&key()], time(1)).unwrap();
+    let kept = folder.records();
+    take(&mut store, 1, &all[3..6]);
+    drop(store);
+    let written = fs::read(folder.newest()).unwrap();
+    for end in kept.len()..=written.len() {
+        for zeros in [0, 5] {
+            let copy = folder.copy();
+            let mut bytes = written[..end].to_vec();
+            bytes.resize(end + zeros, 0);
+            fs::write(copy.newest(), bytes).unwrap();
+            recovers(&copy, &kept, 1, &all[3..6]);
+        }
+    }
+}
+
+/// What the test does next.
+#[derive(Clone, Debug)]
+enum Step {
+    /// Sends so many records of a stream, some of which it sent before.
+    Send {
+        stream: u8,
+        again: usize,
+        count: usize,
+        commit: bool,
+    },
+    Checkpoint,
+    /// Ends without notice: what waited is gone, and of the newest segment a part that was not committed is there.
+    Crash {
+        torn: usize,
+    },
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let send = (0_u8..3, 0_usize..4, 1_usize..9, any::<bool>()).prop_map(
+        |(stream, again, count, commit)| Step::Send {
+            stream,
+            again,
+            count,
+            commit,
+        },
+    );
+    let crash = (0_usize..3000).prop_map(|torn| Step::Crash { torn });
+    prop::collection::vec(
+        prop_oneof![6 => send, 1 => Just(Step::Checkpoint), 2 => crash],
+        1..40,
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn the_store_is_its_model(steps in steps()) {
+        let folder = Folder::new();
+        let streams: Vec<Vec<Vec<u8>>> = (0..3).map(|n| lines(n, 330)).collect();
+        let mut store = open(&folder).unwrap();
+        // The model: lines in order, how many of each stream, and what waits.
+        let (mut kept, mut sent) = (Vec::<u8>::new(), [0_usize; 3]);
+        let mut waiting = Vec::<(usize, Vec<u8>)>::new();
+        for step in steps {
+            match step {
+                Step::Send { stream, again, count, commit } => {
+                    let n = usize::from(stream);
+                    let next = sent[n] + waiting.iter().filter(|(of, _)| *of == n).count();
+                    let batch = &streams[n][next.saturating_sub(again)..next + count];
+                    let staged = store.stage(&id(stream), &batch.concat()).unwrap();
+                    waiting.extend(streams[n][next..next + count].iter().map(|line| (n, line.clone())));
+                    if commit {
+                        let committed = store.commit().unwrap();
+                        let receipt = staged.receipt(committed).unwrap();
+                        prop_assert_eq!(receipt.next_seq, (next + count) as u64);
+                        prop_assert_eq!(receipt.added, count as u64);
+                    } else {
+                        continue;
+                    }
+                }
+                Step::Checkpoint => {
+                    store.checkpoint(&[&key()], time(1)).unwrap();
+                }
+                Step::Crash { torn } => {
+                    drop(store);
+                    let mut bytes = fs::read(folder.newest()).unwrap();
+                    // What waited came to the disk up to any byte: whole lines of it are kept.
+                    let all: Vec<u8> = waiting.iter().flat_map(|(_, line)| line.clone()).collect();
+                    let part = &all[..torn.min(all.len())];
+                    bytes.extend_from_slice(part);
+                    fs::write(folder.newest(), bytes).unwrap();
+                    let whole = part.iter().filter(|b| **b == b'\n').count();
+                    waiting.truncate(whole);
+                    store = open(&folder).unwrap();
+                }
+            }
+            for (n, line) in waiting.drain(..) {
+                kept.extend(line);
+                sent[n] += 1;
+            }
+            for (n, sent) in (0..).zip(sent) {
+                prop_assert_eq!(store.next_seq(&id(n)), sent as u64);
+            }
+            prop_assert_eq!(&folder.records(), &kept);
+        }
+    }
+}
