@@ -411,12 +411,12 @@ impl<'a> Judge<'a> {
         if head.prev != self.tail {
             return Err(Refused::Broken { seq });
         }
-        if (seq == 0) != head.opens() {
+        if (seq == 0) != head.opens {
             return Err(Refused::NotOpened);
         }
         self.tail = leaf.record;
         self.next = seq.saturating_add(1);
-        self.closed = head.closes();
+        self.closed = head.closes;
         self.fresh.push(Fresh {
             leaf,
             closes: self.closed,

@@ -26,7 +26,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::time::Duration;
 
 pub use hosts::Hosts;
-pub use judge::{Judge, Ruling};
+pub use judge::{Beginning, Judge, Ruling};
 pub use names::Names;
 pub use resolv_conf::{ResolvConf, ResolvConfError};
 pub use server::serve;

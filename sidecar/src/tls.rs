@@ -62,7 +62,8 @@ async fn open<A: Io>(link: &Link, mut agent: Wire<A>) -> Option<Box<Both<A>>> {
     let hello = match hello::read(&mut agent).await {
         Ok(hello) => hello,
         Err(error) => {
-            malformed(link, agent, error).await;
+            count_denial(link, "malformed");
+            fail(link, agent, "malformed", error.to_string()).await;
             return None;
         }
     };
@@ -71,7 +72,10 @@ async fn open<A: Io>(link: &Link, mut agent: Wire<A>) -> Option<Box<Both<A>>> {
         ..link.clone()
     };
     if is_fronted(&link) {
-        fronted(&link, agent).await;
+        // In every mode, like a Host that is not the server name.
+        count_denial(&link, "host-mismatch");
+        let message = "the server name is not the host that CONNECT named";
+        fail(&link, agent, "host-mismatch", message.to_owned()).await;
         return None;
     }
     if let Some((reason, detail)) = Box::pin(unread_reason(&link, &hello)).await {
@@ -81,6 +85,10 @@ async fn open<A: Io>(link: &Link, mut agent: Wire<A>) -> Option<Box<Both<A>>> {
     let name = verified_name(&link);
     match Box::pin(upstream::connect(&link, &name, &hello.to_offer())).await {
         Ok(upstream) => Box::pin(intercept(link, agent, &name, upstream)).await,
+        Err(UpstreamError::Unreachable(error)) => {
+            fail(&link, agent, "upstream-unreachable", error.to_string()).await;
+            None
+        }
         Err(error) => {
             Box::pin(unverified(&link, agent, &name, &hello, error)).await;
             None
@@ -88,13 +96,15 @@ async fn open<A: Io>(link: &Link, mut agent: Wire<A>) -> Option<Box<Both<A>>> {
     }
 }
 
-/// Bytes that are no ClientHello: nothing of them goes on.
-async fn malformed<A: Io>(link: &Link, mut agent: Wire<A>, error: hello::HelloError) {
-    let metrics = &link.shared.metrics;
-    metrics.denials.with_label_values(&["malformed"]).inc();
+/// Resets a connection of which nothing goes on, and records why.
+async fn fail<A: Io>(link: &Link, mut agent: Wire<A>, reason: &'static str, error: String) {
     agent.stream.break_off();
-    link.record_failure("tls", "malformed", error.to_string())
-        .await;
+    link.record_failure("tls", reason, error).await;
+}
+
+fn count_denial(link: &Link, reason: &str) {
+    let denials = &link.shared.metrics.denials;
+    denials.with_label_values(&[reason]).inc();
 }
 
 /// TLS with the destination, verified, without an agent: to a proxy that is spoken to over TLS.
@@ -118,16 +128,6 @@ fn verified_name(link: &Link) -> String {
 fn is_fronted(link: &Link) -> bool {
     let tunnel = link.tunnel.as_ref().and_then(|tunnel| tunnel.name());
     matches!((tunnel, &link.sni), (Some(tunnel), Some(sni)) if tunnel != sni)
-}
-
-/// Refused in every mode, like a Host that is not the server name.
-async fn fronted<A: Io>(link: &Link, mut agent: Wire<A>) {
-    let reason = "host-mismatch";
-    let metrics = &link.shared.metrics;
-    metrics.denials.with_label_values(&[reason]).inc();
-    agent.stream.break_off();
-    let message = "the server name is not the host that CONNECT named";
-    link.record_failure("tls", reason, message.to_owned()).await;
 }
 
 /// Why this connection is not to be intercepted, if so.
@@ -220,20 +220,14 @@ async fn unread_decision(link: &Link, reason: Reason) -> DecisionInfo {
     decision
 }
 
-/// An upstream that cannot be reached, or not be verified. One that cannot be verified the agent's own roots judge in Audit; in Enforce it is refused, in words.
+/// An upstream that cannot be verified: the agent's own roots judge it in Audit; in Enforce it is refused, in words.
 async fn unverified<A: Io>(
     link: &Link,
-    mut agent: Wire<A>,
+    agent: Wire<A>,
     name: &str,
     hello: &Hello,
     error: UpstreamError,
 ) {
-    if let UpstreamError::Unreachable(error) = error {
-        agent.stream.break_off();
-        return link
-            .record_failure("tls", "upstream-unreachable", error.to_string())
-            .await;
-    }
     let (reason, detail) = error.gap();
     let active = link.now();
     if active.mode() == Mode::Audit {

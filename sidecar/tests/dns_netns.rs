@@ -18,15 +18,12 @@ use chaperone_crds::{
 };
 use chaperone_sidecar::capture::{CaptureConfig, CaptureMode, Exempt, dial, install};
 use chaperone_sidecar::dns::{
-    DnsListeners, Hosts, Judge, Names, ResolvConf, Resolver, Ruling, serve,
+    Beginning, DnsListeners, Hosts, Judge, Names, ResolvConf, Resolver, Ruling, serve,
 };
 use hickory_proto::op::{Message, MessageType, OpCode, Query};
 use hickory_proto::rr::rdata::A;
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 use netns::{OUTSIDE, World, at};
-use std::pin::Pin;
-
-use chaperone_sidecar::audit::Closed;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
@@ -51,12 +48,7 @@ impl Judge for Lenient {
         })
     }
 
-    fn begin<'a>(
-        &'a self,
-        _: &'a str,
-        _: &'a str,
-        _: &'a Ruling,
-    ) -> Pin<Box<dyn Future<Output = Result<Option<u64>, Closed>> + Send + 'a>> {
+    fn begin<'a>(&'a self, _: &'a str, _: &'a str, _: &'a Ruling) -> Beginning<'a> {
         Box::pin(std::future::ready(Ok(None)))
     }
 

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use chaperone_crds::{
     chain::{MAX_RECORD_BYTES, RecordHash, StreamId},
-    record::RECORD_VERSION,
+    record::{EventKind, RECORD_VERSION},
 };
 use serde::Deserialize;
 use thiserror::Error;
@@ -14,14 +14,10 @@ pub(super) struct Head {
     pub(super) stream: StreamId,
     pub(super) seq: u64,
     pub(super) prev: RecordHash,
-    kind: Kind,
-}
-
-#[derive(PartialEq, Eq)]
-enum Kind {
-    Open,
-    Close,
-    Other,
+    /// Whether it begins its stream.
+    pub(super) opens: bool,
+    /// Whether it ends it.
+    pub(super) closes: bool,
 }
 
 /// Why a line is no record.
@@ -73,19 +69,8 @@ impl Head {
             stream: raw.stream.parse().map_err(|_| NotARecord::Stream)?,
             seq: raw.seq,
             prev: raw.prev.parse().map_err(|_| NotARecord::Prev)?,
-            kind: match &*raw.kind {
-                "stream.open" => Kind::Open,
-                "stream.close" => Kind::Close,
-                _ => Kind::Other,
-            },
+            opens: raw.kind == EventKind::StreamOpen.as_str(),
+            closes: raw.kind == EventKind::StreamClose.as_str(),
         })
-    }
-
-    pub(super) fn opens(&self) -> bool {
-        self.kind == Kind::Open
-    }
-
-    pub(super) fn closes(&self) -> bool {
-        self.kind == Kind::Close
     }
 }

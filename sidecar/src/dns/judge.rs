@@ -17,6 +17,9 @@ pub struct Ruling {
     pub error: Option<String>,
 }
 
+/// The number of a record that a query is about to be asked, once it is there; none where policy asks for none.
+pub type Beginning<'a> = Pin<Box<dyn Future<Output = Result<Option<u64>, Closed>> + Send + 'a>>;
+
 /// Who judges queries.
 pub trait Judge: Send + Sync + 'static {
     /// Whether a name (lower case, without the final dot) may be asked for this type. `None` while no policy is in force: then nothing is resolved.
@@ -26,12 +29,7 @@ pub trait Judge: Send + Sync + 'static {
     ///
     /// # Errors
     /// When there can be no record: the query must not be asked.
-    fn begin<'a>(
-        &'a self,
-        name: &'a str,
-        kind: &'a str,
-        passed: &'a Ruling,
-    ) -> Pin<Box<dyn Future<Output = Result<Option<u64>, Closed>> + Send + 'a>>;
+    fn begin<'a>(&'a self, name: &'a str, kind: &'a str, passed: &'a Ruling) -> Beginning<'a>;
 
     /// The query that `passed` was answered with `suspicious` addresses (see `rebinding`). What the decision is now, and which of them the client does not get.
     fn answer(

@@ -5,7 +5,6 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr},
-    pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     time::Instant,
 };
@@ -19,7 +18,7 @@ use chaperone_crds::{
 use crate::{
     audit::Closed,
     commit,
-    dns::{Judge, Ruling, Tunnels, towards},
+    dns::{Beginning, Judge, Ruling, Tunnels, towards},
     link::{builtin, decision_info},
     shared::{Active, Shared},
 };
@@ -65,12 +64,7 @@ impl Judge for PolicyJudge {
         Some(Ruling { decision, error })
     }
 
-    fn begin<'a>(
-        &'a self,
-        name: &'a str,
-        kind: &'a str,
-        passed: &'a Ruling,
-    ) -> Pin<Box<dyn Future<Output = Result<Option<u64>, Closed>> + Send + 'a>> {
+    fn begin<'a>(&'a self, name: &'a str, kind: &'a str, passed: &'a Ruling) -> Beginning<'a> {
         Box::pin(async move {
             let Some(active) = self.shared.active.load_full() else {
                 return Err(Closed);

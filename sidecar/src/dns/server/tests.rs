@@ -1,5 +1,4 @@
 use std::net::{IpAddr, Ipv4Addr};
-use std::pin::Pin;
 use std::str::FromStr;
 
 use chaperone_crds::{
@@ -14,7 +13,7 @@ use hickory_proto::rr::{Name, RData, Record, RecordType};
 use super::*;
 use crate::{
     audit::Closed,
-    dns::{Hosts, Names, Ruling},
+    dns::{Beginning, Hosts, Names, Ruling},
 };
 
 /// Denies names that begin with `no`, cannot record those that begin with `late` before they are asked, and keeps what looks wrong from those that begin with `wary`.
@@ -30,12 +29,7 @@ impl Judge for Strict {
         Some(ruling(action))
     }
 
-    fn begin<'a>(
-        &'a self,
-        name: &'a str,
-        _: &'a str,
-        _: &'a Ruling,
-    ) -> Pin<Box<dyn Future<Output = Result<Option<u64>, Closed>> + Send + 'a>> {
+    fn begin<'a>(&'a self, name: &'a str, _: &'a str, _: &'a Ruling) -> Beginning<'a> {
         let begun = match name.starts_with("late") {
             true => Err(Closed),
             false => Ok(None),
