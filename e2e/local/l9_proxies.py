@@ -142,6 +142,7 @@ def both_the_target_and_the_proxy_need_leave():
 @test
 def a_tunnel_for_one_host_is_not_used_for_another():
     proxies()
+    nghttpd()
     # The name in CONNECT is one, the name in the handshake and in Host another.
     for mode in ("Audit", "Enforce"):
         got = run(mode, "curl", "-sS", "-x", PROXY, "--connect-to", "files.example.com:443:test.example.com:4430", HTTPS)
