@@ -40,7 +40,7 @@ use self::{
     exchange::{Context, upgraded::First},
     limits::MAX_STREAMS,
     meter::{Flood, Meter, Metered},
-    upgrade::Unsent,
+    upgrade::{Begun, Unsent},
     upstream::{Driven, Upstream, UpstreamEvent},
 };
 use crate::{
@@ -126,52 +126,40 @@ pub(crate) async fn serve_upgraded<A: Io>(
             return upgraded.broken(link, &error).await;
         }
     };
-    if let Err(error) = read_preface(&mut agent, &first.upgraded.settings).await {
-        agent.stream.break_off();
-        record::malformed(link, protocol(false), "http2", &error).await;
-        return first.upgraded.broken(link, &error).await;
-    }
-    let (agent, meter) = match greet(agent).await {
-        Ok(greeted) => greeted,
-        Err(error) => {
-            let error = error.map_or_else(|| "the agent went away".to_owned(), |e| e.to_string());
-            return first.upgraded.broken(link, &error).await;
+    let settings = first.upgraded.settings.clone();
+    let error = match greet_upgraded(&mut agent, settings).await {
+        Ok((agent, meter)) => {
+            let context = Context {
+                link,
+                upstream: to_upstream,
+                secure: false,
+            };
+            return converse(context, agent, meter, handed_over, Some(first)).await;
         }
+        Err(error) => error,
     };
-    let context = Context {
-        link,
-        upstream: to_upstream,
-        secure: false,
-    };
-    converse(context, agent, meter, handed_over, Some(first)).await;
+    agent.stream.break_off();
+    record::malformed(link, protocol(false), "http2", &error).await;
+    first.upgraded.broken(link, &error).await;
 }
 
-/// Reads the agent's preface after an upgrade, and puts stream 1 behind it.
-async fn read_preface<A: Io>(agent: &mut Wire<A>, settings: &[u8]) -> Result<(), String> {
-    let reading = async {
-        loop {
-            match upgrade::begin(settings, &agent.unread) {
-                Ok(Some(begun)) => {
-                    agent.unread = begun;
-                    return Ok(());
-                }
-                Ok(None) => {}
-                Err(error) => return Err(error.to_string()),
-            }
-            match agent.fill().await {
-                Ok(0) => return Err("the agent ended the connection after the upgrade".to_owned()),
-                Ok(_) => {}
-                Err(error) => return Err(format!("the agent went away: {error}")),
-            }
-        }
-    };
-    let late = || {
-        Err(format!(
+/// Sends our SETTINGS and reads the agent's preface after an upgrade, with stream 1 behind it.
+async fn greet_upgraded<A: Io>(
+    agent: &mut Wire<A>,
+    settings: Vec<u8>,
+) -> Result<(AgentConnection<Begun<&mut A>>, Meter), String> {
+    let begun = Begun::new(&mut agent.stream, agent.unread.split(), settings);
+    let (metered, meter) = Metered::new(Prefixed::new(bytes::BytesMut::new(), begun));
+    match tokio::time::timeout(PREFACE_TIMEOUT, limits::server(metered)).await {
+        Ok(Ok(agent)) => Ok((agent, meter)),
+        Ok(Err(error)) => Err(match error.get_io() {
+            Some(error) => error.to_string(),
+            None => error.to_string(),
+        }),
+        Err(_) => Err(format!(
             "no preface within {PREFACE_TIMEOUT:?} of the upgrade"
-        ))
-    };
-    let read = tokio::time::timeout(PREFACE_TIMEOUT, reading).await;
-    read.unwrap_or_else(|_| late())
+        )),
+    }
 }
 
 /// Runs both connections to their end. `first`: what stream 1 is, where a request of HTTP/1.1 was upgraded.

@@ -5,12 +5,13 @@
 //! of the static table alone (RFC 7541 §6.1). What was judged is the request of HTTP/1.1; the head of stream 1 says nothing and is not looked at.
 //! Refuses whatever an agent sends after a 101 that is not a client's preface with SETTINGS: nothing that was judged as HTTP/1.1 can be read as something else behind it.
 
+mod begun;
 mod unsent;
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::{BufMut, BytesMut};
 
-pub(crate) use self::unsent::Unsent;
+pub(crate) use self::{begun::Begun, unsent::Unsent};
 
 /// `HTTP2-Settings` as the upstream gets it: SETTINGS_ENABLE_PUSH 0. Windows are the defaults until the SETTINGS frame, which follows at once, says more: what the codec grants
 /// before it knows of its grant would be too much.

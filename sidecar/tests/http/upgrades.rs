@@ -121,6 +121,22 @@ async fn an_upgraded_request_is_answered_masked_and_recorded_on_stream_1_and_oth
 }
 
 #[tokio::test]
+async fn our_settings_follow_the_101_before_the_agent_says_anything() {
+    let mut story = Story::begin_in_clear_text("").await;
+    upgrade(&mut story).await;
+    let mut head = [0; 9];
+    soon(story.agent.read_exact(&mut head)).await.unwrap();
+    assert_eq!((head[3], head[4]), (SETTINGS, 0), "a server's preface");
+    let mut rest = vec![0; usize::from(head[2])];
+    story.agent.read_exact(&mut rest).await.unwrap();
+    story.agent.write_all(&hello()).await.unwrap();
+    sees_preface(&mut story.upstream).await;
+    let answers = [frame(SETTINGS, 0, 0, &[]), response(1, "first")];
+    story.upstream.write_all(&answers.concat()).await.unwrap();
+    assert_eq!(heard(&mut story.agent, 1).await, (200, "first".to_owned()));
+}
+
+#[tokio::test]
 async fn a_policy_judges_the_request_before_and_the_streams_after_the_upgrade() {
     let mut story = Story::begin_in_clear_text(&no_delete("Enforce")).await;
     upgrade(&mut story).await;
@@ -211,7 +227,11 @@ async fn bytes_that_are_no_preface_go_nowhere() {
         let mut story = Story::begin_in_clear_text("").await;
         upgrade(&mut story).await;
         story.agent.write_all(&smuggled).await.unwrap();
-        assert_eq!(story.heard_to_end().await, "");
+        let mut heard = Vec::new();
+        soon(story.agent.read_to_end(&mut heard)).await.unwrap();
+        assert_eq!(heard.get(3), Some(&SETTINGS));
+        let settings = 9 + usize::from(heard[2]);
+        assert_eq!(heard.len(), settings, "our settings and no answer");
         let records = story.records().await;
         let http = exchanges(&records)[0].event.http.as_ref().unwrap();
         assert!(!http.complete && http.status.is_none());
