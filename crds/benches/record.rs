@@ -26,6 +26,7 @@ fn event() -> Event {
     event.destination = Some(DestinationInfo {
         host: Some("api.example.com".to_owned()),
         ip: "192.0.2.10".to_owned(),
+        original_ip: None,
         port: 443,
         sni: None,
         proxy: None,

@@ -190,8 +190,11 @@ pub struct DestinationInfo {
     /// Name that the agent used: Host, SNI, or a name that the resolver gave this address for; for the API server and the node's kubelet always their own. Absent where there was none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
-    /// Address that the agent connected to.
+    /// Address that the connection went to: the one that the agent connected to, unless `originalIp` is there.
     pub ip: String,
+    /// Address that the agent connected to, where it took no connection and another address of the same name was dialled in its place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub original_ip: Option<String>,
     /// Port.
     pub port: u16,
     /// Server name of the TLS ClientHello. In kind `http` only where it is not `host`.

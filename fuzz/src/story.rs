@@ -25,7 +25,7 @@ use chaperone_sidecar::{
     link::Link,
     metrics::Metrics,
     policy,
-    shared::{Active, Pinned, Shared},
+    shared::{Active, Pinned, Shared, Silent},
     wire::{Io, Wire},
 };
 use tokio::{
@@ -174,6 +174,7 @@ fn surroundings(dir: &Dir) -> (Arc<Shared>, AuditHandle, watch::Sender<bool>) {
         cluster: Cluster::default(),
         stopping,
         pinned: Pinned::default(),
+        silent: Silent::default(),
     });
     (shared, audit, stop)
 }

@@ -4,6 +4,7 @@
 //! recorded gap (`gap`), or refused. Invariant: whatever left the pod, or was kept from leaving it, a record says so.
 
 use std::{
+    io,
     net::SocketAddr,
     os::fd::{AsFd, OwnedFd},
     pin::{Pin, pin},
@@ -18,9 +19,9 @@ use tokio::net::TcpStream;
 use crate::{
     capture::OriginalDst,
     detect::Detected,
-    first::{First, first_bytes},
+    first::{First, first_bytes, first_bytes_of_agent},
     gap, http, http2, isolate,
-    link::builtin,
+    link::{Attempt, builtin},
     shared::Shared,
     tls,
     wire::{Io, Wire},
@@ -45,6 +46,7 @@ pub fn begin(shared: Arc<Shared>, destination: SocketAddr) -> Option<Link> {
         shared,
         active,
         destination,
+        tried: Vec::new(),
         tunnel: None,
         sni: None,
         certificate: None,
@@ -100,14 +102,11 @@ async fn server_first(link: &Link, mut agent: Wire<TcpStream>) {
     if !link.may_pass_unread() {
         return gap::opaque(link, &mut agent, None::<&mut Wire<TcpStream>>).await;
     }
-    let mut upstream = match link.dial().await {
-        Ok(upstream) => upstream,
-        Err(error) => {
-            agent.stream.break_off();
-            return link
-                .record_failure("tcp", "upstream-unreachable", error.to_string())
-                .await;
-        }
+    let name = link.name_with_another();
+    let mut upstream = match link.attempt_here(name.as_deref()).await {
+        Ok(Attempt::Connected(upstream)) => upstream,
+        Ok(Attempt::Next(_)) => return Box::pin(not_here(link, agent)).await,
+        Err(error) => return unreachable(link, agent, &error).await,
     };
     match first_bytes(link, &mut agent, Some(&mut upstream)).await {
         First::Speaks(spoken @ (Detected::Tls | Detected::Http | Detected::Http2)) => {
@@ -120,6 +119,26 @@ async fn server_first(link: &Link, mut agent: Wire<TcpStream>) {
         }
         First::Silent => link.record_unused("tcp").await,
     }
+}
+
+/// The destination took no connection. A request that names it may yet reach another address; bytes that are judged by the address alone stay here.
+async fn not_here(link: &Link, mut agent: Wire<TcpStream>) {
+    match first_bytes_of_agent(link, &mut agent).await {
+        First::Speaks(spoken @ (Detected::Tls | Detected::Http | Detected::Http2)) => {
+            speaks(link, agent, spoken).await;
+        }
+        First::Speaks(_) | First::ServerFirst => {
+            let error = io::ErrorKind::HostUnreachable.into();
+            unreachable(link, agent, &error).await;
+        }
+        First::Silent => {}
+    }
+}
+
+async fn unreachable(link: &Link, mut agent: Wire<TcpStream>, error: &io::Error) {
+    agent.stream.break_off();
+    link.record_failure("tcp", "upstream-unreachable", error.to_string())
+        .await;
 }
 
 #[cfg(test)]

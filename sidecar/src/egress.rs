@@ -58,6 +58,11 @@ impl Egress {
         Ok(self.resolver.credible(&completed, found))
     }
 
+    /// Whether an address is nobody's on the network, or the pod's own.
+    pub(crate) fn is_nowhere(&self, address: IpAddr) -> bool {
+        self.resolver.is_nowhere(address)
+    }
+
     /// The search list of the pod.
     pub(crate) fn search(&self) -> &[String] {
         &self.search

@@ -34,13 +34,27 @@ pub enum First {
 pub async fn first_bytes<A: Io, U: Io>(
     link: &Link,
     agent: &mut Wire<A>,
-    mut upstream: Option<&mut Wire<U>>,
+    upstream: Option<&mut Wire<U>>,
 ) -> First {
     let patience = if upstream.is_none() && link.may_pass_unread() {
         SERVER_FIRST_WAIT
     } else {
         REFUSED_SILENCE
     };
+    first_bytes_within(patience, link, agent, upstream).await
+}
+
+/// The same where the upstream took no connection and may be reached at another address, once the agent has said what for.
+pub async fn first_bytes_of_agent<A: Io>(link: &Link, agent: &mut Wire<A>) -> First {
+    first_bytes_within(REFUSED_SILENCE, link, agent, None::<&mut Wire<A>>).await
+}
+
+async fn first_bytes_within<A: Io, U: Io>(
+    patience: Duration,
+    link: &Link,
+    agent: &mut Wire<A>,
+    mut upstream: Option<&mut Wire<U>>,
+) -> First {
     let silence_ends = tokio::time::Instant::now() + patience;
     let mut bytes_end = None;
     let mut stopping = link.shared.stopping.clone();

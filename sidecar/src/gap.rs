@@ -92,12 +92,20 @@ pub async fn opaque<A: Io, U: Io>(
 pub async fn dial_and_pass<A: Io>(link: &Link, agent: &mut Wire<A>, gap: Gap) {
     match link.dial().await {
         Ok(mut upstream) => pass(link, agent, &mut upstream, gap).await,
-        Err(error) => {
-            agent.stream.break_off();
-            link.record_failure(gap.protocol, "upstream-unreachable", error.to_string())
-                .await;
-        }
+        Err(error) => unreachable(link, agent, &gap, &error).await,
     }
+}
+
+/// Records that a destination took no connection, and resets the agent's.
+pub(crate) async fn unreachable<A: Io>(
+    link: &Link,
+    agent: &mut Wire<A>,
+    gap: &Gap,
+    error: &std::io::Error,
+) {
+    agent.stream.break_off();
+    link.record_failure(gap.protocol, "upstream-unreachable", error.to_string())
+        .await;
 }
 
 /// Passes what a switch of protocols leads to, as `decision` lets it.

@@ -32,7 +32,10 @@ use crate::{
     wire::{Io, Wire},
 };
 
-use self::{exchange::Next, pace::Pace};
+use self::{
+    exchange::{Asked, Next},
+    pace::Pace,
+};
 
 /// Longest time between the first and the last byte of a request's head. Clients send heads at once; a slow one holds a connection for nothing.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
@@ -62,9 +65,18 @@ pub async fn serve<A: Io>(link: &Link, agent: &mut Wire<A>, mut upstream: Upstre
     link.count_connection(protocol);
     let mut reused = false;
     let mut stop = link.stop();
+    let mut elsewhere: Option<Box<Link>> = None;
+    let mut again = None;
     loop {
-        let head = match read_head(&mut stop, agent, upstream.as_mut()).await {
-            Ok(head) => head,
+        let link = elsewhere.as_deref().unwrap_or(link);
+        let asked = match again.take() {
+            Some(asked) => Ok(asked),
+            None => read_head(&mut stop, agent, upstream.as_mut())
+                .await
+                .map(Asked::from),
+        };
+        let asked = match asked {
+            Ok(asked) => asked,
             Err(NoHead::Ended) => {
                 if secure && !reused {
                     link.record_unused(protocol).await;
@@ -73,10 +85,14 @@ pub async fn serve<A: Io>(link: &Link, agent: &mut Wire<A>, mut upstream: Upstre
             }
             Err(why) => return Box::pin(refuse_head(link, agent, protocol, why)).await,
         };
-        let next = exchange::run(link, &mut stop, agent, &mut upstream, secure, reused, head);
+        let next = exchange::run(link, &mut stop, agent, &mut upstream, secure, reused, asked);
         // On the heap while it lasts, like what may follow: an exchange is larger than all that waits between two.
         match Box::pin(next).await {
             Next::Request => reused = true,
+            Next::Elsewhere(to, asked) => {
+                again = Some(*asked);
+                elsewhere = Some(to);
+            }
             Next::Close => return close(agent).await,
             Next::CloseEarly => return close_early(agent).await,
             Next::Abort => return agent.stream.break_off(),

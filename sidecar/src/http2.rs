@@ -170,9 +170,9 @@ async fn converse<A: Io>(
     handed_over: mpsc::Receiver<Driven>,
     first: Option<Box<First>>,
 ) {
-    let (link, secure) = (context.link, context.secure);
+    let secure = context.secure;
     let mut connection = Connection {
-        link,
+        link: context.link,
         agent: Some(agent),
         meter,
         head_timer: None,
@@ -183,18 +183,19 @@ async fn converse<A: Io>(
         stopping: false,
     };
     let served = connection.run(&context).await;
+    let link = context.upstream.place();
     drop(context);
     if let Some(first) = connection.first.take() {
         let error = "the agent's HTTP/2 ended before stream 1";
-        first.upgraded.broken(link, error).await;
+        first.upgraded.broken(&link, error).await;
     }
     if let Some(upstream) = connection.upstream.take() {
         let _ = tokio::time::timeout(GOODBYE, upstream.close()).await;
     }
     let protocol = protocol(secure);
     match served {
-        Served::Failed(error) => over(link, protocol, &error).await,
-        Served::Flooded(flood) => flooded(link, protocol, flood.reason(), flood.message()).await,
+        Served::Failed(error) => over(&link, protocol, &error).await,
+        Served::Flooded(flood) => flooded(&link, protocol, flood.reason(), flood.message()).await,
         Served::Nothing if secure => link.record_unused(protocol).await,
         Served::Nothing | Served::Requests => {}
     }

@@ -3,8 +3,11 @@
 //! Owns what records and policy are told about a connection as a whole. Invariant: what policy calls the destination's host was agreed (see [`crate::agree`]) or comes from the
 //! sidecar's own resolver.
 
+mod elsewhere;
+mod silent;
+
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     pin::Pin,
     sync::Arc,
     time::{Duration, Instant},
@@ -19,6 +22,8 @@ use chaperone_crds::{
     resources::Protocol,
 };
 
+pub(crate) use self::elsewhere::Attempt;
+pub use self::silent::Silent;
 use crate::{
     cluster::{Alias, Place},
     shared::{Active, Shared},
@@ -35,8 +40,10 @@ pub struct Link {
     pub shared: Arc<Shared>,
     /// Policies when the connection came. Operations ask anew.
     pub active: Arc<Active>,
-    /// Where the agent meant to go. Inside a tunnel, as [`Tunnel::destination`] says it.
+    /// Where the connection goes: to the address that the agent connected to, unless there are others in `tried`. Inside a tunnel, as [`Tunnel::destination`] says it.
     pub destination: SocketAddr,
+    /// Addresses of the same name that took no connection, the one that the agent connected to first.
+    pub tried: Vec<IpAddr>,
     /// The tunnel through a proxy that this runs in.
     pub tunnel: Option<Arc<Tunnel>>,
     /// Server name of the ClientHello, canonical.
@@ -117,11 +124,17 @@ impl Link {
         DestinationInfo {
             host: self.host(),
             ip: self.destination.ip().to_string(),
+            original_ip: self.original_ip(),
             port: self.destination.port(),
             sni: self.sni.clone(),
             proxy: self.proxy(),
             client_certificate: self.certificate.as_deref().cloned(),
         }
+    }
+
+    /// The address that the agent connected to, as records show it, where the connection goes to another.
+    pub(crate) fn original_ip(&self) -> Option<String> {
+        self.tried.first().map(ToString::to_string)
     }
 
     /// What `active` says of this connection as a whole, for traffic that passes unread. In Enforce, TCP of unknown protocols needs a rule that allows it; a default is not

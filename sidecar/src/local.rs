@@ -35,7 +35,7 @@ use crate::{
     isolate, listen,
     metrics::Metrics,
     policy::Enforcement,
-    shared::{Pinned, Shared},
+    shared::{Pinned, Shared, Silent},
     sidecar::{self, CLOSE_PATIENCE},
 };
 
@@ -136,6 +136,7 @@ async fn story(
         cluster: Cluster::default(),
         stopping,
         pinned: Pinned::default(),
+        silent: Silent::default(),
     });
     let enforcement = Enforcement {
         capture: None,

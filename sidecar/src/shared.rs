@@ -18,6 +18,7 @@ use chaperone_crds::{
 };
 use tokio::sync::watch;
 
+pub use crate::link::Silent;
 use crate::{
     audit::Recorder,
     authority::Authority,
@@ -82,6 +83,8 @@ pub struct Shared {
     pub stopping: watch::Receiver<bool>,
     /// Destinations whose clients cannot be read.
     pub pinned: Pinned,
+    /// Addresses that lately did not answer.
+    pub silent: Silent,
 }
 
 /// Destinations whose clients can only talk to them unread, and why: they rejected our certificate, or hold one of their own.

@@ -31,7 +31,7 @@ use crate::{
     metrics::Metrics,
     policy::Enforcement,
     settings::Settings,
-    shared::{Pinned, Shared},
+    shared::{Pinned, Shared, Silent},
 };
 
 use self::{
@@ -92,6 +92,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         cluster: settings.cluster.clone(),
         stopping,
         pinned: Pinned::default(),
+        silent: Silent::default(),
     });
     let enforcer = enforcer(settings, shared.clone(), audit, &operator);
     let in_force = tokio::select! {

@@ -31,7 +31,7 @@ use crate::{
     first::{First, first_bytes},
     gap::{self, Gap, Reason},
     http, http2,
-    link::{Link, builtin},
+    link::{Attempt, Link, builtin},
     prefixed::Prefixed,
     wire::{Io, Wire},
 };
@@ -67,7 +67,7 @@ async fn open<A: Io>(link: &Link, mut agent: Wire<A>) -> Option<Box<Both<A>>> {
             return None;
         }
     };
-    let link = Link {
+    let mut link = Link {
         sni: hello.server_name.clone(),
         ..link.clone()
     };
@@ -83,7 +83,7 @@ async fn open<A: Io>(link: &Link, mut agent: Wire<A>) -> Option<Box<Both<A>>> {
         return None;
     }
     let name = verified_name(&link);
-    match Box::pin(upstream::connect(&link, &name, &hello.to_offer())).await {
+    match Box::pin(upstream::connect(&mut link, &name, &hello.to_offer())).await {
         Ok(upstream) => Box::pin(intercept(link, agent, &name, upstream)).await,
         Err(UpstreamError::Unreachable(error)) => {
             fail(&link, agent, "upstream-unreachable", error.to_string()).await;
@@ -113,7 +113,7 @@ fn count_denial(link: &Link, reason: &str) {
 /// Why there is none.
 pub(crate) async fn dial(link: &Link) -> io::Result<Wire<Box<dyn Io>>> {
     let name = verified_name(link);
-    let upstream = upstream::connect(link, &name, &[b"http/1.1".to_vec()]).await;
+    let upstream = upstream::connect(&mut link.clone(), &name, &[b"http/1.1".to_vec()]).await;
     let upstream = upstream.map_err(io::Error::other)?;
     Ok(Wire::new(Box::new(upstream.stream), upstream.early))
 }
@@ -182,18 +182,27 @@ async fn pass_or_refuse<A: Io>(
     reason: Reason,
     detail: Option<String>,
 ) {
-    let decision = unread_decision(link, reason).await;
-    let refused = decision.action == Outcome::Deny;
-    let gap = Gap {
-        protocol: "tls",
-        reason,
-        detail,
-        decision,
-    };
-    if refused {
-        gap::refuse(link, &mut agent, gap).await;
-    } else {
-        gap::dial_and_pass(link, &mut agent, gap).await;
+    let mut next = None;
+    loop {
+        let link = next.as_ref().unwrap_or(link);
+        let gap = Gap {
+            protocol: "tls",
+            reason,
+            detail: detail.clone(),
+            decision: unread_decision(link, reason).await,
+        };
+        if gap.decision.action == Outcome::Deny {
+            return gap::refuse(link, &mut agent, gap).await;
+        }
+        // The API server is one address, whatever its name leads to.
+        let name = link.sni.as_deref().filter(|_| reason != Reason::ApiServer);
+        match link.attempt(name).await {
+            Ok(Attempt::Connected(mut upstream)) => {
+                return gap::pass(link, &mut agent, &mut upstream, gap).await;
+            }
+            Ok(Attempt::Next(other)) => next = Some(*other),
+            Err(error) => return gap::unreachable(link, &mut agent, &gap, &error).await,
+        }
     }
 }
 

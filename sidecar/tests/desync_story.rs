@@ -101,6 +101,7 @@ async fn attack(
 ) -> Vec<u8> {
     let destination = ([198, 51, 100, 7], port_of(number)).into();
     let link = Link {
+        tried: Vec::new(),
         tunnel: None,
         sni: Some(HOST.to_owned()),
         certificate: None,

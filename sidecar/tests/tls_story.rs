@@ -8,6 +8,9 @@ mod setup;
 #[path = "support/captured.rs"]
 mod captured;
 
+#[path = "tls/elsewhere.rs"]
+mod elsewhere;
+
 use std::{io, net::SocketAddr, sync::Arc};
 
 use captured::{HOST, World};

@@ -41,6 +41,7 @@ pub(crate) fn golden_streams() -> Vec<(&'static str, u8, Vec<Event>)> {
         ("proxied", 0x66, vec![open(), proxied(), close(3)]),
         ("certified", 0x77, vec![open(), certified(), close(3)]),
         ("begun", 0x88, vec![open(), begin(), ended(), close(4)]),
+        ("elsewhere", 0x99, vec![open(), elsewhere(), close(3)]),
         (
             "resumed",
             0x33,
@@ -228,6 +229,7 @@ fn destination() -> DestinationInfo {
     DestinationInfo {
         host: Some("api.example.com".to_owned()),
         ip: "203.0.113.7".to_owned(),
+        original_ip: None,
         port: 443,
         sni: Some("api.example.com".to_owned()),
         proxy: None,
@@ -269,6 +271,18 @@ fn certified() -> Event {
                 subject: "CN=agents, O=Example".to_owned(),
                 sha256: "5e".repeat(32),
             }),
+            ..destination()
+        }),
+        ..exchange("GET", 200)
+    }
+}
+
+/// An exchange with a server that was not at the address that the agent connected to.
+fn elsewhere() -> Event {
+    Event {
+        destination: Some(DestinationInfo {
+            original_ip: Some("2001:db8::7".to_owned()),
+            sni: None,
             ..destination()
         }),
         ..exchange("GET", 200)
@@ -372,6 +386,7 @@ fn gap() -> Event {
         destination: Some(DestinationInfo {
             host: None,
             ip: "2001:db8::7".to_owned(),
+            original_ip: None,
             port: 22,
             sni: None,
             proxy: None,

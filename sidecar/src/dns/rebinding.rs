@@ -87,6 +87,11 @@ impl Rebinding {
         wrong.map(|(ip, _)| ip).collect()
     }
 
+    /// Whether an address is nobody's on the network, or the pod's own.
+    pub(super) fn is_nowhere(&self, ip: IpAddr) -> bool {
+        self.place(ip) == Place::Nowhere
+    }
+
     fn is_exempt(&self, name: &str) -> bool {
         name == "localhost"
             || below(name, "localhost").is_some()

@@ -145,6 +145,12 @@ impl Resolver {
         addresses
     }
 
+    /// Whether an address is nobody's on the network, or the pod's own (see
+    /// `rebinding`).
+    pub(crate) fn is_nowhere(&self, address: IpAddr) -> bool {
+        self.rebinding.is_nowhere(address)
+    }
+
     /// Addresses of an answer that look wrong for the name asked (see `rebinding`).
     pub(super) fn suspicious(&self, name: &str, answer: &Answer) -> Vec<IpAddr> {
         let addresses: Vec<IpAddr> = answer.addresses.iter().map(|(ip, _)| *ip).collect();

@@ -36,7 +36,7 @@ use crate::{
         BodyDecoder, BodyFraming, Headers, RequestHead, ResponseHead, write_chunk, write_last_chunk,
     },
     http2::Upgraded,
-    link::{Link, Stop, builtin, micros},
+    link::{Attempt, Link, Stop, builtin, micros},
     shared::Active,
     tunnel::Tunnel,
     websocket::{Deflate, Offer},
@@ -54,6 +54,8 @@ const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 pub(crate) enum Next {
     /// Another request may come.
     Request,
+    /// The destination took no connection: the same request is told again, as one to another address.
+    Elsewhere(Box<Link>, Box<Asked>),
     /// The connection ends in good order.
     Close,
     /// It ends, and the agent may still be sending what nobody wants.
@@ -68,6 +70,25 @@ pub(crate) enum Next {
     WebSocket(Box<Opening>),
     /// What follows is HTTP/2, beginning with the response.
     Http2(Box<Upgraded>),
+}
+
+/// A request whose story is to be told.
+pub(crate) struct Asked {
+    head: RequestHead,
+    /// Since when it has been under way, where another address was tried for it.
+    since: Option<Instant>,
+    /// Whether the agent was told 100 Continue.
+    continued: bool,
+}
+
+impl From<RequestHead> for Asked {
+    fn from(head: RequestHead) -> Self {
+        Self {
+            head,
+            since: None,
+            continued: false,
+        }
+    }
 }
 
 /// What a switch of protocols would be about, as the agent wrote it: what is judged and recorded later shows no value that took a token's place on the way out.
@@ -117,14 +138,22 @@ pub(crate) async fn run<A: Io>(
     upstream: &mut Upstream,
     secure: bool,
     reused: bool,
-    head: RequestHead,
+    asked: Asked,
 ) -> Next {
     // While the records of others wait for room, nothing new begins that would need one.
     link.shared.recorder.ready().await;
     let active = link.now();
+    let Asked {
+        head,
+        since,
+        continued,
+    } = asked;
     let request = RequestView::of_http1(&head, secure);
     let (subject, agreed) = placed(link, &request, secure).await;
-    let evidence = Evidence::begin(link, &active, &subject, &request);
+    let mut evidence = Evidence::begin(link, &active, &subject, &request);
+    if let Some(since) = since {
+        evidence = evidence.under_way(since);
+    }
     let mut sample = evidence.sample(&active, Level::Request);
     sample.describe(head.headers());
     let body = BodyDecoder::new(head.framing());
@@ -144,7 +173,7 @@ pub(crate) async fn run<A: Io>(
         call: None,
         denial: None,
         reused,
-        continued: false,
+        continued,
         sample,
         evidence,
     });
@@ -213,7 +242,11 @@ impl<A: Io> Exchange<'_, A> {
 
     /// Reads the body for a rule; `None` when it is too large. What was read is sent on as written.
     async fn read_body(&mut self) -> Result<Option<Vec<u8>>, UploadError> {
-        if self.head.expect_continue() && self.agent.unread.is_empty() && !self.body.is_done() {
+        if self.head.expect_continue()
+            && !self.continued
+            && self.agent.unread.is_empty()
+            && !self.body.is_done()
+        {
             self.agent
                 .send(CONTINUE)
                 .await
@@ -283,14 +316,19 @@ impl<A: Io> Exchange<'_, A> {
 
     /// Passes the request on and its response back.
     async fn forward(mut self: Box<Self>, subject: Subject) -> Next {
+        match self.dial(&subject).await {
+            Ok(None) => {}
+            Ok(Some(next)) => return self.elsewhere(next),
+            Err(error) => {
+                let message = format!("cannot reach the upstream: {error}");
+                return self
+                    .unanswered(Failure::Upstream("upstream-unreachable", message))
+                    .await;
+            }
+        }
+        // Once it is known which address is gone to, and before anything goes there.
         if let Err(why) = self.evidence.begun(self.link, &self.active).await {
             return self.unanswered(Failure::Unrecorded(why)).await;
-        }
-        if let Err(error) = self.dial().await {
-            let message = format!("cannot reach the upstream: {error}");
-            return self
-                .unanswered(Failure::Upstream("upstream-unreachable", message))
-                .await;
         }
         let view = RequestView::of_http1(&self.head, self.secure);
         self.call = judge::call(self.link, &self.active, &self.evidence, &subject, &view);
@@ -344,11 +382,29 @@ impl<A: Io> Exchange<'_, A> {
         self.conclude(outcomes, progress, since, towards).await
     }
 
-    async fn dial(&mut self) -> io::Result<()> {
-        if self.upstream.is_none() {
-            *self.upstream = Some(self.link.dial().await?);
+    /// Dials the upstream, unless it is there. Returns where to try next, if this address takes no connection.
+    async fn dial(&mut self, subject: &Subject) -> io::Result<Option<Box<Link>>> {
+        if self.upstream.is_some() {
+            return Ok(None);
         }
-        Ok(())
+        match self.link.attempt(subject.name()).await? {
+            Attempt::Connected(wire) => *self.upstream = Some(wire),
+            Attempt::Next(next) => return Ok(Some(next)),
+        }
+        Ok(None)
+    }
+
+    /// Hands the request back as it came: nothing of it was sent, and policy and masks may tell addresses apart.
+    fn elsewhere(mut self: Box<Self>, next: Box<Link>) -> Next {
+        let mut unread = std::mem::take(&mut self.held.written);
+        unread.unsplit(self.agent.unread.split());
+        self.agent.unread = unread;
+        let asked = Asked {
+            head: self.head,
+            since: Some(self.evidence.since()),
+            continued: self.continued,
+        };
+        Next::Elsewhere(next, Box::new(asked))
     }
 
     async fn pass_both(

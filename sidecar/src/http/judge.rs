@@ -113,6 +113,7 @@ impl Subject {
         let host = certain.map_or_else(|| self.host.clone(), str::to_owned);
         DestinationInfo {
             ip: self.ip.to_string(),
+            original_ip: link.original_ip(),
             port: self.port,
             // Said once: the two agree, or the exchange is refused and both stand.
             sni: link.sni.clone().filter(|sni| *sni != host),

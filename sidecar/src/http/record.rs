@@ -111,6 +111,16 @@ impl Evidence {
         }
     }
 
+    /// The same, where the request has been under way for longer: another address was tried for it.
+    pub(crate) fn under_way(self, since: Instant) -> Self {
+        Self { since, ..self }
+    }
+
+    /// Since when the request has been under way.
+    pub(crate) fn since(&self) -> Instant {
+        self.since
+    }
+
     /// Records that the request is about to leave, where policy asks for that.
     ///
     /// # Errors

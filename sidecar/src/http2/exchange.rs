@@ -3,7 +3,7 @@
 mod connect;
 pub(crate) mod upgraded;
 
-use std::{sync::Arc, time::Instant};
+use std::{borrow::Cow, sync::Arc, time::Instant};
 
 use bytes::{Bytes, BytesMut};
 use chaperone_crds::{
@@ -11,7 +11,7 @@ use chaperone_crds::{
     record::{DecisionInfo, Outcome},
     resources::{Level, Mode},
 };
-use h2::{RecvStream, SendStream, server::SendResponse};
+use h2::{RecvStream, SendStream, client::SendRequest, server::SendResponse};
 use http::{HeaderMap, Request};
 use tokio::sync::SemaphorePermit;
 
@@ -22,7 +22,7 @@ use super::{
     ended::Ended,
     flow::{Upload, release},
     head::{Fields, Head, HeadError},
-    upstream::Upstream,
+    upstream::{NoWay, Upstream},
 };
 use crate::{
     body::BodyFilter,
@@ -50,12 +50,16 @@ pub(crate) struct Context<'a> {
 /// A request on its way.
 struct Exchange<'a> {
     context: &'a Context<'a>,
+    /// The context's, or one to another address of the same name.
+    link: Cow<'a, Link>,
     active: Arc<Active>,
     head: Head,
     /// The rest of the request.
     body: RecvStream,
     /// What was read of it for the decision.
     held: Bytes,
+    /// Whether that is all of it, once it was read.
+    whole: Option<bool>,
     /// The trailers, where the body was read to its end.
     held_trailers: Option<HeaderMap>,
     /// Kept as long as the held bytes are.
@@ -102,12 +106,14 @@ pub(crate) async fn run(
     let evidence = Evidence::begin(link, &active, &subject, &view);
     let sample = evidence.sample(&active, Level::Request);
     let offer = head.offer();
-    let mut exchange = Box::new(Exchange {
+    let exchange = Box::new(Exchange {
         context,
+        link: Cow::Borrowed(link),
         active,
         head,
         body,
         held: Bytes::new(),
+        whole: None,
         held_trailers: None,
         room: None,
         respond,
@@ -121,30 +127,61 @@ pub(crate) async fn run(
         sample,
         evidence,
     });
-    let judgement = match exchange.judge(&subject, agreed).await {
-        Ok(judgement) => judgement,
-        Err(ended) => return exchange.unanswered(ended).await,
-    };
-    exchange.evidence.judged(&judgement);
-    match judgement.decision.action {
-        Outcome::Deny => exchange.deny(&judgement).await,
-        Outcome::Allow => exchange.forward(subject).await,
-    }
+    exchange.decide(subject, agreed).await;
 }
 
 /// Answers a head that has no single reading.
 async fn refuse_head(context: &Context<'_>, mut respond: SendResponse<Bytes>, error: HeadError) {
     let protocol = super::protocol(context.secure);
     let (reason, message) = (error.reason(), error.to_string());
-    record::malformed(context.link, protocol, reason, &message).await;
+    record::malformed(&context.upstream.place(), protocol, reason, &message).await;
     let _ = answer::failed(&mut respond, 400, reason, &message, false);
 }
 
 impl Exchange<'_> {
+    /// Judges the request, and answers it or passes it on.
+    async fn decide(mut self: Box<Self>, mut subject: Subject, mut agreed: Agreement) {
+        loop {
+            let judgement = match self.judge(&subject, agreed).await {
+                Ok(judgement) => judgement,
+                Err(ended) => return self.unanswered(ended).await,
+            };
+            self.evidence.judged(&judgement);
+            if judgement.decision.action == Outcome::Deny {
+                return self.deny(&judgement).await;
+            }
+            let upstream = &self.context.upstream;
+            match upstream.sender(&self.link, subject.name()).await {
+                Ok(sender) => return self.forward(subject, sender).await,
+                Err(NoWay::Unreachable(error)) => {
+                    return self.unanswered(Ended::Unreachable(error)).await;
+                }
+                Err(NoWay::Elsewhere(next)) => (subject, agreed) = self.go_elsewhere(*next).await,
+            }
+        }
+    }
+
+    /// Begins anew as a request to another address: policy and masks may tell addresses apart. Nothing of it was sent.
+    async fn go_elsewhere(&mut self, next: Link) -> (Subject, Agreement) {
+        let view = self.head.view(self.context.secure);
+        let (subject, agreed) = placed(&next, &view, self.context.secure).await;
+        let evidence = Evidence::begin(&next, &self.active, &subject, &view);
+        self.evidence = evidence.under_way(self.evidence.since());
+        self.sample = self.evidence.sample(&self.active, Level::Request);
+        self.sample.push(&self.held);
+        self.tunnel = None;
+        self.link = Cow::Owned(next);
+        (subject, agreed)
+    }
+
     async fn judge(&mut self, subject: &Subject, agreed: Agreement) -> Result<Judgement, Ended> {
         let needs_body = self.case(subject).needs_body() && agreed == Agreement::Yes;
         let judgement = if needs_body {
-            let whole = self.hold_body().await?;
+            let whole = match self.whole {
+                Some(whole) => whole,
+                None => self.hold_body().await?,
+            };
+            self.whole = Some(whole);
             let mut case = self.case(subject);
             if whole {
                 case.request.body_size = Some(self.held.len() as u64);
@@ -163,7 +200,7 @@ impl Exchange<'_> {
 
     fn case<'c>(&'c self, subject: &'c Subject) -> Case<'c> {
         Case {
-            link: self.context.link,
+            link: &self.link,
             active: &self.active,
             request: self.head.view(self.context.secure),
             subject,
@@ -175,7 +212,7 @@ impl Exchange<'_> {
         if !self.head.is_connect() || self.offer.is_some() || self.connects().is_some() {
             return judgement;
         }
-        let (judgement, tunnel) = judgement.with_tunnel(self.context.link, &self.active);
+        let (judgement, tunnel) = judgement.with_tunnel(&self.link, &self.active);
         self.tunnel = tunnel;
         judgement
     }
@@ -242,21 +279,17 @@ impl Exchange<'_> {
     }
 
     /// Passes the request on and its response back.
-    async fn forward(mut self: Box<Self>, subject: Subject) {
-        let begun = self.evidence.begun(self.context.link, &self.active).await;
+    async fn forward(mut self: Box<Self>, subject: Subject, mut sender: SendRequest<Bytes>) {
+        let begun = self.evidence.begun(&self.link, &self.active).await;
         if begun.is_err() {
             return self.unanswered(Ended::Stopping).await;
         }
-        let (link, view) = (self.context.link, self.head.view(self.context.secure));
-        self.call = judge::call(link, &self.active, &self.evidence, &subject, &view);
+        let view = self.head.view(self.context.secure);
+        self.call = judge::call(&self.link, &self.active, &self.evidence, &subject, &view);
         if self.evidence.call().is_some() {
             self.content_type = self.head.content_type().to_owned();
         }
         let towards = self.towards(subject);
-        let mut sender = match self.context.upstream.sender().await {
-            Ok(sender) => sender,
-            Err(error) => return self.unanswered(Ended::Unreachable(error)).await,
-        };
         let plan = self.plan();
         self.head
             .edit(plan.masks.is_some(), self.continued, self.offer.as_ref());
@@ -268,7 +301,7 @@ impl Exchange<'_> {
             Ok(request) => request,
             Err(error) => return self.unanswered(Ended::Unsendable(error.to_string())).await,
         };
-        let towards = towards.through(self.context.link, &sender, &request);
+        let towards = towards.through(&self.link, &sender, &request);
         let ended =
             self.held.is_empty() && self.held_trailers.is_none() && self.body.is_end_stream();
         let sent = match std::future::poll_fn(|cx| sender.poll_ready(cx)).await {

@@ -1,7 +1,9 @@
 //! The one upstream connection of an agent's connection: dialled when a request first needs it, driven by the agent's task.
 
 use std::{
+    borrow::Cow,
     io,
+    net::IpAddr,
     pin::Pin,
     task::{Context, Poll},
 };
@@ -12,7 +14,7 @@ use tokio::sync::{OnceCell, mpsc};
 
 use super::limits;
 use crate::{
-    link::Link,
+    link::{Attempt, Link},
     prefixed::Prefixed,
     wire::{Io, Wire},
 };
@@ -22,7 +24,8 @@ type Connection = client::Connection<Prefixed<Box<dyn Io>>, Bytes>;
 /// Where streams get their way to the upstream from.
 pub(crate) struct Upstream<'a> {
     link: &'a Link,
-    sender: OnceCell<client::SendRequest<Bytes>>,
+    /// The address that was dialled, and the way there.
+    sender: OnceCell<(IpAddr, client::SendRequest<Bytes>)>,
     /// To the task that drives the connection.
     hand_over: mpsc::Sender<Driven>,
 }
@@ -39,30 +42,56 @@ impl<'a> Upstream<'a> {
         (upstream, handed_over)
     }
 
-    /// Begins HTTP/2 on a connection that is there already.
+    /// The link, going where it was dialled once that is known.
+    pub(crate) fn place(&self) -> Cow<'a, Link> {
+        match self.sender.get() {
+            Some((ip, _)) if *ip != self.link.destination.ip() => {
+                Cow::Owned(self.link.towards(*ip))
+            }
+            _ => Cow::Borrowed(self.link),
+        }
+    }
+
+    /// Begins HTTP/2 on a connection that is there already, which goes where the link goes.
     ///
     /// # Errors
     /// When the preface cannot be written.
-    pub(crate) async fn begin(&self, wire: Wire<Box<dyn Io>>) -> io::Result<()> {
-        self.sender
-            .get_or_try_init(|| self.handshake(wire))
-            .await
-            .map(|_| ())
+    pub(crate) async fn begin(
+        &self,
+        wire: Wire<Box<dyn Io>>,
+    ) -> io::Result<client::SendRequest<Bytes>> {
+        let begin = || self.handshake(self.link.destination.ip(), wire);
+        let begun = self.sender.get_or_try_init(begin).await;
+        begun.map(|(_, sender)| sender.clone())
     }
 
-    /// A way to send a request. Dials the destination for the first that asks.
+    /// A way to send a request that was judged as going where `link` goes, by `name`. Dials for the first that asks.
     ///
     /// # Errors
-    /// When it cannot be reached.
-    pub(crate) async fn sender(&self) -> io::Result<client::SendRequest<Bytes>> {
+    /// When it cannot be reached there.
+    pub(crate) async fn sender(
+        &self,
+        link: &Link,
+        name: Option<&str>,
+    ) -> Result<client::SendRequest<Bytes>, NoWay> {
         let dial = || async {
-            let wire = self.link.dial().await?;
-            self.handshake(wire).await
+            match link.attempt(name).await? {
+                Attempt::Connected(wire) => Ok(self.handshake(link.destination.ip(), wire).await?),
+                Attempt::Next(next) => Err(NoWay::Elsewhere(next)),
+            }
         };
-        self.sender.get_or_try_init(dial).await.cloned()
+        let (ip, sender) = self.sender.get_or_try_init(dial).await?;
+        match *ip == link.destination.ip() {
+            true => Ok(sender.clone()),
+            false => Err(NoWay::Elsewhere(Box::new(link.towards(*ip)))),
+        }
     }
 
-    async fn handshake(&self, wire: Wire<Box<dyn Io>>) -> io::Result<client::SendRequest<Bytes>> {
+    async fn handshake(
+        &self,
+        ip: IpAddr,
+        wire: Wire<Box<dyn Io>>,
+    ) -> io::Result<(IpAddr, client::SendRequest<Bytes>)> {
         let io = Prefixed::new(wire.unread, wire.stream);
         let (sender, connection) = limits::client(io).await.map_err(io::Error::other)?;
         let driven = Driven {
@@ -71,7 +100,21 @@ impl<'a> Upstream<'a> {
         };
         // There is room for one, and one is all that is sent; a receiver that is gone has ended the streams too.
         let _ = self.hand_over.try_send(driven);
-        Ok(sender)
+        Ok((ip, sender))
+    }
+}
+
+/// Why there is no way to send a request.
+pub(crate) enum NoWay {
+    /// The upstream cannot be reached.
+    Unreachable(io::Error),
+    /// It is to be tried at another address, or was reached there.
+    Elsewhere(Box<Link>),
+}
+
+impl From<io::Error> for NoWay {
+    fn from(error: io::Error) -> Self {
+        Self::Unreachable(error)
     }
 }
 

@@ -98,6 +98,7 @@ async fn record_datagram(shared: &Shared, gap: &DatagramGap) {
     event.destination = Some(DestinationInfo {
         host: host_of(shared, gap.destination),
         ip: gap.destination.to_string(),
+        original_ip: None,
         port: destination.port(),
         sni: None,
         proxy: None,

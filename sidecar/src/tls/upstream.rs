@@ -116,9 +116,9 @@ impl UpstreamError {
     }
 }
 
-/// Dials the destination and verifies it for `name`. `offered` in ALPN is what the agent offers and the sidecar reads, so that the upstream's choice can be the agent's too.
+/// Dials the destination, or another address of the same name, where the link goes from then on, and verifies it for `name`. `offered` in ALPN is what the agent offers and the sidecar reads, so that the upstream's choice can be the agent's too.
 pub(crate) async fn connect(
-    link: &Link,
+    link: &mut Link,
     name: &str,
     offered: &[Vec<u8>],
 ) -> Result<Box<Verified>, UpstreamError> {
@@ -128,7 +128,7 @@ pub(crate) async fn connect(
         .towards(&active.snapshot, name)
         .map_err(|e| UpstreamError::Handshake(io::Error::other(e)))?;
     let held = usable(&towards)?;
-    let wire = link.dial().await.map_err(UpstreamError::Unreachable)?;
+    let wire = link.reach().await.map_err(UpstreamError::Unreachable)?;
     let stream = Prefixed::new(wire.unread, wire.stream);
     let server_name = ServerName::try_from(name.to_owned())
         .map_err(|e| UpstreamError::Handshake(io::Error::new(io::ErrorKind::InvalidInput, e)))?;

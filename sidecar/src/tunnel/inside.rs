@@ -37,6 +37,7 @@ async fn tell<'a>(
     let tunnel = Arc::new(tunnel);
     let link = &Link {
         destination: tunnel.destination(),
+        tried: Vec::new(),
         tunnel: Some(tunnel.clone()),
         sni: None,
         certificate: None,

@@ -128,6 +128,7 @@ async fn record(end: DuplexStream) -> Vec<String> {
 async fn attack(shared: &Arc<Shared>, number: usize, case: &Case) -> (Vec<String>, Ending) {
     let destination = ([198, 51, 100, 7], port_of(number)).into();
     let link = Link {
+        tried: Vec::new(),
         tunnel: None,
         sni: Some(HOST.to_owned()),
         certificate: None,

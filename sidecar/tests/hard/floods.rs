@@ -42,6 +42,7 @@ struct Flooded {
 impl Flooded {
     async fn begin(setup: &Setup) -> Self {
         let link = Link {
+            tried: Vec::new(),
             tunnel: None,
             sni: Some("files.example.com".to_owned()),
             certificate: None,

@@ -80,6 +80,7 @@ async fn agent(shared: Arc<Shared>, until: Instant) -> Heard {
             return heard;
         };
         let link = Link {
+            tried: Vec::new(),
             tunnel: None,
             sni: Some("files.example.com".to_owned()),
             certificate: None,

@@ -35,6 +35,7 @@ spec:
 
 fn connect(setup: &Setup) -> (DuplexStream, DuplexStream, JoinHandle<()>) {
     let link = Link {
+        tried: Vec::new(),
         tunnel: None,
         sni: Some("files.example.com".to_owned()),
         certificate: None,

@@ -16,7 +16,11 @@ pub(crate) const HOST: &str = "files.example.com";
 /// Another name of its address.
 #[allow(dead_code, reason = "only some stories do")]
 pub(crate) const ALIAS: &str = "alias.example.com";
-const HOSTS: &str = "127.0.0.1 files.example.com alias.example.com";
+/// A name with an address of each family.
+#[allow(dead_code, reason = "only some stories do")]
+pub(crate) const DUAL: &str = "dual.example.com";
+const HOSTS: &str =
+    "127.0.0.1 files.example.com alias.example.com dual.example.com\n::1 dual.example.com";
 /// Longest time in which a connection ends by itself.
 const SERVED: Duration = Duration::from_secs(30);
 

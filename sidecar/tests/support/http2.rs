@@ -63,6 +63,7 @@ impl Story {
             active: setup.shared.active.load_full().unwrap(),
             shared: setup.shared.clone(),
             destination: "198.51.100.7:443".parse().unwrap(),
+            tried: Vec::new(),
             tunnel: None,
             sni: Some(HOST.to_owned()),
             certificate: None,

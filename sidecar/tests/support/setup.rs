@@ -19,7 +19,7 @@ use chaperone_sidecar::{
     egress::Egress,
     metrics::Metrics,
     policy,
-    shared::{Active, Pinned, Shared},
+    shared::{Active, Pinned, Shared, Silent},
 };
 use tokio::sync::watch;
 
@@ -79,6 +79,7 @@ impl Setup {
             cluster: Cluster::default(),
             stopping,
             pinned: Pinned::default(),
+            silent: Silent::default(),
         });
         let setup = Self {
             shared,

@@ -51,6 +51,7 @@ impl Story {
             active: setup.shared.active.load_full().unwrap(),
             shared: setup.shared.clone(),
             destination: destination.parse().unwrap(),
+            tried: Vec::new(),
             tunnel: None,
             sni: secure.then(|| HOST.to_owned()),
             certificate: None,

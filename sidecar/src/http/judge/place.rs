@@ -151,6 +151,17 @@ impl Subject {
         }
     }
 
+    /// The name that the connection is for: the host, or the one that the proxy is known by.
+    pub(crate) fn name(&self) -> Option<&str> {
+        match &self.through {
+            None => Some(&self.host),
+            Some(through) => match through.names.as_slice() {
+                [name] => Some(name),
+                _ => None,
+            },
+        }
+    }
+
     /// Where policy takes it to go.
     pub(crate) fn place<'a>(&'a self, link: &'a Link) -> Destination<'a> {
         let sni = link.sni.as_deref().filter(|_| self.through.is_none());

@@ -67,7 +67,7 @@ impl Towards {
 impl Exchange<'_> {
     /// The port of the place whose tunnel is read. Inside a tunnel a second one is not.
     pub(super) fn connects(&self) -> Option<u16> {
-        let link = self.context.link;
+        let link = &self.link;
         let proxied = self.head.view(self.context.secure).proxied;
         proxied
             .filter(|_| link.tunnel.is_none())
@@ -95,7 +95,8 @@ impl Exchange<'_> {
         since: Instant,
         towards: Towards,
     ) {
-        let link = self.context.link;
+        let link = self.link.clone();
+        let link: &Link = &link;
         let opened = tokio::select! {
             opened = download.open(&mut self.respond, self.offer.as_ref()) => opened,
             () = link.cut_off() => Err(Ended::Stopping),

@@ -58,8 +58,7 @@ impl First {
         upgraded: Upgraded,
     ) -> Result<Self, (Upgraded, String)> {
         let begin = async {
-            upstream.begin(wire).await.map_err(|e| e.to_string())?;
-            let mut sender = upstream.sender().await.map_err(|e| e.to_string())?;
+            let mut sender = upstream.begin(wire).await.map_err(|e| e.to_string())?;
             let sent = sender.send_request(unsent(), true);
             sent.map_err(|error| error.to_string())
         };
