@@ -11,6 +11,9 @@ use crate::masks::MASKS;
 const MOST_PULLED: usize = PULLED_BYTES + 64 * 1024;
 
 /// A body under each coding, in both modes: the same findings and the same end however it is cut, and what comes out is bounded by what went in.
+///
+/// Under several codings a body that is at fault is so however it is cut, but not by the same coding: decoders yield nothing of a call that fails, so what a coding held before its
+/// fault, and might be the fault of the one below, is seen by that one only if it came in a call of its own.
 pub(crate) fn filter(bytes: &[u8]) {
     for codings in [
         &[][..],
@@ -22,11 +25,11 @@ pub(crate) fn filter(bytes: &[u8]) {
     ] {
         for strict in [true, false] {
             let whole = run(codings, strict, bytes, bytes.len().max(1));
-            assert_eq!(
-                whole,
-                run(codings, strict, bytes, 7),
-                "{codings:?} {strict}"
-            );
+            let cut = run(codings, strict, bytes, 7);
+            match codings {
+                [] | [_] => assert_eq!(whole, cut, "{codings:?} {strict}"),
+                _ => assert_eq!(sound(&whole), sound(&cut), "{codings:?} {strict}"),
+            }
         }
     }
 }
@@ -37,6 +40,11 @@ type End = (
     Option<CodingError>,
     Result<(), CodingError>,
 );
+
+/// Findings of a body that was read to its end, and as its codings say. Strictness refuses every other.
+fn sound((findings, note, passed): &End) -> Option<&[MaskedInfo]> {
+    (passed.is_ok() && note.is_none()).then_some(findings)
+}
 
 fn run(codings: &[Coding], strict: bool, bytes: &[u8], piece: usize) -> End {
     let mut filter = BodyFilter::new(Arc::clone(&MASKS), Format::Plain, codings, strict);
@@ -49,6 +57,7 @@ fn run(codings: &[Coding], strict: bool, bytes: &[u8], piece: usize) -> End {
     filter.end();
     passed = passed.and_then(|()| pull(&mut filter, &mut total));
     assert!(passed.is_err() || filter.is_done());
+    assert!(!strict || filter.note().is_none(), "strict, and passed on");
     // Replacing can make text longer, by less than tenfold.
     let most = (bytes.len() as u64)
         .saturating_mul(MAX_RATIO)

@@ -116,7 +116,8 @@ pub fn readable_only(value: &[u8]) -> Option<Vec<u8>> {
     })
 }
 
-/// Why a coded body is not read on.
+/// Why a coded body is not read on. Of several codings, which one is named may depend on how the bytes came: what a decoder held before its fault is only seen, and perhaps at
+/// fault itself, if it came in a call of its own. That there is a fault depends on the bytes alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CodingError {
     /// The bytes are not of the coding.

@@ -153,6 +153,32 @@ fn what_unfolds_far_leaves_a_bounded_piece_at_a_time() {
     assert_eq!(decode(&[Coding::Gzip], &out).0, text.as_bytes());
 }
 
+/// The text that left before a body was over or refused, and whether it was all there.
+fn let_out<'p>(
+    codings: &[Coding],
+    strict: bool,
+    pieces: impl Iterator<Item = &'p [u8]>,
+) -> (Vec<u8>, bool) {
+    let mut filter = BodyFilter::new(masks(), Format::Plain, codings, strict);
+    let mut wire = Vec::new();
+    let mut passed = Ok(());
+    for piece in pieces.map(Some).chain([None]) {
+        match piece {
+            Some(piece) => filter.push(piece),
+            None => filter.end(),
+        }
+        while passed == Ok(()) {
+            let more = filter.pull(&mut wire);
+            passed = more.map(|_| ());
+            if !more.unwrap_or_default() {
+                break;
+            }
+        }
+    }
+    let whole = passed.is_ok() && filter.note().is_none();
+    (decode(codings, &wire).0, whole)
+}
+
 fn fragment() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![
         4 => prop::sample::select(vec!["ada", "@example.com", " ", "\n", "123-45-", "6789", "x", "data: "])
@@ -182,5 +208,25 @@ proptest! {
             prop_assert_eq!(&text, &expected);
             prop_assert_eq!(filter.findings(), &findings[..]);
         }
+    }
+
+    #[test]
+    fn a_body_at_fault_is_so_however_it_is_cut_and_what_left_of_it_is_the_same(
+        codings in prop::collection::vec(prop::sample::select(ALL.to_vec()), 1..=3),
+        fragments in prop::collection::vec(fragment(), 0..40),
+        sizes in (1_usize..64, 1_usize..5000),
+        (fault, byte, strict) in (any::<prop::sample::Index>(), any::<u8>(), any::<bool>()),
+    ) {
+        let mut wire = encode(&codings, &fragments.concat());
+        if !wire.is_empty() {
+            let at = fault.index(wire.len());
+            wire[at] = byte;
+        }
+        let (one, one_whole) = let_out(&codings, strict, wire.chunks(sizes.0));
+        let (other, other_whole) = let_out(&codings, strict, wire.chunks(sizes.1));
+        prop_assert_eq!(one_whole, other_whole);
+        let common = one.len().min(other.len());
+        prop_assert_eq!(&one[..common], &other[..common]);
+        prop_assert!(!one_whole || one == other);
     }
 }
