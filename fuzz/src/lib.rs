@@ -16,6 +16,7 @@ mod policy;
 mod proof;
 mod story;
 mod tls;
+mod upgrade;
 mod websocket;
 
 /// One property, by name.
@@ -49,6 +50,7 @@ pub const TARGETS: &[Target] = &[
     ("resolver_files", names::resolver_files),
     ("spool", evidence::spool),
     ("tls_hello", tls::hello),
+    ("upgrade", upgrade::upgrade),
     ("url", policy::url),
     ("verify", evidence::verify),
     ("websocket_frames", websocket::frames),

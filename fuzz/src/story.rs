@@ -38,19 +38,19 @@ use crate::evidence::Dir;
 
 const HOST: &str = "files.example.com";
 /// Bytes that each pipe holds.
-const PIPE_BYTES: usize = 4096;
+pub(crate) const PIPE_BYTES: usize = 4096;
 /// Longest time of one connection: what waits for longer waits for a peer that is not there.
 const PATIENCE: Duration = Duration::from_millis(200);
 /// A rule that reads bodies, and masks.
 const SPEC: &str = r#"
 mode: Enforce
 rules:
-  - {name: no-drop, match: {protocols: [http]}, when: 'has(http.body.action) && http.body.action == "drop"', action: Deny}
+  - {name: no-drop, match: {protocols: [http]}, when: 'has(http.body) && has(http.body.action) && http.body.action == "drop"', action: Deny}
 masks: [{name: pii, detectors: [email, creditCard]}]
 audit: {level: RequestResponse}
 "#;
 
-static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
+pub(crate) static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -154,7 +154,8 @@ static ACTIVE: LazyLock<Arc<Active>> = LazyLock::new(|| {
     Arc::new(policy::compile(config).expect("the policy compiles"))
 });
 
-fn surroundings(dir: &Dir) -> (Arc<Shared>, AuditHandle, watch::Sender<bool>) {
+/// A sidecar under one policy, that writes its records to a folder.
+pub(crate) fn surroundings(dir: &Dir) -> (Arc<Shared>, AuditHandle, watch::Sender<bool>) {
     let names = Arc::new(Names::new(Hosts::parse(b"")));
     let resolver = Arc::new(Resolver::with_servers(Vec::new(), None, names.clone()));
     let egress = Arc::new(Egress::new(None, resolver, &[]));
