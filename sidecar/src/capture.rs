@@ -11,7 +11,9 @@
 //! Invariant: the table is replaced in one atomic batch and belongs to the
 //! network namespace, not to this process. There is no moment without rules
 //! while they are replaced, and when the sidecar dies they stay: a dead sidecar
-//! means no network. Both IP families are always covered, because a family
+//! means no network. What may pass unread does so only while a second table is
+//! there, `inet chaperone_watch`, which the kernel removes with the process
+//! that reads the packet log. Both IP families are always covered, because a family
 //! left out because it looked unused would be the way out once it is not.
 
 mod batch;
@@ -26,7 +28,9 @@ mod socket;
 pub use batch::{CaptureError, install, remove};
 pub use nflog::{DatagramGap, GapCounters, GapReader, LOG_DELAY};
 pub use packet::Transport;
-pub use ruleset::{Action, Chain, ChainKind, Hook, Match, Policy, Reject, Rule, Ruleset, ruleset};
+pub use ruleset::{
+    Action, Chain, ChainKind, Hook, Match, Policy, Reject, Rule, Ruleset, ruleset, watching,
+};
 pub use socket::{DIAL_TIMEOUT, OriginalDst, OriginalDstError, dial, original_dst, set_mark};
 
 use chaperone_crds::pod::{

@@ -146,7 +146,7 @@ async fn story(
     enforcement.apply(&shared, &audit, config)?;
     let listeners = namespace.listeners()?;
     sidecar::serve_names(&shared, listeners.dns, resolver);
-    sidecar::watch_datagrams(&shared, namespace.gaps()?);
+    let _watching = sidecar::watch_datagrams(&shared, namespace.gaps()?);
     let data = listen::serve_captured(shared.clone(), listeners.capture)?;
 
     let (environment, kept_variables) = environment(&scratch.trust());

@@ -39,7 +39,7 @@ use self::{
     operator::{acknowledge, enlist, follow, renew},
 };
 
-pub use self::observe::{serve_names, watch_datagrams};
+pub use self::observe::{Watching, serve_names, watch_datagrams};
 
 /// Longest wait for sinks to take what is left when the stream closes. What they have not taken by then stays in the spool. With [`listen`]'s drain it stays below Kubernetes' usual
 /// grace of 30 s.
@@ -104,7 +104,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         return Ok(());
     };
     in_force?;
-    let mut data = serve(&shared, listeners, way_out.resolver)?;
+    let (mut data, watching) = serve(&shared, listeners, way_out.resolver)?;
     health.set_started();
     tracing::info!("capture, trust and policy are in place");
 
@@ -119,6 +119,8 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     if ended.is_ok() {
         let _ = data.await;
     }
+    // From here on nothing leaves, so that what left is all in the log.
+    drop(watching);
     tokio::time::sleep(LOG_DELAY).await;
     let closing = enforcer.audit.close("terminated", CLOSE_PATIENCE).await;
     tracing::info!(?closing, "the stream is closed");
@@ -194,14 +196,15 @@ fn serve(
     shared: &Arc<Shared>,
     listeners: Listeners,
     resolver: Arc<Resolver>,
-) -> anyhow::Result<JoinHandle<()>> {
+) -> anyhow::Result<(JoinHandle<()>, Watching)> {
     serve_names(shared, listeners.dns, resolver);
     let gaps = GapReader::bind(NFLOG_GROUP).context("cannot read the packet filter's log")?;
-    watch_datagrams(shared, gaps);
+    let watching = watch_datagrams(shared, gaps);
     let data = listen::serve_captured(shared.clone(), listeners.capture)?;
-    Ok(tokio::task::spawn_blocking(move || {
+    let ended = tokio::task::spawn_blocking(move || {
         let _ = data.join();
-    }))
+    });
+    Ok((ended, watching))
 }
 
 /// The signals that end the sidecar.

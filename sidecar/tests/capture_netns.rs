@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use chaperone_crds::pod::{EGRESS_MARK, NFLOG_GROUP, SIDECAR_UID};
 use chaperone_sidecar::capture::{
     CaptureConfig, CaptureError, CaptureMode, DatagramGap, DatagramKind, Datagrams, GapReader,
-    OriginalDstError, Transport, dial, install, original_dst, remove, ruleset,
+    OriginalDstError, Transport, dial, install, original_dst, remove, ruleset, watching,
 };
 use netns::{Namespace, OUTSIDE, OUTSIDE6, POD, POD6, World, at, gaps_during, output, runtime};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
@@ -72,6 +72,27 @@ fn the_kernel_prints_the_rules_back_as_the_model_says_them() {
         assert_eq!(printed, ruleset(&config).to_string());
     }
     world.pod.run(|| remove().and_then(|()| remove())).unwrap();
+    assert_eq!(world.pod.tool("nft", &["list", "ruleset"]), "");
+}
+
+#[test]
+fn the_kernel_understands_the_rules_that_go_with_the_reader_of_the_log() {
+    let world = World::new();
+    let reader = world.pod.run(|| GapReader::bind(NFLOG_GROUP).unwrap());
+    let printed = world.pod.tool("nft", &["list", "ruleset"]);
+    let (first, rest) = printed.split_once('\n').unwrap();
+    // nft names the process behind the table.
+    let first = first.split_once(" #").map_or(first, |(table, _)| table);
+    assert_eq!(
+        format!("{first}\n{rest}"),
+        watching(NFLOG_GROUP).to_string()
+    );
+    let second = world.pod.run(|| GapReader::bind(NFLOG_GROUP)).unwrap_err();
+    assert!(
+        matches!(second, CaptureError::LogRefused { .. }),
+        "{second}"
+    );
+    drop(reader);
     assert_eq!(world.pod.tool("nft", &["list", "ruleset"]), "");
 }
 
@@ -510,7 +531,7 @@ fn gaps_that_come_faster_than_they_are_read_are_counted() {
             let _ = socket.send_to(b"flood", target);
         }
         let (events, mut receiver) = tokio::sync::mpsc::channel(64);
-        tokio::spawn(reader.run(events));
+        tokio::spawn(reader.run(events, std::future::pending()));
         let mut delivered = 0;
         while tokio::time::timeout(Duration::from_millis(500), receiver.recv())
             .await

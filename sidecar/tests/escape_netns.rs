@@ -7,13 +7,17 @@
 mod netns;
 
 use std::{
-    io::{ErrorKind, Read, Write},
+    io::{BufRead, BufReader, ErrorKind, Read, Write},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    process::{Child, Command, Stdio},
     sync::mpsc,
     time::{Duration, Instant},
 };
 
-use chaperone_sidecar::capture::{CaptureConfig, CaptureMode, install};
+use chaperone_crds::pod::NFLOG_GROUP;
+use chaperone_sidecar::capture::{
+    CaptureConfig, CaptureMode, DatagramKind, Datagrams, GapReader, install,
+};
 use netns::{Namespace, OUTSIDE, OUTSIDE6, POD, POD6, World, at, gaps_during};
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -384,6 +388,129 @@ fn datagram_sockets_connected_before_capture_are_refused_in_enforce() {
         }
     });
     assert!(seen.is_empty(), "{seen:?}");
+}
+
+// === While nobody reads the packet log ===
+
+/// Set in a process of its own that reads the packet log until it is killed.
+const READER: &str = "CHAPERONE_TEST_READER";
+
+#[test]
+fn a_reader_asked_for_by_another_test() {
+    if std::env::var_os(READER).is_some() {
+        let _reader = GapReader::bind(NFLOG_GROUP).unwrap();
+        println!("reader is there");
+        std::thread::sleep(Duration::from_secs(60));
+    }
+}
+
+/// A process in the pod that reads the packet log.
+fn reader(pod: &Namespace) -> Child {
+    let mut child = pod.run(|| {
+        Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "a_reader_asked_for_by_another_test"])
+            .arg("--nocapture")
+            .env(READER, "yes")
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap()
+    });
+    let said = BufReader::new(child.stdout.take().unwrap());
+    let mut lines = said.lines().map_while(Result::ok);
+    assert!(lines.any(|line| line.contains("reader is there")));
+    child
+}
+
+/// One flow of datagrams that is new and one that is not, an echo request and another protocol.
+fn send_datagrams(old: &UdpSocket) {
+    let _ = old.send_to(b"old flow", at(OUTSIDE, 9000));
+    for (ip, any) in [(OUTSIDE, "0.0.0.0:0"), (OUTSIDE6, "[::]:0")] {
+        let new = UdpSocket::bind(any).unwrap();
+        let _ = new.send_to(b"new flow", at(ip, 9000));
+    }
+    send_raw(OUTSIDE, 1, &[8, 0, 0xf7, 0xfd, 0, 1, 0, 1]);
+    send_raw(OUTSIDE, 132, b"another protocol");
+}
+
+/// Returns once IPv6 knows the way: until then datagrams wait.
+fn know_neighbour(world: &World) {
+    let socket = world.outside.run(|| UdpSocket::bind("[::]:9000").unwrap());
+    socket
+        .set_read_timeout(Some(Duration::from_millis(50)))
+        .unwrap();
+    for _ in 0..100 {
+        world.pod.run(|| {
+            let first = UdpSocket::bind("[::]:0").unwrap();
+            first.send_to(b"first", at(OUTSIDE6, 9000)).unwrap();
+        });
+        if socket.recv(&mut [0; 16]).is_ok() {
+            return;
+        }
+    }
+    panic!("the outside can't be reached over IPv6");
+}
+
+#[test]
+fn what_passes_unread_does_so_only_while_somebody_reads_the_log() {
+    let networks = ["192.0.2.0/24", "2001:db8::/32"].map(|network| network.parse().unwrap());
+    let allowed = networks.into_iter().flat_map(|network| {
+        let kinds = [
+            DatagramKind::Udp {
+                first: 1,
+                last: 9999,
+            },
+            DatagramKind::Icmp,
+        ];
+        kinds.map(|protocol| Datagrams { network, protocol })
+    });
+    let enforce = CaptureConfig {
+        allowed: allowed.collect(),
+        ..CaptureConfig::pod(CaptureMode::Enforce)
+    };
+    let read = [
+        (
+            CaptureConfig::pod(CaptureMode::Audit),
+            vec![
+                "1 192.0.2.2",
+                "132 192.0.2.2",
+                "17 192.0.2.2",
+                "17 192.0.2.2",
+                "17 2001:db8::2",
+            ],
+        ),
+        (
+            enforce,
+            vec![
+                "1 192.0.2.2",
+                "17 192.0.2.2",
+                "17 192.0.2.2",
+                "17 2001:db8::2",
+            ],
+        ),
+    ];
+    for (config, expected) in read {
+        let world = World::new();
+        know_neighbour(&world);
+        world.pod.run(move || install(&config)).unwrap();
+        let old = world.pod.run(|| UdpSocket::bind("0.0.0.0:0").unwrap());
+        let sent = || {
+            let old = old.try_clone().unwrap();
+            let mut seen = left(&world, move || send_datagrams(&old));
+            seen.sort();
+            seen
+        };
+        let nothing: [&str; 0] = [];
+        assert_eq!(sent(), nothing, "before there is a reader");
+        let mut first = reader(&world.pod);
+        assert_eq!(sent(), expected, "with a reader");
+        first.kill().unwrap();
+        first.wait().unwrap();
+        assert_eq!(sent(), nothing, "after it was killed");
+        let mut second = reader(&world.pod);
+        assert_eq!(sent(), expected, "with another reader");
+        second.kill().unwrap();
+        second.wait().unwrap();
+    }
 }
 
 // === Exhaustion ===

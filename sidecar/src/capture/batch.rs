@@ -16,8 +16,12 @@ use nix::libc::{
 
 use super::encode::{expressions, modules};
 use super::netlink::{Attributes, NetfilterSocket, READ_BUFFER, messages, write_message};
-use super::ruleset::{Chain, ChainKind, Hook, Policy, Rule, TABLE, ruleset};
+use super::ruleset::{Chain, ChainKind, Hook, Policy, Rule, Ruleset, TABLE, ruleset};
 use super::{CaptureConfig, MAX_ALLOWED};
+
+/// `NFT_TABLE_F_OWNER` of `linux/netfilter/nf_tables.h`.
+const TABLE_OWNED: u32 = 2;
+const OWNED_TABLE: &str = "a table that goes with its process";
 
 /// Why capture is not in place.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +61,22 @@ pub enum CaptureError {
         /// The system's answer.
         source: io::Error,
     },
+    /// The packet log is somebody else's, or the process may not read one.
+    #[error(
+        "the kernel does not let this process read packet log {group}: either another process in the same network namespace reads it (is there a second sidecar?), or CAP_NET_ADMIN is missing"
+    )]
+    LogRefused {
+        /// NFLOG group.
+        group: u16,
+    },
+    /// The kernel has no tables that go with a process.
+    #[error(
+        "the kernel can't tie packet filter rules to a process, without which datagrams would pass unrecorded while the sidecar is dead: use Linux 5.12 or later on the node"
+    )]
+    Unowned {
+        /// The kernel's answer.
+        source: io::Error,
+    },
     /// More allowed destinations than one batch holds.
     #[error(
         "{given} destinations are allowed for UDP and ICMP, at most {MAX_ALLOWED} can be: \
@@ -84,15 +104,21 @@ pub enum CaptureError {
 pub fn install(config: &CaptureConfig) -> Result<(), CaptureError> {
     check(config)?;
     let rules = ruleset(config);
-    let mut batch = Batch::new();
+    let mut batch = Batch::new(rules.table);
     batch.replace_table();
-    for chain in &rules.chains {
-        batch.chain(chain);
-        for rule in &chain.rules {
-            batch.rule(chain, rule, rules.log_group);
-        }
-    }
-    batch.commit()
+    batch.chains(&rules);
+    batch.commit(&open()?)
+}
+
+/// Adds a table that goes with `socket`: when that is closed, and be it because its process died, the kernel removes the table.
+///
+/// # Errors
+/// As [`CaptureError`]; [`CaptureError::Unowned`] where the kernel can't.
+pub(super) fn install_owned(rules: &Ruleset, socket: &NetfilterSocket) -> Result<(), CaptureError> {
+    let mut batch = Batch::new(rules.table);
+    batch.owned_table();
+    batch.chains(rules);
+    batch.commit(socket)
 }
 
 /// Removes the table from the current network namespace, if it is there.
@@ -100,10 +126,14 @@ pub fn install(config: &CaptureConfig) -> Result<(), CaptureError> {
 /// # Errors
 /// As [`CaptureError`].
 pub fn remove() -> Result<(), CaptureError> {
-    let mut batch = Batch::new();
+    let mut batch = Batch::new(TABLE);
     batch.table("the table to remove", NFT_MSG_NEWTABLE, NLM_F_CREATE);
     batch.table("removing the table", NFT_MSG_DELTABLE, 0);
-    batch.commit()
+    batch.commit(&open()?)
+}
+
+fn open() -> Result<NetfilterSocket, CaptureError> {
+    NetfilterSocket::open().map_err(|source| failed("open a socket", source))
 }
 
 fn check(config: &CaptureConfig) -> Result<(), CaptureError> {
@@ -128,14 +158,16 @@ struct Entry {
 }
 
 struct Batch {
+    table: &'static str,
     bytes: Vec<u8>,
     /// Entry `n` has sequence number `n + 1`; 0 is the batch itself.
     entries: Vec<Entry>,
 }
 
 impl Batch {
-    fn new() -> Self {
+    fn new(table: &'static str) -> Self {
         let mut batch = Self {
+            table,
             bytes: Vec::new(),
             entries: Vec::new(),
         };
@@ -152,8 +184,30 @@ impl Batch {
 
     fn table(&mut self, what: &str, kind: i32, flags: i32) {
         let mut body = Attributes::default();
-        body.text(1, TABLE);
+        body.text(1, self.table);
         self.push(kind, flags, &body, what.to_owned(), "nf_tables".to_owned());
+    }
+
+    fn owned_table(&mut self) {
+        let mut body = Attributes::default();
+        body.text(1, self.table).be32(2, TABLE_OWNED);
+        let what = OWNED_TABLE.to_owned();
+        self.push(
+            NFT_MSG_NEWTABLE,
+            NLM_F_CREATE,
+            &body,
+            what,
+            "nf_tables".to_owned(),
+        );
+    }
+
+    fn chains(&mut self, rules: &Ruleset) {
+        for chain in &rules.chains {
+            self.chain(chain);
+            for rule in &chain.rules {
+                self.rule(chain, rule, rules.log_group);
+            }
+        }
     }
 
     fn chain(&mut self, chain: &Chain) {
@@ -172,7 +226,7 @@ impl Batch {
             Policy::Drop => nix::libc::NF_DROP,
         };
         let mut body = Attributes::default();
-        body.text(1, TABLE)
+        body.text(1, self.table)
             .text(3, chain.name)
             .nested(4, |nested| {
                 nested
@@ -193,7 +247,7 @@ impl Batch {
 
     fn rule(&mut self, chain: &Chain, rule: &Rule, log_group: u16) {
         let mut body = Attributes::default();
-        body.text(1, TABLE)
+        body.text(1, self.table)
             .text(2, chain.name)
             .nested(4, |list| expressions(rule, log_group, list));
         let what = format!("a rule of chain {} ({rule:?})", chain.name);
@@ -231,9 +285,8 @@ impl Batch {
         );
     }
 
-    fn commit(mut self) -> Result<(), CaptureError> {
+    fn commit(mut self, socket: &NetfilterSocket) -> Result<(), CaptureError> {
         self.bracket(NFNL_MSG_BATCH_END);
-        let socket = NetfilterSocket::open().map_err(|source| failed("open a socket", source))?;
         // Every message is acknowledged, so all answers must fit.
         socket
             .set_receive_buffer(1 << 20)
@@ -271,6 +324,9 @@ impl Batch {
             |entry| (entry.what.clone(), entry.modules.clone()),
         );
         Err(match errno {
+            Errno::EINVAL | Errno::EOPNOTSUPP if what == OWNED_TABLE => {
+                CaptureError::Unowned { source }
+            }
             Errno::EPERM | Errno::EACCES => CaptureError::NotPermitted,
             Errno::ENOENT | Errno::EOPNOTSUPP | Errno::EPROTONOSUPPORT | Errno::EAFNOSUPPORT
                 if !modules.is_empty() =>

@@ -19,7 +19,7 @@ use nix::libc::{
 };
 
 use super::netlink::Attributes;
-use super::ruleset::{Action, CT_INVALID_OR_UNTRACKED, ICMPV6, Match, Reject, Rule, TCP};
+use super::ruleset::{Action, CT_INVALID_OR_UNTRACKED, ICMPV6, Match, Reject, Rule, TCP, WATCHED};
 
 /// Bytes of each logged packet that reach the reader: IPv6 header, a few
 /// extension headers, ports.
@@ -86,7 +86,7 @@ pub(super) fn modules(rule: &Rule) -> Vec<&'static str> {
             Action::Log(_) => needed.extend(["nft_log", "nfnetlink_log"]),
             Action::Reject(_) => needed.push("nft_reject_inet"),
             Action::SetFlowMark(_) | Action::NoTrack => needed.push("nft_ct"),
-            Action::Accept | Action::Return | Action::Drop => {}
+            Action::Accept | Action::Return | Action::Drop | Action::Watch => {}
         }
     }
     needed.dedup();
@@ -98,6 +98,10 @@ fn encode_match(condition: &Match, out: &mut Attributes) {
         Match::Mark(mark) => {
             meta(NFT_META_MARK, out);
             compare(NFT_CMP_EQ, &mark.to_ne_bytes(), out);
+        }
+        Match::Watched => {
+            meta(NFT_META_MARK, out);
+            compare(NFT_CMP_EQ, &WATCHED.to_ne_bytes(), out);
         }
         Match::SocketUid(uid) => {
             meta(NFT_META_SKUID, out);
@@ -173,6 +177,12 @@ fn encode_action(action: Action, log_group: u16, out: &mut Attributes) {
             });
         }
         Action::NoTrack => expression("notrack", out, |_| {}),
+        Action::Watch => {
+            immediate(&WATCHED.to_ne_bytes(), out);
+            expression("meta", out, |data| {
+                data.be32(2, constant(NFT_META_MARK)).be32(3, REGISTER);
+            });
+        }
     }
 }
 

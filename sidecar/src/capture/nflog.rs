@@ -18,11 +18,11 @@ use tokio::io::Interest;
 use tokio::sync::mpsc;
 
 use super::CaptureError;
-use super::batch::failed;
+use super::batch::{failed, install_owned};
 use super::encode::SNAPLEN;
 use super::netlink::{Attributes, Message, NetfilterSocket, READ_BUFFER, messages, write_message};
 use super::packet::{Head, Transport, head};
-use super::ruleset::{PREFIX_PASSED, PREFIX_REFUSED};
+use super::ruleset::{PREFIX_PASSED, PREFIX_REFUSED, watching};
 
 /// Kernel-side queue of unread log messages, bytes: about 4,000 packets.
 const RECEIVE_BUFFER: usize = 1 << 20;
@@ -76,21 +76,27 @@ pub struct GapCounters {
     pub unreadable: AtomicU64,
 }
 
-/// A bound NFLOG group.
+/// A bound NFLOG group, and the rules that let packets pass unread while it is read.
 #[derive(Debug)]
 pub struct GapReader {
+    // First, so that no packet passes after the log is closed.
+    watch: NetfilterSocket,
     descriptor: OwnedFd,
     counters: Arc<GapCounters>,
 }
 
 impl GapReader {
     /// Binds a group in the current network namespace. Packets logged from here
-    /// on wait in the kernel until [`GapReader::run`] reads them.
+    /// on wait in the kernel until [`GapReader::run`] reads them. Packets that
+    /// pass unread do so from here on, until the reader is gone.
     ///
     /// # Errors
-    /// [`CaptureError::NotPermitted`] without `CAP_NET_ADMIN`;
-    /// [`CaptureError::Refused`] with `EBUSY` when another process has it.
+    /// [`CaptureError::LogRefused`] without `CAP_NET_ADMIN` or when another
+    /// socket has it;
+    /// [`CaptureError::Unowned`] on a kernel before Linux 5.12.
     pub fn bind(group: u16) -> Result<Self, CaptureError> {
+        // The kernel closes descriptors of a dead process from the lowest on: this one before the log's.
+        let watch = NetfilterSocket::open().map_err(|source| failed("open a socket", source))?;
         let socket = NetfilterSocket::open().map_err(|source| failed("open a socket", source))?;
         socket
             .set_receive_buffer(RECEIVE_BUFFER)
@@ -103,10 +109,12 @@ impl GapReader {
         mode.extend([2, 0]);
         settings.bytes(2, &mode).be32(4, FLUSH_AFTER).be16(6, 1);
         configure(&socket, group, &settings)?;
+        install_owned(&watching(group), &watch)?;
         let descriptor = socket
             .into_nonblocking()
             .map_err(|source| failed("set up the packet log", source))?;
         Ok(Self {
+            watch,
             descriptor,
             counters: Arc::default(),
         })
@@ -118,18 +126,29 @@ impl GapReader {
     }
 
     /// Reads until the receiver of `events` is gone. A full channel slows the
-    /// reader; what the kernel then discards is counted as lost.
+    /// reader; what the kernel then discards is counted as lost. Once `closing`
+    /// is done nothing passes unread any more, and what passed before is read.
     ///
     /// # Errors
     /// The socket's, should it fail for good.
-    pub async fn run(self, events: mpsc::Sender<DatagramGap>) -> io::Result<()> {
+    pub async fn run(
+        self,
+        events: mpsc::Sender<DatagramGap>,
+        closing: impl Future<Output = ()>,
+    ) -> io::Result<()> {
         // Any datagram type makes tokio watch the descriptor; reads below are
         // netlink's own.
         let socket = tokio::net::UnixDatagram::from_std(self.descriptor.into())?;
+        let mut watch = Some(self.watch);
+        let mut closing = std::pin::pin!(closing);
         let mut buffer = vec![0; READ_BUFFER];
         let mut expected = 0;
         loop {
             let read = tokio::select! {
+                () = &mut closing, if watch.is_some() => {
+                    watch = None;
+                    continue;
+                }
                 () = events.closed() => return Ok(()),
                 read = socket.async_io(Interest::READABLE, || receive(&socket, &mut buffer)) => read,
             };
@@ -268,7 +287,8 @@ fn configure(
             .map_or(0, |code| i32::from_ne_bytes(*code));
         return match Errno::from_raw(code.saturating_neg()) {
             _ if code == 0 => Ok(()),
-            Errno::EPERM => Err(CaptureError::NotPermitted),
+            // `nfulnl_recv_config` has one answer for both.
+            Errno::EPERM => Err(CaptureError::LogRefused { group }),
             errno @ (Errno::EINVAL | Errno::EOPNOTSUPP | Errno::EPROTONOSUPPORT) => {
                 Err(CaptureError::Unsupported {
                     what: "logging packets over netlink".to_owned(),

@@ -11,13 +11,16 @@ use ipnet::IpNet;
 
 use super::encode::SNAPLEN;
 use super::ruleset::{
-    Action, Chain, ChainKind, Hook, ICMP, ICMPV6, Match, Policy, Reject, Rule, Ruleset, TABLE, TCP,
-    UDP,
+    Action, Chain, ChainKind, Hook, ICMP, ICMPV6, Match, Policy, Reject, Rule, Ruleset, TCP, UDP,
+    WATCHED,
 };
 
 impl Display for Ruleset {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        writeln!(f, "table inet {TABLE} {{")?;
+        writeln!(f, "table inet {} {{", self.table)?;
+        if self.owned {
+            writeln!(f, "\tflags owner\n")?;
+        }
         for (index, chain) in self.chains.iter().enumerate() {
             if index > 0 {
                 writeln!(f)?;
@@ -41,6 +44,7 @@ fn write_chain(f: &mut Formatter<'_>, chain: &Chain, group: u16) -> fmt::Result 
     };
     let priority = match chain.priority {
         -300 => "raw".to_owned(),
+        -10 => "filter - 10".to_owned(),
         0 => "filter".to_owned(),
         other => other.to_string(),
     };
@@ -71,6 +75,7 @@ fn rule_text(rule: &Rule, group: u16) -> String {
 fn match_text(condition: &Match) -> String {
     match condition {
         Match::Mark(mark) => format!("meta mark {mark:#010x}"),
+        Match::Watched => format!("meta mark {WATCHED:#010x}"),
         Match::SocketUid(uid) => format!("meta skuid {uid}"),
         Match::FromLoopback => "iifname \"lo\"".to_owned(),
         Match::FromOutside => "iifname != \"lo\"".to_owned(),
@@ -107,6 +112,7 @@ fn action_text(action: Action, group: u16) -> String {
         Action::Reject(Reject::AdminProhibited) => "reject with icmpx admin-prohibited".to_owned(),
         Action::SetFlowMark(mark) => format!("ct mark set {mark:#010x}"),
         Action::NoTrack => "notrack".to_owned(),
+        Action::Watch => format!("meta mark set {WATCHED:#010x}"),
     }
 }
 

@@ -3,8 +3,9 @@
 //! Owns what is captured, exempt, refused and logged. Refuses I/O: the value is
 //! encoded by `encode` and written as nft text by `render`.
 //!
-//! Invariant: in [`CaptureMode::Enforce`], a packet that leaves is exempt, an
-//! answer to an inbound connection, neighbour discovery, or allowed by name.
+//! Invariants: a packet that leaves is exempt, an answer to an inbound
+//! connection, neighbour discovery, or logged while somebody reads the log; in
+//! [`CaptureMode::Enforce`] the last of these is also allowed by name.
 
 use std::ops::RangeInclusive;
 
@@ -14,6 +15,13 @@ use super::{CaptureConfig, CaptureMode, DatagramKind, Datagrams, Exempt};
 
 /// Name of the table, in family `inet`.
 pub(super) const TABLE: &str = "chaperone";
+
+/// Name of the table that lives as long as somebody reads the packet log.
+pub(super) const WATCH_TABLE: &str = "chaperone_watch";
+
+/// Firewall mark of packets that somebody will read of, should they be logged. An agent
+/// can't set it: `SO_MARK` needs `NET_ADMIN` or `NET_RAW`.
+pub(super) const WATCHED: u32 = 0x4368_7761;
 
 /// Log prefix of packets that passed unread.
 pub(super) const PREFIX_PASSED: &str = "chaperone:passed";
@@ -34,12 +42,19 @@ pub(super) const ICMPV6: u8 = 58;
 /// `linux/netfilter/nf_conntrack_common.h`).
 pub(super) const CT_INVALID_OR_UNTRACKED: u32 = 0x41;
 
+/// Priority of a chain whose marks `filter_output` sees.
+const BEFORE_FILTER: i32 = -10;
+
 const DNS: u16 = 53;
 const QUIC: u16 = 443;
 
-/// The `inet chaperone` table.
+/// A table in family `inet`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ruleset {
+    /// Its name.
+    pub table: &'static str,
+    /// Whether it goes with the socket that made it.
+    pub owned: bool,
     /// NFLOG group that [`Action::Log`] sends to.
     pub log_group: u16,
     /// Base chains.
@@ -108,6 +123,8 @@ pub struct Rule {
 pub enum Match {
     /// The packet's firewall mark.
     Mark(u32),
+    /// Somebody reads the packet log: [`watching`] marked the packet.
+    Watched,
     /// User id that owns the packet's socket. Never holds for packets without
     /// an open socket.
     SocketUid(u32),
@@ -162,6 +179,8 @@ pub enum Action {
     SetFlowMark(u32),
     /// Keep conntrack away from the packet.
     NoTrack,
+    /// Say that somebody reads the packet log.
+    Watch,
 }
 
 /// How a sender learns of a refusal.
@@ -187,8 +206,34 @@ pub fn ruleset(config: &CaptureConfig) -> Ruleset {
     chains.push(filter_input(config));
     chains.push(filter_postrouting());
     Ruleset {
+        table: TABLE,
+        owned: false,
         log_group: config.log_group,
         chains,
+    }
+}
+
+/// Decides the rules that hold while somebody reads the packet log of `log_group`.
+///
+/// What passes unread is recorded by whoever reads the log, so it passes only while somebody does. The lasting table outlives the sidecar and can't know; this one goes with the reader's
+/// socket, and only packets that it marked may pass there. Any other mark is left as it is: the sidecar's own means more.
+pub fn watching(log_group: u16) -> Ruleset {
+    Ruleset {
+        table: WATCH_TABLE,
+        owned: true,
+        log_group,
+        chains: vec![Chain {
+            name: "watch_output",
+            kind: ChainKind::Filter,
+            hook: Hook::Output,
+            priority: BEFORE_FILTER,
+            policy: Policy::Accept,
+            rules: vec![
+                // Never decided by this mark, and far more of them.
+                rule([Match::Protocol(TCP)], [Action::Accept]),
+                rule([Match::Mark(0)], [Action::Watch]),
+            ],
+        }],
     }
 }
 
@@ -287,11 +332,9 @@ fn filter_output(config: &CaptureConfig) -> Chain {
             Action::Reject(Reject::PortUnreachable),
         ],
     ));
-    let policy = match config.mode {
-        CaptureMode::Audit => {
-            rules.extend(pass_and_log(&[]));
-            Policy::Accept
-        }
+    match config.mode {
+        // What is not watched is dropped without a word: the sidecar is about to be back.
+        CaptureMode::Audit => rules.extend(pass_and_log(&[])),
         CaptureMode::Enforce => {
             rules.extend(config.denied.iter().map(deny));
             rules.extend(config.allowed.iter().flat_map(allow));
@@ -302,15 +345,14 @@ fn filter_output(config: &CaptureConfig) -> Chain {
                     Action::Reject(Reject::AdminProhibited),
                 ],
             ));
-            Policy::Drop
         }
-    };
+    }
     Chain {
         name: "filter_output",
         kind: ChainKind::Filter,
         hook: Hook::Output,
         priority: 0,
-        policy,
+        policy: Policy::Drop,
         rules,
     }
 }
@@ -387,10 +429,13 @@ fn covers(datagrams: &Datagrams) -> [Match; 2] {
     [Match::Destination(datagrams.network.trunc()), protocol]
 }
 
-/// Lets packets pass and logs the first of each flow, or each one where there
-/// is no flow to remember it by.
+/// Lets packets pass while somebody reads the log, and logs the first of each
+/// flow, or each one where there is no flow to remember it by.
 fn pass_and_log(conditions: &[Match]) -> Vec<Rule> {
-    let when = |extra: Vec<Match>| conditions.iter().cloned().chain(extra);
+    let when = |extra: Vec<Match>| {
+        let watched = conditions.iter().cloned().chain([Match::Watched]);
+        watched.chain(extra)
+    };
     vec![
         rule(
             when(vec![Match::NoFlow]),
@@ -474,7 +519,7 @@ mod tests {
     }
 
     #[test]
-    fn enforce_ends_in_a_refusal_and_audit_in_a_pass() {
+    fn enforce_ends_in_a_refusal_and_audit_passes_what_is_watched_only() {
         let last = |mode| {
             filter_output(&CaptureConfig::pod(mode))
                 .rules
@@ -491,6 +536,15 @@ mod tests {
                 ]
             )
         );
-        assert_eq!(last(CaptureMode::Audit), rule([], [Action::Accept]));
+        assert_eq!(
+            last(CaptureMode::Audit),
+            rule([Match::Watched], [Action::Accept])
+        );
+        for mode in [CaptureMode::Audit, CaptureMode::Enforce] {
+            assert_eq!(
+                filter_output(&CaptureConfig::pod(mode)).policy,
+                Policy::Drop
+            );
+        }
     }
 }

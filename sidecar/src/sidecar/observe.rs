@@ -1,6 +1,7 @@
 //! Records of what is not a connection: DNS queries, and datagrams that the packet filter saw.
 
 use std::{
+    convert::Infallible,
     net::{IpAddr, SocketAddr},
     sync::Arc,
 };
@@ -8,7 +9,7 @@ use std::{
 use chaperone_crds::record::{
     DestinationInfo, DnsInfo, EventKind, GapInfo, OperationInfo, Outcome,
 };
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     capture::{DatagramGap, GapReader, Transport},
@@ -70,12 +71,23 @@ async fn record_query(shared: &Shared, query: DnsQuery) {
     shared.recorder.record(event).await;
 }
 
+/// While it is there, what may pass the packet filter unread does.
+#[must_use = "datagrams stop to pass when it is dropped"]
+#[derive(Debug)]
+pub struct Watching {
+    _open: oneshot::Sender<Infallible>,
+}
+
 /// Records datagrams that passed unread or were refused, as the packet filter reports them.
-pub fn watch_datagrams(shared: &Arc<Shared>, reader: GapReader) {
+pub fn watch_datagrams(shared: &Arc<Shared>, reader: GapReader) -> Watching {
     let (events, mut gaps) = mpsc::channel(EVENT_QUEUE);
+    let (open, closed) = oneshot::channel();
+    let closing = async move {
+        let _ = closed.await;
+    };
     tokio::spawn(async move {
-        if let Err(error) = reader.run(events).await {
-            tracing::error!(%error, "the packet filter's log cannot be read any more");
+        if let Err(error) = reader.run(events, closing).await {
+            tracing::error!(%error, "the packet filter's log cannot be read any more: no datagram passes until the sidecar is restarted");
         }
     });
     let shared = shared.clone();
@@ -84,6 +96,7 @@ pub fn watch_datagrams(shared: &Arc<Shared>, reader: GapReader) {
             record_datagram(&shared, &gap).await;
         }
     });
+    Watching { _open: open }
 }
 
 async fn record_datagram(shared: &Shared, gap: &DatagramGap) {

@@ -179,7 +179,7 @@ pub fn gaps_during(
         work();
         runtime().block_on(async {
             let (events, mut receiver) = tokio::sync::mpsc::channel(64);
-            tokio::spawn(reader.run(events));
+            tokio::spawn(reader.run(events, std::future::pending()));
             let mut gaps = Vec::new();
             let quiet = Duration::from_millis(300);
             while let Ok(Some(gap)) = tokio::time::timeout(quiet, receiver.recv()).await {
