@@ -409,7 +409,7 @@ pub struct DnsInfo {
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct GapInfo {
-    /// Why it was not read, as a word of a closed list: passthrough, api-server, pinned-client, unverifiable-upstream, upstream-handshake, client-certificate, unusable-certificate, unread-alpn, opaque, tunnel, datagram, quic.
+    /// Why it was not read, as a word of a closed list: passthrough, api-server, pinned-client, unverifiable-upstream, upstream-handshake, client-certificate, unusable-certificate, unread-alpn, opaque, tunnel, datagram, quic, unreported-packets.
     pub reason: String,
     /// More, in words: how to close the gap.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -420,6 +420,9 @@ pub struct GapInfo {
     /// Bytes to the agent, where known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub received_bytes: Option<u64>,
+    /// Packets of which nothing else is known (unreported-packets).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub packets: Option<u64>,
 }
 
 /// What opened (or resumed) a stream.

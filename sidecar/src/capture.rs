@@ -26,7 +26,7 @@ mod ruleset;
 mod socket;
 
 pub use batch::{CaptureError, install, remove};
-pub use nflog::{DatagramGap, GapCounters, GapReader, LOG_DELAY};
+pub use nflog::{DatagramGap, GapReader, LOG_DELAY, LogEvent};
 pub use packet::Transport;
 pub use ruleset::{
     Action, Chain, ChainKind, Hook, Match, Policy, Reject, Rule, Ruleset, ruleset, watching,

@@ -196,6 +196,7 @@ fn event(link: &Link, gap: &Gap, passed: Option<Spliced>) -> Box<Event> {
         detail: gap.detail.clone(),
         sent_bytes: passed.map(|passed| passed.sent),
         received_bytes: passed.map(|passed| passed.received),
+        packets: None,
     });
     event
 }

@@ -167,6 +167,7 @@ fn outcome(event: &Event) -> String {
         if let (Some(sent), Some(received)) = (gap.sent_bytes, gap.received_bytes) {
             parts.push(format!("↑{} ↓{}", Bytes(sent), Bytes(received)));
         }
+        parts.extend(gap.packets.map(|packets| format!("{packets} packets")));
         parts.extend(gap.detail.clone());
     }
     if let Some(timing) = &event.timing {
@@ -299,6 +300,10 @@ pub(crate) mod tests {
         ))
     }
 
+    fn unreported() -> Record {
+        record(r#""kind":"gap","gap":{"reason":"unreported-packets","packets":17}"#)
+    }
+
     pub(crate) fn refused_gap() -> Record {
         let mut record = gap();
         record.event.decision.as_mut().unwrap().action = chaperone_crds::record::Outcome::Deny;
@@ -339,6 +344,7 @@ pub(crate) mod tests {
                 gap(),
                 "gap        tls api.example.com:443  passthrough ↑1.2K ↓5.4M",
             ),
+            (unreported(), "gap        unreported-packets 17 packets"),
             (
                 refused_gap(),
                 "DENY       tls api.example.com:443  passthrough ↑1.2K ↓5.4M",

@@ -40,6 +40,7 @@ pub(crate) fn golden_streams() -> Vec<(&'static str, u8, Vec<Event>)> {
         ("calls", 0x55, vec![open(), withheld(), call(), close(4)]),
         ("proxied", 0x66, vec![open(), proxied(), close(3)]),
         ("certified", 0x77, vec![open(), certified(), close(3)]),
+        ("unreported", 0x99, vec![open(), unreported(), close(3)]),
         ("begun", 0x88, vec![open(), begin(), ended(), close(4)]),
         ("elsewhere", 0x99, vec![open(), elsewhere(), close(3)]),
         (
@@ -403,6 +404,19 @@ fn gap() -> Event {
             detail: Some("the server speaks first".to_owned()),
             sent_bytes: Some(1042),
             received_bytes: Some(2210),
+            packets: None,
+        }),
+        ..event(EventKind::Gap)
+    }
+}
+
+fn unreported() -> Event {
+    Event {
+        gap: Some(GapInfo {
+            reason: "unreported-packets".to_owned(),
+            detail: Some("the packet filter logged packets faster than they were read".to_owned()),
+            packets: Some(17),
+            ..GapInfo::default()
         }),
         ..event(EventKind::Gap)
     }

@@ -7,8 +7,6 @@
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -66,14 +64,15 @@ pub struct DatagramGap {
     pub refused: bool,
 }
 
-/// What a [`GapReader`] could not deliver.
-#[derive(Debug, Default)]
-pub struct GapCounters {
-    /// Packets that the kernel logged and had to discard, because they came
-    /// faster than they were read.
-    pub lost: AtomicU64,
-    /// Packets whose head could not be read.
-    pub unreadable: AtomicU64,
+/// What a [`GapReader`] tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogEvent {
+    /// A packet that the kernel logged.
+    Packet(DatagramGap),
+    /// This many packets, of which nothing is known: they came faster than they
+    /// were read, so that the kernel discarded what it logged, or their head
+    /// can't be read.
+    Unreported(u64),
 }
 
 /// A bound NFLOG group, and the rules that let packets pass unread while it is read.
@@ -82,7 +81,6 @@ pub struct GapReader {
     // First, so that no packet passes after the log is closed.
     watch: NetfilterSocket,
     descriptor: OwnedFd,
-    counters: Arc<GapCounters>,
 }
 
 impl GapReader {
@@ -113,27 +111,18 @@ impl GapReader {
         let descriptor = socket
             .into_nonblocking()
             .map_err(|source| failed("set up the packet log", source))?;
-        Ok(Self {
-            watch,
-            descriptor,
-            counters: Arc::default(),
-        })
-    }
-
-    /// Counters, to be kept while the reader runs.
-    pub fn counters(&self) -> Arc<GapCounters> {
-        Arc::clone(&self.counters)
+        Ok(Self { watch, descriptor })
     }
 
     /// Reads until the receiver of `events` is gone. A full channel slows the
-    /// reader; what the kernel then discards is counted as lost. Once `closing`
+    /// reader; what the kernel then discards is told as a number. Once `closing`
     /// is done nothing passes unread any more, and what passed before is read.
     ///
     /// # Errors
     /// The socket's, should it fail for good.
     pub async fn run(
         self,
-        events: mpsc::Sender<DatagramGap>,
+        events: mpsc::Sender<LogEvent>,
         closing: impl Future<Output = ()>,
     ) -> io::Result<()> {
         // Any datagram type makes tokio watch the descriptor; reads below are
@@ -158,15 +147,9 @@ impl GapReader {
                 Err(error) if error.raw_os_error() == Some(Errno::ENOBUFS as i32) => continue,
                 Err(error) => return Err(error),
             };
-            for logged in packets(buffer.get(..length).unwrap_or_default()) {
-                self.counters
-                    .lost
-                    .fetch_add(logged.skipped(&mut expected), Ordering::Relaxed);
-                let Some(gap) = logged.gap() else {
-                    self.counters.unreadable.fetch_add(1, Ordering::Relaxed);
-                    continue;
-                };
-                if events.send(gap).await.is_err() {
+            let told = tell(buffer.get(..length).unwrap_or_default(), &mut expected);
+            for event in told {
+                if events.send(event).await.is_err() {
                     return Ok(());
                 }
             }
@@ -231,6 +214,22 @@ impl<'a> Logged<'a> {
             refused,
         })
     }
+}
+
+/// What one datagram of the log tells, when the message with number `expected` is next: its packets, and how many others there were.
+fn tell(datagram: &[u8], expected: &mut u32) -> Vec<LogEvent> {
+    let (mut told, mut unreported) = (Vec::new(), 0_u64);
+    for logged in packets(datagram) {
+        unreported = unreported.saturating_add(logged.skipped(expected));
+        match logged.gap() {
+            Some(gap) => told.push(LogEvent::Packet(gap)),
+            None => unreported = unreported.saturating_add(1),
+        }
+    }
+    if unreported > 0 {
+        told.push(LogEvent::Unreported(unreported));
+    }
+    told
 }
 
 /// The packets of one datagram of the log; `None` for one whose head cannot be read.
@@ -346,12 +345,18 @@ mod tests {
     #[test]
     fn a_jump_in_the_numbers_is_a_loss_of_that_many() {
         let mut expected = 0;
-        let mut lost = 0;
-        for sequence in [0, 1, 5, 6, 9] {
-            let bytes = logged(PREFIX_PASSED, sequence);
-            lost += packets(&bytes).next().unwrap().skipped(&mut expected);
+        let mut unreported = Vec::new();
+        for (sequence, prefix) in [0, 1, 5, 6, 9, 10]
+            .into_iter()
+            .zip([PREFIX_PASSED; 5].into_iter().chain(["other"]))
+        {
+            let told = tell(&logged(prefix, sequence), &mut expected);
+            unreported.extend(told.into_iter().filter_map(|event| match event {
+                LogEvent::Unreported(packets) => Some(packets),
+                LogEvent::Packet(_) => None,
+            }));
         }
-        assert_eq!(lost, 3 + 2);
+        assert_eq!(unreported, [3, 2, 1]);
     }
 
     proptest! {

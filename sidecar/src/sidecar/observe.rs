@@ -12,7 +12,7 @@ use chaperone_crds::record::{
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    capture::{DatagramGap, GapReader, Transport},
+    capture::{DatagramGap, GapReader, LogEvent, Transport},
     dns::{self, DnsListeners, DnsQuery, Resolver, Ruling},
     link::builtin,
     shared::Shared,
@@ -22,6 +22,9 @@ use super::names::PolicyJudge;
 
 /// Events of the resolver and of the packet filter that may wait to be recorded.
 const EVENT_QUEUE: usize = 1024;
+
+const UNREPORTED: &str = "unreported-packets";
+const UNREPORTED_DETAIL: &str = "the packet filter logged packets faster than they were read, or such as cannot be read: Enforce passes none but those that a rule on udp or icmp allows";
 
 /// Serves the pod's DNS and records its queries.
 pub fn serve_names(shared: &Arc<Shared>, listeners: DnsListeners, resolver: Arc<Resolver>) {
@@ -92,8 +95,11 @@ pub fn watch_datagrams(shared: &Arc<Shared>, reader: GapReader) -> Watching {
     });
     let shared = shared.clone();
     tokio::spawn(async move {
-        while let Some(gap) = gaps.recv().await {
-            record_datagram(&shared, &gap).await;
+        while let Some(told) = gaps.recv().await {
+            match told {
+                LogEvent::Packet(gap) => record_datagram(&shared, &gap).await,
+                LogEvent::Unreported(packets) => record_unreported(&shared, packets).await,
+            }
         }
     });
     Watching { _open: open }
@@ -133,6 +139,23 @@ async fn record_datagram(shared: &Shared, gap: &DatagramGap) {
         ..GapInfo::default()
     });
     shared.metrics.gaps.with_label_values(&[reason]).inc();
+    shared.recorder.record(event).await;
+}
+
+/// Of these packets it is known only that there were so many: neither where they went nor whether they passed.
+async fn record_unreported(shared: &Shared, packets: u64) {
+    let Some(active) = shared.active.load_full() else {
+        return;
+    };
+    let mut event = active.event(EventKind::Gap);
+    event.gap = Some(GapInfo {
+        reason: UNREPORTED.to_owned(),
+        detail: Some(UNREPORTED_DETAIL.to_owned()),
+        packets: Some(packets),
+        ..GapInfo::default()
+    });
+    let gaps = shared.metrics.gaps.with_label_values(&[UNREPORTED]);
+    gaps.inc_by(packets);
     shared.recorder.record(event).await;
 }
 

@@ -13,7 +13,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use chaperone_crds::pod::NFLOG_GROUP;
-use chaperone_sidecar::capture::{DatagramGap, GapReader};
+use chaperone_sidecar::capture::{DatagramGap, GapReader, LogEvent};
 use nix::sched::{CloneFlags, setns};
 
 /// Address of the pod.
@@ -182,8 +182,11 @@ pub fn gaps_during(
             tokio::spawn(reader.run(events, std::future::pending()));
             let mut gaps = Vec::new();
             let quiet = Duration::from_millis(300);
-            while let Ok(Some(gap)) = tokio::time::timeout(quiet, receiver.recv()).await {
-                gaps.push(gap);
+            while let Ok(Some(event)) = tokio::time::timeout(quiet, receiver.recv()).await {
+                match event {
+                    LogEvent::Packet(gap) => gaps.push(gap),
+                    LogEvent::Unreported(packets) => panic!("{packets} packets went unreported"),
+                }
             }
             gaps
         })
