@@ -12,6 +12,7 @@ pub mod decide;
 pub mod detect;
 pub mod documents;
 pub mod grpc;
+pub mod head;
 pub mod hosts;
 pub mod pod;
 pub mod record;

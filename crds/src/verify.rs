@@ -1,7 +1,7 @@
 //! The proof of a log: reads lines and says of each stream whether its chain is intact, and if not, which record is the first bad one.
 //!
 //! Owns the judgement over bytes as they were written; it never serialises anything again. Refuses files and sockets: it reads what a
-//! [`BufRead`] gives. Many streams may be interleaved in one file, and exact copies are allowed, because sinks deliver at least once.
+//! [`Read`] gives. Many streams may be interleaved in one file, and exact copies are allowed, because sinks deliver at least once.
 //! Invariant: memory is bounded per stream, whatever the file holds.
 //!
 //! What a chain cannot show: an edit of a stream's last record while the stream has no later one, and a cut at its end while no `stream.close` is known.
@@ -14,15 +14,18 @@ mod stream;
 use std::{
     collections::BTreeMap,
     fmt,
-    io::{self, BufRead},
+    io::{self, Read},
 };
 
 pub use fault::{Fault, LineFault};
+pub use lines::{Line, each_line};
 pub use stream::StreamVerdict;
 
-use crate::chain::{MAX_RECORD_BYTES, StreamId};
-use lines::{Line, Lines};
-use stream::{Head, StreamState};
+use crate::{
+    chain::{MAX_RECORD_BYTES, RecordHash, StreamId},
+    head::{Head, NotARecord},
+};
+use stream::StreamState;
 
 /// Most streams in one file. A stream's state is about 1 KiB and grows to 128 KiB for long ones; more streams belong in more files.
 pub const MAX_STREAMS: usize = 100_000;
@@ -39,10 +42,24 @@ pub enum Start {
     Anywhere,
 }
 
+/// What a line is, which can be said without knowing others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Seen {
+    /// It is empty, and means nothing.
+    Nothing,
+    /// A record, and its hash.
+    Record(Box<Head>, RecordHash),
+    /// No record.
+    Fault(LineFault),
+}
+
 /// Judges lines one by one.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Verifier {
     start: Start,
+    /// Whether a record may be there more than once.
+    copies: bool,
+    max_streams: usize,
     streams: BTreeMap<StreamId, StreamState>,
     lines: u64,
     line_faults: Vec<(u64, LineFault)>,
@@ -66,17 +83,36 @@ pub struct Report {
 ///
 /// # Errors
 /// What the reader returns. Bad content is no error: the report says it.
-pub fn verify(reader: impl BufRead, start: Start) -> io::Result<Report> {
+pub fn verify(reader: impl Read, start: Start) -> io::Result<Report> {
     let mut verifier = Verifier::new(start);
-    let mut lines = Lines::new(reader, MAX_RECORD_BYTES);
-    while let Some(line) = lines.next_line()? {
+    each_line(reader, MAX_RECORD_BYTES, Seen::of, |_, seen| {
+        verifier.take(seen);
+    })?;
+    Ok(verifier.finish())
+}
+
+impl Seen {
+    /// Looks at a line.
+    #[must_use]
+    pub fn of(line: Line<'_>) -> Self {
         match line {
-            Line::Whole(bytes) => verifier.line(bytes),
-            Line::Last(bytes) => verifier.last_line(bytes),
-            Line::TooLong => verifier.fault(LineFault::TooLong),
+            Line::Whole([]) => Self::Nothing,
+            Line::Whole(bytes) => Self::record(bytes).unwrap_or_else(|fault| {
+                Self::Fault(match fault {
+                    NotARecord::TooLong => LineFault::TooLong,
+                    other => LineFault::NotARecord(other.to_string()),
+                })
+            }),
+            // The last line of a file that lacks its newline: a record if it reads as one, else torn.
+            Line::Last(bytes) => Self::record(bytes).unwrap_or(Self::Fault(LineFault::Torn)),
+            Line::TooLong => Self::Fault(LineFault::TooLong),
         }
     }
-    Ok(verifier.finish())
+
+    fn record(line: &[u8]) -> Result<Self, NotARecord> {
+        let head = Box::new(Head::parse(line)?);
+        Ok(Self::Record(head, RecordHash::of(line)))
+    }
 }
 
 impl Verifier {
@@ -85,21 +121,31 @@ impl Verifier {
     pub fn new(start: Start) -> Self {
         Self {
             start,
-            ..Self::default()
+            copies: true,
+            max_streams: MAX_STREAMS,
+            streams: BTreeMap::new(),
+            lines: 0,
+            line_faults: Vec::new(),
+            line_fault_count: 0,
         }
     }
 
-    /// Takes the next line, without its newline. Empty lines mean nothing.
-    pub fn line(&mut self, line: &[u8]) {
-        if line.is_empty() {
-            self.lines = self.lines.saturating_add(1);
-        } else if line.len() > MAX_RECORD_BYTES {
-            self.fault(LineFault::TooLong);
-        } else {
-            match Head::parse(line) {
-                Ok(head) => self.record(&head, line),
-                Err(fault) => self.fault(fault),
-            }
+    /// A verifier of a log that has each record once, from the first of each stream on, as a ledger does. A stream's state is about 500 bytes.
+    #[must_use]
+    pub fn exactly_once(max_streams: usize) -> Self {
+        Self {
+            copies: false,
+            max_streams,
+            ..Self::new(Start::Open)
+        }
+    }
+
+    /// Takes the next line.
+    pub fn take(&mut self, seen: Seen) {
+        match seen {
+            Seen::Nothing => self.lines = self.lines.saturating_add(1),
+            Seen::Record(head, hash) => self.record(*head, hash),
+            Seen::Fault(fault) => self.fault(fault),
         }
     }
 
@@ -118,23 +164,16 @@ impl Verifier {
         }
     }
 
-    /// A line that the file ends with and that has no newline: a record if it reads as one, else torn.
-    fn last_line(&mut self, line: &[u8]) {
-        match Head::parse(line) {
-            Ok(head) => self.record(&head, line),
-            Err(_) => self.fault(LineFault::Torn),
-        }
-    }
-
-    fn record(&mut self, head: &Head<'_>, line: &[u8]) {
-        let full = self.streams.len() >= MAX_STREAMS;
+    fn record(&mut self, head: Head, hash: RecordHash) {
+        let full = self.streams.len() >= self.max_streams;
         match self.streams.get_mut(&head.stream) {
-            Some(state) => state.take(head, line),
+            Some(state) => state.take(head, hash),
             None if full => return self.fault(LineFault::TooManyStreams),
             None => {
-                let mut state = StreamState::new(self.start);
-                state.take(head, line);
-                self.streams.insert(head.stream.clone(), state);
+                let mut state = StreamState::new(self.start, self.copies);
+                let stream = head.stream.clone();
+                state.take(head, hash);
+                self.streams.insert(stream, state);
             }
         }
         self.lines = self.lines.saturating_add(1);

@@ -52,6 +52,12 @@ pub enum Fault {
         /// The number.
         seq: u64,
     },
+    /// A record is there twice in a log that has each once.
+    #[error("record {seq} is there twice, where each should be once")]
+    Again {
+        /// The number.
+        seq: u64,
+    },
     /// A record follows `stream.close`.
     #[error("record {seq} comes after the stream's close")]
     AfterClose {
@@ -93,6 +99,7 @@ impl Fault {
             | Self::Altered { seq }
             | Self::Conflict { seq }
             | Self::UnprovenCopy { seq }
+            | Self::Again { seq }
             | Self::AfterClose { seq }
             | Self::CloseCount { seq, .. }
             | Self::Version { seq, .. }

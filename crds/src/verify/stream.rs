@@ -1,64 +1,12 @@
 //! One stream's state while its records are read, and its verdict.
 
-use std::{borrow::Cow, fmt};
+use std::fmt;
 
-use serde::Deserialize;
-
-use super::{Start, copies::Copies, fault::Fault, fault::LineFault};
+use super::{Start, copies::Copies, fault::Fault};
 use crate::{
     chain::{RecordHash, StreamId},
-    record::RECORD_VERSION,
+    head::{Head, Place},
 };
-
-/// What a chain is judged by: the fields of a record that place it.
-#[derive(Debug)]
-pub(super) struct Head<'a> {
-    pub(super) stream: StreamId,
-    raw: RawHead<'a>,
-}
-
-#[derive(Debug, Deserialize)]
-struct RawHead<'a> {
-    #[serde(borrow)]
-    v: Cow<'a, str>,
-    #[serde(borrow)]
-    stream: Cow<'a, str>,
-    seq: u64,
-    #[serde(borrow)]
-    prev: Cow<'a, str>,
-    #[serde(borrow)]
-    time: Cow<'a, str>,
-    #[serde(borrow)]
-    kind: Cow<'a, str>,
-    #[serde(borrow)]
-    agent: AgentHead<'a>,
-    close: Option<CloseHead>,
-}
-
-#[derive(Debug, Deserialize)]
-struct AgentHead<'a> {
-    #[serde(borrow)]
-    namespace: Cow<'a, str>,
-    #[serde(borrow)]
-    pod: Cow<'a, str>,
-}
-
-#[derive(Debug, Deserialize)]
-struct CloseHead {
-    records: u64,
-}
-
-impl<'a> Head<'a> {
-    pub(super) fn parse(line: &'a [u8]) -> Result<Self, LineFault> {
-        let raw: RawHead<'a> =
-            serde_json::from_slice(line).map_err(|e| LineFault::NotARecord(e.to_string()))?;
-        let stream = raw
-            .stream
-            .parse()
-            .map_err(|e| LineFault::NotARecord(format!("{e}")))?;
-        Ok(Self { stream, raw })
-    }
-}
 
 /// What is to be said of one stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -115,7 +63,8 @@ pub(super) struct StreamState {
     first_seq: u64,
     next_seq: u64,
     tail: RecordHash,
-    copies: Copies,
+    /// None where no copies may be.
+    copies: Option<Copies>,
     copy_count: u64,
     first_time: String,
     last_time: String,
@@ -124,7 +73,7 @@ pub(super) struct StreamState {
 }
 
 impl StreamState {
-    pub(super) fn new(start: Start) -> Self {
+    pub(super) fn new(start: Start, copies: bool) -> Self {
         Self {
             start,
             agent: String::new(),
@@ -132,7 +81,7 @@ impl StreamState {
             first_seq: 0,
             next_seq: 0,
             tail: RecordHash::GENESIS,
-            copies: Copies::default(),
+            copies: copies.then(Copies::default),
             copy_count: 0,
             first_time: String::new(),
             last_time: String::new(),
@@ -142,26 +91,23 @@ impl StreamState {
     }
 
     /// Judges the next record of this stream.
-    pub(super) fn take(&mut self, head: &Head<'_>, line: &[u8]) {
-        let raw = &head.raw;
+    pub(super) fn take(&mut self, head: Head, hash: RecordHash) {
         if self.records == 0 {
-            self.agent = format!("{}/{}", raw.agent.namespace, raw.agent.pod);
-            self.first_seq = raw.seq;
-            self.first_time = raw.time.to_string();
+            self.agent.clone_from(&head.agent);
+            self.first_seq = head.seq;
+            self.first_time.clone_from(&head.time);
         }
         if self.fault.is_some() {
-            self.refine(raw, line);
-        } else if let Err(fault) = self.judge(raw, line) {
+            self.refine(head, hash);
+        } else if let Err(fault) = self.judge(head, hash) {
             self.fault = Some(fault);
         }
     }
 
     pub(super) fn verdict(mut self, stream: StreamId) -> StreamVerdict {
         if self.fault.is_none() {
-            self.fault = self
-                .copies
-                .unproven()
-                .map(|seq| Fault::UnprovenCopy { seq });
+            let unproven = self.copies.as_ref().and_then(Copies::unproven);
+            self.fault = unproven.map(|seq| Fault::UnprovenCopy { seq });
         }
         StreamVerdict {
             stream,
@@ -176,29 +122,32 @@ impl StreamState {
         }
     }
 
-    fn judge(&mut self, raw: &RawHead<'_>, line: &[u8]) -> Result<(), Fault> {
-        let seq = raw.seq;
-        if raw.v != RECORD_VERSION {
-            self.count(raw);
-            let version = raw.v.chars().take(64).collect();
+    fn judge(&mut self, head: Head, hash: RecordHash) -> Result<(), Fault> {
+        let seq = head.seq;
+        if let Some(version) = head.foreign_version {
+            self.count(seq, head.time);
             return Err(Fault::Version { seq, version });
         }
-        let Ok(prev) = raw.prev.parse::<RecordHash>() else {
-            self.count(raw);
+        let Some(prev) = head.prev else {
+            self.count(seq, head.time);
             return Err(Fault::BadPrev { seq });
         };
-        let hash = RecordHash::of(line);
         if seq < self.next_seq && seq >= self.first_seq {
             self.copy_count = self.copy_count.saturating_add(1);
-            return self.copies.copy(seq, self.next_seq, hash, prev);
+            return match &mut self.copies {
+                Some(copies) => copies.copy(seq, self.next_seq, hash, prev),
+                None => Err(Fault::Again { seq }),
+            };
         }
         let first = self.records == 0;
         let expected = self.next_seq;
         let tail = std::mem::replace(&mut self.tail, hash);
-        self.count(raw);
-        self.copies.push(hash);
+        self.count(seq, head.time);
+        if let Some(copies) = &mut self.copies {
+            copies.push(hash);
+        }
         if first {
-            return self.judge_first(raw, prev);
+            return self.judge_first(seq, &head.place, prev);
         }
         if seq < expected {
             return Err(Fault::OutOfOrder { seq });
@@ -216,45 +165,41 @@ impl StreamState {
             let seq = seq.saturating_sub(1);
             return Err(Fault::Altered { seq });
         }
-        self.judge_close(raw)
+        self.judge_close(seq, &head.place)
     }
 
-    fn judge_first(&mut self, raw: &RawHead<'_>, prev: RecordHash) -> Result<(), Fault> {
-        match (raw.seq, self.start) {
+    fn judge_first(&mut self, seq: u64, place: &Place, prev: RecordHash) -> Result<(), Fault> {
+        match (seq, self.start) {
             (0, _) if prev != RecordHash::GENESIS => Err(Fault::NotGenesis),
-            (0, _) if raw.kind != "stream.open" => Err(Fault::NotOpened {
-                kind: raw.kind.chars().take(64).collect(),
+            (0, _) if *place != Place::Opens => Err(Fault::NotOpened {
+                kind: place.kind().to_owned(),
             }),
             (0, _) => Ok(()),
-            (_, Start::Anywhere) => self.judge_close(raw),
+            (_, Start::Anywhere) => self.judge_close(seq, place),
             (first, Start::Open) => Err(Fault::StartsLate { first }),
         }
     }
 
-    fn judge_close(&mut self, raw: &RawHead<'_>) -> Result<(), Fault> {
-        if raw.kind != "stream.close" {
+    fn judge_close(&mut self, seq: u64, place: &Place) -> Result<(), Fault> {
+        let Place::Closes { counted } = *place else {
             return Ok(());
-        }
+        };
         self.closed = true;
-        let counted = raw.close.as_ref().map_or(0, |c| c.records);
-        match raw.seq.checked_add(1) == Some(counted) {
+        match seq.checked_add(1) == Some(counted) {
             true => Ok(()),
-            false => Err(Fault::CloseCount {
-                seq: raw.seq,
-                counted,
-            }),
+            false => Err(Fault::CloseCount { seq, counted }),
         }
     }
 
     /// A fault is known already; the record after it may tell more exactly which it is.
-    fn refine(&mut self, raw: &RawHead<'_>, line: &[u8]) {
-        let seq = raw.seq;
+    fn refine(&mut self, head: Head, hash: RecordHash) {
+        let seq = head.seq;
         match self.fault {
             // `seq - 1` carries a wrong hash. If its own successor disowns it too, it is the altered one; else its predecessor is.
             Some(Fault::Altered { seq: bad })
                 if bad.checked_add(2) == Some(seq)
                     && seq == self.next_seq
-                    && raw.prev.parse() != Ok(self.tail) =>
+                    && head.prev != Some(self.tail) =>
             {
                 self.fault = Some(Fault::Altered {
                     seq: seq.saturating_sub(1),
@@ -265,15 +210,14 @@ impl StreamState {
             }
             _ => {}
         }
-        self.tail = RecordHash::of(line);
-        self.closed |= raw.kind == "stream.close";
-        self.count(raw);
+        self.tail = hash;
+        self.closed |= head.place.closes();
+        self.count(seq, head.time);
     }
 
-    fn count(&mut self, raw: &RawHead<'_>) {
+    fn count(&mut self, seq: u64, time: String) {
         self.records = self.records.saturating_add(1);
-        self.next_seq = self.next_seq.max(raw.seq.saturating_add(1));
-        self.last_time.clear();
-        self.last_time.push_str(&raw.time);
+        self.next_seq = self.next_seq.max(seq.saturating_add(1));
+        self.last_time = time;
     }
 }

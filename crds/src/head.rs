@@ -1,0 +1,149 @@
+//! What a record is placed by, read from its line without the rest.
+//!
+//! Owns the fields that a chain is judged by. Refuses judgement: a record of another version or without a hash in `prev` is read, and whoever places it refuses it in its own words.
+
+use std::borrow::Cow;
+
+use serde::Deserialize;
+use thiserror::Error;
+
+use crate::{
+    chain::{MAX_RECORD_BYTES, RecordHash, StreamId},
+    record::{EventKind, RECORD_VERSION},
+};
+
+/// Longest foreign text that is kept of a record, in characters, to be shown.
+const MAX_SHOWN: usize = 64;
+
+/// The fields of a record that place it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// Its stream.
+    pub stream: StreamId,
+    /// Its number in the stream.
+    pub seq: u64,
+    /// Hash of the record before it; none where `prev` is no hash.
+    pub prev: Option<RecordHash>,
+    /// What it does to its stream.
+    pub place: Place,
+    /// When, as it stands there.
+    pub time: String,
+    /// Whose it is: `namespace/pod`.
+    pub agent: String,
+    /// Its version where that is not ours, its first characters.
+    pub foreign_version: Option<String>,
+}
+
+/// What a record does to its stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// `stream.open`: begins it.
+    Opens,
+    /// `stream.close`: ends it.
+    Closes {
+        /// Records in the stream, as it counts them; 0 where it does not.
+        counted: u64,
+    },
+    /// Any other kind, its first characters.
+    Within(String),
+}
+
+/// Why a line is no record.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum NotARecord {
+    /// It is longer than any record.
+    #[error("it is longer than {MAX_RECORD_BYTES} bytes")]
+    TooLong,
+    /// It is no JSON, or fields are missing.
+    #[error("{0}")]
+    Json(String),
+    /// It names no stream.
+    #[error("its stream is no UUID in lower case")]
+    Stream,
+}
+
+#[derive(Deserialize)]
+struct Raw<'a> {
+    #[serde(borrow)]
+    v: Cow<'a, str>,
+    #[serde(borrow)]
+    stream: Cow<'a, str>,
+    seq: u64,
+    #[serde(borrow)]
+    prev: Cow<'a, str>,
+    #[serde(borrow)]
+    time: Cow<'a, str>,
+    #[serde(borrow)]
+    kind: Cow<'a, str>,
+    #[serde(borrow)]
+    agent: Agent<'a>,
+    close: Option<Close>,
+}
+
+#[derive(Deserialize)]
+struct Agent<'a> {
+    #[serde(borrow)]
+    namespace: Cow<'a, str>,
+    #[serde(borrow)]
+    pod: Cow<'a, str>,
+}
+
+#[derive(Deserialize)]
+struct Close {
+    records: u64,
+}
+
+impl Head {
+    /// Reads a line, without its newline.
+    ///
+    /// # Errors
+    /// [`NotARecord`].
+    pub fn parse(line: &[u8]) -> Result<Self, NotARecord> {
+        if line.len() > MAX_RECORD_BYTES {
+            return Err(NotARecord::TooLong);
+        }
+        let raw: Raw<'_> =
+            serde_json::from_slice(line).map_err(|e| NotARecord::Json(e.to_string()))?;
+        Ok(Self {
+            stream: raw.stream.parse().map_err(|_| NotARecord::Stream)?,
+            seq: raw.seq,
+            prev: raw.prev.parse().ok(),
+            place: Place::of(&raw.kind, raw.close.as_ref()),
+            time: raw.time.into_owned(),
+            agent: [&*raw.agent.namespace, "/", &*raw.agent.pod].concat(),
+            foreign_version: (raw.v != RECORD_VERSION).then(|| shown(&raw.v)),
+        })
+    }
+}
+
+impl Place {
+    fn of(kind: &str, close: Option<&Close>) -> Self {
+        match kind {
+            open if open == EventKind::StreamOpen.as_str() => Self::Opens,
+            end if end == EventKind::StreamClose.as_str() => Self::Closes {
+                counted: close.map_or(0, |close| close.records),
+            },
+            other => Self::Within(shown(other)),
+        }
+    }
+
+    /// The record's kind, its first characters.
+    #[must_use]
+    pub fn kind(&self) -> &str {
+        match self {
+            Self::Opens => EventKind::StreamOpen.as_str(),
+            Self::Closes { .. } => EventKind::StreamClose.as_str(),
+            Self::Within(kind) => kind,
+        }
+    }
+
+    /// Whether it ends its stream.
+    #[must_use]
+    pub fn closes(&self) -> bool {
+        matches!(self, Self::Closes { .. })
+    }
+}
+
+fn shown(text: &str) -> String {
+    text.chars().take(MAX_SHOWN).collect()
+}
