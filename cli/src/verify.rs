@@ -1,6 +1,9 @@
-//! `chaperone verify`: proves logs. Owns reading files and telling the verdict; the judgement is `chaperone_crds::verify`.
+//! `chaperone verify`: proves logs and ledgers. Owns reading files and telling the verdict; the judgement is `chaperone_crds::verify` and, of a ledger, `chaperone_ledger::audit`.
+
+mod ledger;
 
 use std::{
+    fmt::Display,
     fs::File,
     io::{self, BufRead, BufReader, Read, Write},
     path::{Path, PathBuf},
@@ -13,13 +16,16 @@ use serde::Serialize;
 
 use crate::output::{Format, NO, clean};
 
-/// Prove that no record of a log was changed, removed or moved.
+/// Prove that no record of a log or ledger was changed, removed or moved.
 ///
 /// Reads the files in the order given as one log, so that rotated files may be given together. Streams may be interleaved, and records
 /// may be there twice, because sinks deliver at least once. For each stream the verdict names the first record that is missing or
 /// cannot be trusted.
 ///
 /// A chain cannot show an edit of a stream's very last record, nor a cut at its end while its close is not known: a stream that is "not closed" may go on elsewhere.
+///
+/// A ledger's directory, or a copy of it, has a tree over all records and a signed checkpoint, which show both, and whole streams that are gone. Give the ledger's public key, and checkpoints that you
+/// kept elsewhere: whoever holds the disk and the signing key can write another history, and only these contradict it.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   chaperone verify audit.jsonl
@@ -27,15 +33,23 @@ use crate::output::{Format, NO, clean};
   zcat audit.jsonl.gz | chaperone verify -
   chaperone verify --part yesterday.jsonl            streams may have begun earlier
   chaperone observe -n agents --no-follow -o json | chaperone verify -
+  chaperone verify /var/lib/chaperone-ledger --key ledger.example/prod+0337ae09+Ac4C…
+  chaperone verify copy-of-ledger --key ledger.vkey --checkpoint last-month.checkpoint
 
 Exit status: 0 intact, 1 not intact, 2 unreadable.")]
 pub(crate) struct Args {
-    /// Files of records, one JSON object a line; - is standard input.
-    #[arg(required = true, value_name = "FILE")]
+    /// Files of records, one JSON object a line; - is standard input. Or one directory of a ledger.
+    #[arg(required = true, value_name = "FILE|LEDGER")]
     files: Vec<PathBuf>,
     /// The log is a part: streams may begin at any record.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["keys", "checkpoints"])]
     part: bool,
+    /// Public key of the ledger or of a witness (NAME+ID+BASE64), or a file that has one a line. May be repeated.
+    #[arg(long = "key", value_name = "VKEY|FILE")]
+    keys: Vec<String>,
+    /// A checkpoint of the ledger that was kept elsewhere: the ledger must have it as its beginning. May be repeated.
+    #[arg(long = "checkpoint", value_name = "FILE")]
+    checkpoints: Vec<PathBuf>,
     /// How the verdict is written.
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
@@ -43,25 +57,41 @@ pub(crate) struct Args {
 
 /// Runs the subcommand.
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    if let Some(directory) = ledger::directory(args)? {
+        return ledger::run(directory, args);
+    }
     let start = if args.part {
         Start::Anywhere
     } else {
         Start::Open
     };
     let report = verify(open(&args.files)?, start).context("cannot read the log")?;
+    answer(
+        args.output,
+        &report,
+        &Verdict::of(&report),
+        report.is_intact(),
+    )
+}
+
+/// Tells the verdict, and ends with its exit status.
+fn answer(
+    format: Format,
+    text: &impl Display,
+    json: &impl Serialize,
+    intact: bool,
+) -> anyhow::Result<ExitCode> {
     let mut out = io::stdout().lock();
-    match args.output {
-        Format::Text => write_text(&mut out, &report)?,
+    match format {
+        Format::Text => write_text(&mut out, text)?,
         Format::Json => {
-            serde_json::to_writer_pretty(&mut out, &Verdict::of(&report))
-                .map_err(io::Error::from)?;
+            serde_json::to_writer_pretty(&mut out, json).map_err(io::Error::from)?;
             writeln!(out)?;
         }
     }
-    Ok(if report.is_intact() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::from(NO)
+    Ok(match intact {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::from(NO),
     })
 }
 
@@ -89,7 +119,7 @@ fn open_one(path: &Path) -> io::Result<Box<dyn BufRead>> {
 }
 
 /// The report as the verifier words it. What a log holds may be anything, so each line is cleaned.
-fn write_text(out: &mut impl Write, report: &Report) -> io::Result<()> {
+fn write_text(out: &mut impl Write, report: &impl Display) -> io::Result<()> {
     for line in report.to_string().lines() {
         writeln!(out, "{}", clean(line))?;
     }

@@ -11,6 +11,11 @@ use chaperone_crds::{
     chain::{Chain, StreamId},
     record::{AgentRef, Event, EventKind},
 };
+use chaperone_ledger::{
+    cosignature::Time,
+    key::{Algorithm, SigningKey},
+    store::{Config, Store},
+};
 
 /// A whole stream: open, two connections, close.
 fn log() -> Vec<u8> {
@@ -101,6 +106,95 @@ fn verify_reads_rotated_files_as_one_log() {
     assert_eq!(code(&["verify", first, second]), Some(0));
     assert_eq!(code(&["verify", second]), Some(1));
     assert_eq!(code(&["verify", "--part", second]), Some(0));
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
+/// A ledger with one stream and two checkpoints, and its public key.
+fn ledger(folder: &std::path::Path) -> String {
+    let origin = "ledger.example/prod";
+    let key = SigningKey::generate(origin.parse().unwrap(), Algorithm::Ed25519).unwrap();
+    let mut store = Store::open(Config {
+        dir: folder.join("ledger"),
+        origin: origin.parse().unwrap(),
+        keys: vec![key.verifier().clone()],
+        segment_bytes: 4096,
+        checkpoint_seconds: 60,
+    })
+    .unwrap();
+    let whole = log();
+    let lines: Vec<_> = whole.split_inclusive(|b| *b == b'\n').collect();
+    for (half, name) in lines.chunks(2).zip(["first", "second"]) {
+        let _ = store
+            .stage(&StreamId::from_random([7; 16]), &half.concat())
+            .unwrap();
+        let note = store.checkpoint(&[&key], Time::new(1).unwrap()).unwrap();
+        std::fs::write(folder.join(name), note).unwrap();
+    }
+    key.verifier().to_string()
+}
+
+#[test]
+fn verify_proves_a_ledger_with_its_key_and_checkpoints_kept_elsewhere() {
+    let folder = std::env::temp_dir().join(format!("chaperone-ledger-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let key = ledger(&folder);
+    let path = |name: &str| folder.join(name).to_str().unwrap().to_owned();
+    let (ledger, first, keys) = (path("ledger"), path("first"), path("keys"));
+    std::fs::write(&keys, format!("{key}\n\n")).unwrap();
+
+    let output = chaperone(&["verify", &ledger, "--key", &key], b"");
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let said = text(&output.stdout);
+    assert!(said.contains("signed by ledger.example/prod"), "{said}");
+    assert!(
+        said.ends_with("4 records in 1 streams, 0 after the checkpoint: intact\n"),
+        "{said}"
+    );
+    let with_first = [
+        "verify",
+        "-o",
+        "json",
+        &ledger,
+        "--key",
+        &keys,
+        "--checkpoint",
+        &first,
+    ];
+    let output = chaperone(&with_first, b"");
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let verdict: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(verdict["intact"], true);
+    assert_eq!(verdict["comparedWith"], serde_json::json!([2]));
+    assert_eq!(verdict["checkpoint"]["size"], 4);
+    assert_eq!(verdict["log"]["streams"][0]["closed"], true);
+
+    // A byte of a record that no other record vouches for.
+    let segment = folder.join("ledger/records/00000000.jsonl");
+    let records = std::fs::read_to_string(&segment).unwrap();
+    std::fs::write(&segment, records.replace("terminated", "Terminated")).unwrap();
+    let output = chaperone(&["verify", &ledger, "--key", &key], b"");
+    assert_eq!(output.status.code(), Some(1));
+    let said = text(&output.stdout);
+    assert!(said.contains("as leaf 3 than record 3 of stream"), "{said}");
+
+    for (arguments, words) in [
+        (&["verify", &ledger][..], "give the ledger's public key"),
+        (&["verify", &ledger, "--part"], "--part is for files"),
+        (&["verify", &ledger, "--key", "nonsense"], "neither a key"),
+        (
+            &["verify", &keys, "--key", &key],
+            "for one ledger's directory",
+        ),
+        (
+            &["verify", folder.to_str().unwrap(), "--key", &key],
+            "no ledger",
+        ),
+    ] {
+        let output = chaperone(arguments, b"");
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        let said = text(&output.stderr);
+        assert!(said.contains(words), "{arguments:?}: {said}");
+    }
     std::fs::remove_dir_all(&folder).unwrap();
 }
 

@@ -1,9 +1,10 @@
 //! The evidence path: what makes records provable to someone who trusts neither the sidecar nor the cluster.
 //!
-//! Owns the tree over records and all that is published of it: leaves, tiles, checkpoints, signatures, proofs; and the directory that keeps records and tree (`store`, the only part that
-//! touches files). `docs/ledger-format.md` is the format. Refuses sockets and clocks.
+//! Owns the tree over records and all that is published of it: leaves, tiles, checkpoints, signatures, proofs; the directory that keeps records and tree (`store`), and its
+//! proof (`audit`); only these two touch files. `docs/ledger-format.md` is the format. Refuses sockets and clocks.
 //! Invariant: what is read of others' bytes is bounded, and every function here is total: it answers or names an error, for any sizes and any bytes.
 
+pub mod audit;
 pub mod checkpoint;
 pub mod cosignature;
 pub mod key;

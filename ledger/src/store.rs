@@ -5,8 +5,9 @@
 
 mod files;
 mod head;
+pub(crate) mod layout;
 mod recover;
-mod segments;
+pub(crate) mod segments;
 mod streams;
 mod tiles;
 
@@ -266,7 +267,7 @@ impl Store {
         let note = checkpoint.sign(keys, time)?;
         self.tiles.write_full()?;
         self.tiles.write_partial()?;
-        files::replace(&self.config.dir, recover::CHECKPOINT, &note)?;
+        files::replace(&self.config.dir, layout::CHECKPOINT, &note)?;
         let (size, time) = (self.committed, Some(time));
         self.signed = Some(Last { size, time });
         Ok(note)

@@ -44,6 +44,28 @@ pub enum BadTile {
     },
 }
 
+impl Tile {
+    /// Cuts the bytes of a wider tile in the same place down to this one's.
+    pub fn cut(self, bytes: &mut Vec<u8>) {
+        let width = usize::from(self.width.get());
+        bytes.truncate(match self.row {
+            Row::Hashes(_) => width.saturating_mul(Hash::BYTES),
+            Row::Entries => entries_length(bytes, width),
+        });
+    }
+}
+
+/// How long the first `count` entries of a bundle are.
+fn entries_length(bundle: &[u8], count: usize) -> usize {
+    (0..count).fold(0, |at: usize, _| {
+        let length = bundle.get(at..).and_then(<[u8]>::first_chunk::<2>);
+        let length = length.map_or(0, |length| {
+            usize::from(u16::from_be_bytes(*length)).saturating_add(ENTRY_LENGTH_BYTES)
+        });
+        at.saturating_add(length)
+    })
+}
+
 /// An entry that is longer than 65,535 bytes.
 #[derive(Debug, Error, PartialEq, Eq)]
 #[error("an entry has at most 65535 bytes")]

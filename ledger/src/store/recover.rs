@@ -13,6 +13,7 @@ use super::{
     Config, Judge, Last, Refused, Store,
     files::{replace, sync_dir},
     head::Head,
+    layout::{CHECKPOINT, FORMAT, IDENTITY, RECORDS},
     segments::{self, Segments},
     streams::Streams,
     tiles::Tiles,
@@ -23,15 +24,6 @@ use crate::{
     note::MAX_NOTE_BYTES,
     tile::Tile,
 };
-
-/// The newest checkpoint's file.
-pub(super) const CHECKPOINT: &str = "checkpoint";
-/// The file that says what the directory is.
-const IDENTITY: &str = "ledger.json";
-/// The folder of the segments.
-const RECORDS: &str = "records";
-/// What this code reads and writes.
-const FORMAT: u32 = 1;
 
 /// Why a directory was not opened.
 #[derive(Debug, Error)]

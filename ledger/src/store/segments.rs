@@ -90,12 +90,12 @@ fn begin(dir: &Path, number: u64) -> io::Result<File> {
     Ok(file)
 }
 
-pub(super) fn path(dir: &Path, number: u64) -> PathBuf {
+pub(crate) fn path(dir: &Path, number: u64) -> PathBuf {
     dir.join(format!("{number:08}.jsonl"))
 }
 
 /// Numbers of the segments that are there, in order.
-pub(super) fn list(dir: &Path) -> io::Result<Vec<u64>> {
+pub(crate) fn list(dir: &Path) -> io::Result<Vec<u64>> {
     let mut numbers = Vec::new();
     for entry in fs::read_dir(dir)? {
         let name = entry?.file_name();

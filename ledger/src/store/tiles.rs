@@ -167,20 +167,7 @@ impl Source for Tiles {
             (None, None) => fs::read(self.dir.join(whole.to_string()))
                 .map_err(|error| ReadError::Io { tile, error })?,
         };
-        let width = usize::from(tile.width.get());
-        bytes.truncate(match tile.row {
-            Row::Hashes(_) => width.saturating_mul(Hash::BYTES),
-            Row::Entries => entries_length(&bytes, width),
-        });
+        tile.cut(&mut bytes);
         Ok(bytes)
     }
-}
-
-/// How long the first `count` entries of a bundle are.
-fn entries_length(bundle: &[u8], count: usize) -> usize {
-    (0..count).fold(0, |at: usize, _| {
-        let length = bundle.get(at..).and_then(<[u8]>::first_chunk::<2>);
-        let length = length.map_or(0, |length| usize::from(u16::from_be_bytes(*length)) + 2);
-        at.saturating_add(length)
-    })
 }

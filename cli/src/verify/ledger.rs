@@ -1,0 +1,143 @@
+//! A ledger's directory: what it is compared with, and the verdict for programs.
+
+use std::{fs, path::Path, process::ExitCode};
+
+use anyhow::{Context, bail};
+use chaperone_ledger::{
+    audit::{self, TreeHead, Trust},
+    key::VerifierKey,
+};
+use serde::Serialize;
+
+use super::{Args, Verdict, answer};
+
+/// The directory, if one is to be verified.
+pub(super) fn directory(args: &Args) -> anyhow::Result<Option<&Path>> {
+    let given = !args.keys.is_empty() || !args.checkpoints.is_empty();
+    match args.files.as_slice() {
+        [path] if audit::is_ledger(path) => Ok(Some(path)),
+        [path] if path.is_dir() => bail!(
+            "{} is no ledger: a ledger's directory has a file ledger.json",
+            path.display()
+        ),
+        _ if given => bail!("--key and --checkpoint are for one ledger's directory"),
+        _ => Ok(None),
+    }
+}
+
+pub(super) fn run(directory: &Path, args: &Args) -> anyhow::Result<ExitCode> {
+    if args.part {
+        bail!("--part is for files: a ledger has its streams from the beginning");
+    }
+    let verdict = audit::verify(directory, &trust(args)?).context("cannot read the ledger")?;
+    answer(
+        args.output,
+        &verdict,
+        &LedgerJson::of(&verdict),
+        verdict.is_intact(),
+    )
+}
+
+fn trust(args: &Args) -> anyhow::Result<Trust> {
+    let mut keys = Vec::new();
+    for given in &args.keys {
+        keys.extend(read_keys(given)?);
+    }
+    if keys.is_empty() {
+        bail!(
+            "a checkpoint proves nothing without the key that signed it: give the ledger's public key with --key"
+        );
+    }
+    let read = |path: &std::path::PathBuf| {
+        fs::read(path).with_context(|| format!("cannot read {}", path.display()))
+    };
+    let kept = args
+        .checkpoints
+        .iter()
+        .map(read)
+        .collect::<Result<_, _>>()?;
+    Ok(Trust { keys, kept })
+}
+
+/// A key, or those of a file.
+fn read_keys(given: &str) -> anyhow::Result<Vec<VerifierKey>> {
+    if let Ok(key) = given.parse() {
+        return Ok(vec![key]);
+    }
+    let text = fs::read_to_string(given).with_context(|| {
+        format!("{given:?} is neither a key (NAME+ID+BASE64) nor a file of keys")
+    })?;
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    lines
+        .map(|line| {
+            line.parse()
+                .with_context(|| format!("in {given}: {line:?}"))
+        })
+        .collect()
+}
+
+/// The verdict for programs.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct LedgerJson {
+    /// Over records, tree, checkpoints and tiles together.
+    intact: bool,
+    origin: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    checkpoint: Option<CheckpointJson>,
+    /// Sizes of the checkpoints that were kept elsewhere.
+    compared_with: Vec<u64>,
+    leaves: u64,
+    root: String,
+    unsigned_records: u64,
+    torn_bytes: u64,
+    faults: Vec<String>,
+    /// The streams alone, as of a file.
+    log: Verdict,
+}
+
+#[derive(Serialize)]
+struct CheckpointJson {
+    size: u64,
+    root: String,
+    signers: Vec<SignerJson>,
+}
+
+#[derive(Serialize)]
+struct SignerJson {
+    name: String,
+    /// When a witness saw it, in seconds since 1970.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    time: Option<u64>,
+}
+
+impl LedgerJson {
+    fn of(verdict: &audit::Verdict) -> Self {
+        Self {
+            intact: verdict.is_intact(),
+            origin: verdict.origin.to_string(),
+            checkpoint: verdict.head.as_ref().map(CheckpointJson::of),
+            compared_with: verdict.kept.clone(),
+            leaves: verdict.leaves,
+            root: verdict.root.to_string(),
+            unsigned_records: verdict.unsigned,
+            torn_bytes: verdict.torn,
+            faults: verdict.faults.iter().map(ToString::to_string).collect(),
+            log: Verdict::of(&verdict.streams),
+        }
+    }
+}
+
+impl CheckpointJson {
+    fn of(head: &TreeHead) -> Self {
+        let signers = head.signers.iter().map(|(name, time)| SignerJson {
+            name: name.clone(),
+            time: *time,
+        });
+        Self {
+            size: head.size,
+            root: head.root.to_string(),
+            signers: signers.collect(),
+        }
+    }
+}

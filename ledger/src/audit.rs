@@ -1,0 +1,344 @@
+//! The proof of a ledger's directory, or of a copy of one: without its lock, without changing it, and without believing anything in it but what a known key has signed.
+//!
+//! Owns the verdict over records, tree, checkpoints and tiles together; the verdict over each stream is `chaperone_crds::verify`. Refuses to mend. Memory is bounded per stream.
+//!
+//! A directory may be verified while the ledger writes it: records and tiles beyond the checkpoint are told apart, and a torn line at the very end is none yet.
+
+mod tiles;
+mod verdict;
+
+use std::{
+    fs::{self, File},
+    io::{self, Read as _},
+    path::Path,
+};
+
+use chaperone_crds::{
+    chain::{MAX_RECORD_BYTES, RecordHash},
+    head::Head,
+    verify::{Line, Seen, Verifier, each_line},
+};
+use serde::Deserialize;
+use thiserror::Error;
+
+pub use tiles::TileFault;
+pub use verdict::{At, Fault, Head as TreeHead, Verdict};
+
+use crate::{
+    checkpoint::{self, Checkpoint, CheckpointError, Origin},
+    key::VerifierKey,
+    leaf::Leaf,
+    merkle::{self, Hash},
+    note::MAX_NOTE_BYTES,
+    store::{MAX_STREAMS, layout, segments},
+};
+use tiles::Compared;
+
+/// What the directory is compared with.
+#[derive(Clone, Debug, Default)]
+pub struct Trust {
+    /// Keys of the log, and of witnesses.
+    pub keys: Vec<VerifierKey>,
+    /// Checkpoints of this log that were kept elsewhere, as notes: the tree must have each as its beginning.
+    pub kept: Vec<Vec<u8>>,
+}
+
+/// Why there is no verdict.
+#[derive(Debug, Error)]
+pub enum Unreadable {
+    /// The disk.
+    #[error("{file}: {error}")]
+    Io {
+        /// What was to be read.
+        file: String,
+        /// Why it was not.
+        error: io::Error,
+    },
+    /// `ledger.json` is not what a ledger writes.
+    #[error("{0} is not a ledger's: it should be {{\"format\":1,\"origin\":\"…\"}}")]
+    Identity(String),
+    /// A checkpoint that was given is none of this log.
+    #[error("checkpoint {number} of those given: {fault}")]
+    Kept {
+        /// Which, from 1.
+        number: usize,
+        /// Why.
+        fault: CheckpointError,
+    },
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Identity {
+    format: u32,
+    origin: String,
+}
+
+/// Whether this is a ledger's directory.
+#[must_use]
+pub fn is_ledger(dir: &Path) -> bool {
+    dir.join(layout::IDENTITY).is_file()
+}
+
+/// Reads everything in the directory and judges it.
+///
+/// # Errors
+/// [`Unreadable`]. Bad content is no error: the verdict says it.
+pub fn verify(dir: &Path, trust: &Trust) -> Result<Verdict, Unreadable> {
+    let origin = identity(dir)?;
+    let mut inspection = Inspection::new(dir, &origin);
+    for (note, number) in trust.kept.iter().zip(1..) {
+        let kept = checkpoint::open(note, &origin, &trust.keys)
+            .map_err(|fault| Unreadable::Kept { number, fault })?;
+        inspection.expect(&kept.checkpoint, true);
+    }
+    match read_note(dir)? {
+        None => inspection.faults.push(Fault::NoCheckpoint),
+        Some(note) => match checkpoint::open(&note, &origin, &trust.keys) {
+            Err(fault) => inspection.faults.push(Fault::Checkpoint(fault)),
+            Ok(signed) => {
+                inspection.expect(&signed.checkpoint, false);
+                inspection.head = Some(TreeHead::of(&signed));
+            }
+        },
+    }
+    inspection.tiles.optional = inspection.head.as_ref().is_none_or(|head| head.size == 0);
+    let records = dir.join(layout::RECORDS);
+    let numbers = segments::list(&records).map_err(at(&records))?;
+    let newest = numbers.last().copied();
+    for (number, wanted) in numbers.into_iter().zip(0..) {
+        if number != wanted {
+            inspection.faults.push(Fault::MissingSegment(wanted));
+            break;
+        }
+        inspection.segment(&records, number, newest == Some(number))?;
+    }
+    inspection.finish()
+}
+
+fn identity(dir: &Path) -> Result<Origin, Unreadable> {
+    let path = dir.join(layout::IDENTITY);
+    let bytes = fs::read(&path).map_err(at(&path))?;
+    serde_json::from_slice::<Identity>(&bytes)
+        .ok()
+        .filter(|identity| identity.format == layout::FORMAT)
+        .and_then(|identity| identity.origin.parse().ok())
+        .ok_or_else(|| Unreadable::Identity(path.display().to_string()))
+}
+
+/// The checkpoint on disk, if there is one. One that is too long to be one is cut, and will not read as one.
+fn read_note(dir: &Path) -> Result<Option<Vec<u8>>, Unreadable> {
+    let path = dir.join(layout::CHECKPOINT);
+    let file = match File::open(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        file => file.map_err(at(&path))?,
+    };
+    let limit = u64::try_from(MAX_NOTE_BYTES).unwrap_or(u64::MAX);
+    let mut note = Vec::new();
+    file.take(limit.saturating_add(1))
+        .read_to_end(&mut note)
+        .map_err(at(&path))?;
+    Ok(Some(note))
+}
+
+fn at(file: &Path) -> impl FnOnce(io::Error) -> Unreadable {
+    let file = file.display().to_string();
+    move |error| Unreadable::Io { file, error }
+}
+
+/// A tree that must be the beginning of this one.
+struct Expected {
+    size: u64,
+    root: Hash,
+    /// It was kept elsewhere.
+    kept: bool,
+    computed: Option<Hash>,
+}
+
+/// What was looked at of a line, by any thread.
+struct Looked {
+    seen: Seen,
+    /// Entry in the tree and its hash, of a record.
+    leaf: Option<(String, Hash)>,
+    /// It has a zero byte, which no record has: bytes that never came.
+    zero: bool,
+    /// It lacks its newline.
+    unfinished: bool,
+}
+
+impl Looked {
+    fn at(line: Line<'_>) -> Self {
+        let seen = Seen::of(line);
+        let leaf = match &seen {
+            Seen::Record(head, hash) => Some(leaf(head, *hash)),
+            _ => None,
+        };
+        let bytes = match line {
+            Line::Whole(bytes) | Line::Last(bytes) => bytes,
+            Line::TooLong => &[],
+        };
+        Self {
+            seen,
+            // Only what is no record may have one.
+            zero: leaf.is_none() && bytes.contains(&0),
+            leaf,
+            unfinished: matches!(line, Line::Last(_)),
+        }
+    }
+}
+
+fn leaf(head: &Head, record: RecordHash) -> (String, Hash) {
+    let leaf = Leaf {
+        stream: head.stream.clone(),
+        seq: head.seq,
+        record,
+    };
+    let entry = leaf.to_string();
+    let hash = merkle::leaf_hash(entry.as_bytes());
+    (entry, hash)
+}
+
+/// The directory while it is read.
+struct Inspection<'a> {
+    origin: Origin,
+    head: Option<TreeHead>,
+    expected: Vec<Expected>,
+    verifier: Verifier,
+    tree: merkle::Range,
+    tiles: Compared<'a>,
+    faults: Vec<Fault>,
+    /// Bytes at the very end that are no record yet.
+    torn: u64,
+    /// A line was no record: what follows has no place in the tree.
+    lost_count: bool,
+}
+
+impl<'a> Inspection<'a> {
+    fn new(dir: &'a Path, origin: &Origin) -> Self {
+        Self {
+            origin: origin.clone(),
+            head: None,
+            expected: Vec::new(),
+            verifier: Verifier::exactly_once(MAX_STREAMS),
+            tree: merkle::Range::default(),
+            tiles: Compared::new(dir),
+            faults: Vec::new(),
+            torn: 0,
+            lost_count: false,
+        }
+    }
+
+    fn expect(&mut self, checkpoint: &Checkpoint, kept: bool) {
+        self.expected.push(Expected {
+            size: checkpoint.size,
+            root: checkpoint.root,
+            kept,
+            computed: (checkpoint.size == 0).then(Hash::of_nothing),
+        });
+    }
+
+    fn segment(&mut self, dir: &Path, number: u64, newest: bool) -> Result<(), Unreadable> {
+        let path = segments::path(dir, number);
+        let file = File::open(&path).map_err(at(&path))?;
+        // Of the newest only what was there when it was opened: the ledger may go on.
+        let length = file.metadata().map_err(at(&path))?.len();
+        let mut torn_from = None;
+        each_line(
+            file.take(length),
+            MAX_RECORD_BYTES,
+            Looked::at,
+            |offset, looked| {
+                if torn_from.is_none() && newest && (looked.zero || looked.unfinished) {
+                    torn_from = Some(offset);
+                }
+                if torn_from.is_none() {
+                    self.line(
+                        At {
+                            segment: number,
+                            offset,
+                        },
+                        looked,
+                    );
+                }
+            },
+        )
+        .map_err(at(&path))?;
+        self.torn = torn_from.map_or(0, |from| length.saturating_sub(from));
+        Ok(())
+    }
+
+    fn line(&mut self, at: At, looked: Looked) {
+        match (&looked.seen, looked.leaf) {
+            _ if looked.unfinished => {
+                self.no_record(at, "the segment ends within a line".to_owned());
+            }
+            (_, Some((entry, hash))) => self.grow(at, entry, hash),
+            (Seen::Fault(fault), _) => self.no_record(at, fault.to_string()),
+            _ => self.no_record(at, "an empty line".to_owned()),
+        }
+        self.verifier.take(looked.seen);
+    }
+
+    fn no_record(&mut self, at: At, fault: String) {
+        if !self.lost_count {
+            self.faults.push(Fault::NotARecord { at, fault });
+        }
+        self.lost_count = true;
+    }
+
+    fn grow(&mut self, at: At, entry: String, hash: Hash) {
+        if self.lost_count {
+            return;
+        }
+        // No directory holds 2^64 lines.
+        let _ = self.tree.push(hash);
+        self.tiles.push(at, entry, hash, &mut self.faults);
+        let size = self.tree.size();
+        for expected in &mut self.expected {
+            if expected.size == size {
+                expected.computed = Some(self.tree.root());
+            }
+        }
+        if self.head.as_ref().is_some_and(|head| head.size == size) {
+            self.tiles.at_checkpoint(size, &mut self.faults);
+        }
+    }
+
+    fn finish(mut self) -> Result<Verdict, Unreadable> {
+        for expected in &self.expected {
+            let there = self.tree.size();
+            let (size, kept) = (expected.size, expected.kept);
+            match expected.computed {
+                Some(computed) if computed == expected.root => {}
+                Some(computed) => self.faults.push(Fault::Contradicted {
+                    size,
+                    kept,
+                    computed,
+                    signed: expected.root,
+                }),
+                None if self.lost_count => {}
+                None => self.faults.push(Fault::Lost { size, kept, there }),
+            }
+        }
+        let signed = self.head.as_ref().map_or(0, |head| head.size);
+        Ok(Verdict {
+            origin: self.origin,
+            unsigned: self.tree.size().saturating_sub(signed),
+            leaves: self.tree.size(),
+            root: self.tree.root(),
+            head: self.head,
+            kept: self
+                .expected
+                .iter()
+                .filter(|e| e.kept)
+                .map(|e| e.size)
+                .collect(),
+            streams: self.verifier.finish(),
+            torn: self.torn,
+            faults: self.faults,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

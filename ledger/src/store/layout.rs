@@ -1,0 +1,10 @@
+//! Names in a ledger's directory; docs/ledger-format.md has them all.
+
+/// The newest checkpoint's file.
+pub(crate) const CHECKPOINT: &str = "checkpoint";
+/// The file that says what the directory is.
+pub(crate) const IDENTITY: &str = "ledger.json";
+/// The folder of the segments.
+pub(crate) const RECORDS: &str = "records";
+/// What this code reads and writes.
+pub(crate) const FORMAT: u32 = 1;
