@@ -16,6 +16,9 @@ use serde::Serialize;
 
 use crate::output::{Format, NO, clean};
 
+/// Most beginnings without an end that are listed of a stream.
+const MAX_LISTED: usize = 100;
+
 /// Prove that no record of a log or ledger was changed, removed or moved.
 ///
 /// Reads the files in the order given as one log, so that rotated files may be given together. Streams may be interleaved, and records
@@ -151,6 +154,9 @@ struct StreamJson {
     first_time: String,
     last_time: String,
     closed: bool,
+    /// Beginnings without an end, the first hundred; null where too many were under way at once.
+    unfinished: Option<Vec<u64>>,
+    unfinished_count: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     first_bad_seq: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -195,6 +201,11 @@ impl StreamJson {
             first_time: verdict.first_time.clone(),
             last_time: verdict.last_time.clone(),
             closed: verdict.closed,
+            unfinished: verdict
+                .unfinished
+                .as_ref()
+                .map(|all| all.iter().copied().take(MAX_LISTED).collect()),
+            unfinished_count: verdict.unfinished.as_ref().map(Vec::len),
             first_bad_seq: verdict.fault.as_ref().map(|f| f.first_bad()),
             fault: verdict.fault.as_ref().map(ToString::to_string),
         }

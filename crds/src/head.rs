@@ -30,6 +30,8 @@ pub struct Head {
     pub time: String,
     /// Whose it is: `namespace/pod`.
     pub agent: String,
+    /// The record that said that this was about to begin.
+    pub begun: Option<u64>,
     /// Its version where that is not ours, its first characters.
     pub foreign_version: Option<String>,
 }
@@ -44,6 +46,8 @@ pub enum Place {
         /// Records in the stream, as it counts them; 0 where it does not.
         counted: u64,
     },
+    /// `begin`: says that an operation is about to begin.
+    Begins,
     /// Any other kind, its first characters.
     Within(String),
 }
@@ -77,6 +81,7 @@ struct Raw<'a> {
     kind: Cow<'a, str>,
     #[serde(borrow)]
     agent: Agent<'a>,
+    begun: Option<u64>,
     close: Option<Close>,
 }
 
@@ -111,6 +116,7 @@ impl Head {
             place: Place::of(&raw.kind, raw.close.as_ref()),
             time: raw.time.into_owned(),
             agent: [&*raw.agent.namespace, "/", &*raw.agent.pod].concat(),
+            begun: raw.begun,
             foreign_version: (raw.v != RECORD_VERSION).then(|| shown(&raw.v)),
         })
     }
@@ -123,6 +129,7 @@ impl Place {
             end if end == EventKind::StreamClose.as_str() => Self::Closes {
                 counted: close.map_or(0, |close| close.records),
             },
+            begin if begin == EventKind::Begin.as_str() => Self::Begins,
             other => Self::Within(shown(other)),
         }
     }
@@ -133,6 +140,7 @@ impl Place {
         match self {
             Self::Opens => EventKind::StreamOpen.as_str(),
             Self::Closes { .. } => EventKind::StreamClose.as_str(),
+            Self::Begins => EventKind::Begin.as_str(),
             Self::Within(kind) => kind,
         }
     }

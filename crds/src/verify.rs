@@ -6,6 +6,7 @@
 //!
 //! What a chain cannot show: an edit of a stream's last record while the stream has no later one, and a cut at its end while no `stream.close` is known.
 
+mod begun;
 mod copies;
 mod fault;
 mod lines;

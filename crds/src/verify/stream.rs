@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Start, copies::Copies, fault::Fault};
+use super::{Start, begun::Begun, copies::Copies, fault::Fault};
 use crate::{
     chain::{RecordHash, StreamId},
     head::{Head, Place},
@@ -27,6 +27,9 @@ pub struct StreamVerdict {
     pub last_time: String,
     /// Whether the stream was closed in good order.
     pub closed: bool,
+    /// Records that say that an operation is about to begin and that no record names as its beginning: what was under way when the sidecar died. None where more were under way at
+    /// once than are followed.
+    pub unfinished: Option<Vec<u64>>,
     /// What is wrong; the first thing only.
     pub fault: Option<Fault>,
 }
@@ -46,6 +49,15 @@ impl fmt::Display for StreamVerdict {
         )?;
         if self.copies > 0 {
             write!(f, ", {} delivered again", self.copies)?;
+        }
+        match self.unfinished.as_deref() {
+            Some([]) => {}
+            Some([first, more @ ..]) => write!(
+                f,
+                ", {} begun without an end (the first: record {first})",
+                more.len().saturating_add(1)
+            )?,
+            None => f.write_str(", too many begun at once to say which ended")?,
         }
         match &self.fault {
             None => f.write_str(": intact"),
@@ -69,6 +81,7 @@ pub(super) struct StreamState {
     first_time: String,
     last_time: String,
     closed: bool,
+    begun: Begun,
     fault: Option<Fault>,
 }
 
@@ -86,6 +99,7 @@ impl StreamState {
             first_time: String::new(),
             last_time: String::new(),
             closed: false,
+            begun: Begun::default(),
             fault: None,
         }
     }
@@ -118,6 +132,7 @@ impl StreamState {
             first_time: self.first_time,
             last_time: self.last_time,
             closed: self.closed,
+            unfinished: self.begun.unfinished(),
             fault: self.fault,
         }
     }
@@ -142,6 +157,7 @@ impl StreamState {
         let first = self.records == 0;
         let expected = self.next_seq;
         let tail = std::mem::replace(&mut self.tail, hash);
+        self.follow(&head);
         self.count(seq, head.time);
         if let Some(copies) = &mut self.copies {
             copies.push(hash);
@@ -212,7 +228,17 @@ impl StreamState {
         }
         self.tail = hash;
         self.closed |= head.place.closes();
+        self.follow(&head);
         self.count(seq, head.time);
+    }
+
+    fn follow(&mut self, head: &Head) {
+        if head.place == Place::Begins {
+            self.begun.begins(head.seq);
+        }
+        if let Some(seq) = head.begun {
+            self.begun.ends(seq);
+        }
     }
 
     fn count(&mut self, seq: u64, time: String) {

@@ -287,3 +287,35 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn beginnings_without_an_end_are_named_and_no_fault() {
+    let mut chain = Chain::new(id(1));
+    let kinds = [
+        (EventKind::StreamOpen, None),
+        (EventKind::Begin, None),
+        (EventKind::Begin, None),
+        (EventKind::Http, Some(2)),
+        (EventKind::Begin, None),
+        (EventKind::Dns, None),
+    ];
+    let lines: Vec<_> = kinds
+        .into_iter()
+        .map(|(kind, begun)| {
+            let mut event = Event::new(kind, agent());
+            event.begun = begun;
+            let mut line = Vec::new();
+            chain.append(&event, Timestamp::UNIX_EPOCH, &mut line);
+            line.pop();
+            line
+        })
+        .collect();
+    let report = report(&lines);
+    assert!(report.is_intact());
+    assert_eq!(report.streams[0].unfinished, Some(vec![1, 4]));
+    let text = report.to_string();
+    assert!(
+        text.contains(", 2 begun without an end (the first: record 1): intact"),
+        "{text}"
+    );
+}
