@@ -5,6 +5,7 @@
 
 mod check;
 mod cluster;
+mod export;
 mod glob;
 mod observe;
 mod output;
@@ -54,6 +55,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Check(check::Args),
+    Export(export::Args),
     Observe(observe::Args),
     Policy(policy::Args),
     Run(run::Args),
@@ -76,6 +78,7 @@ fn main() -> ExitCode {
     let cli = parse(std::env::args_os().collect());
     let answer = match cli.command {
         Command::Check(args) => check::run(&args),
+        Command::Export(args) => export::run(&args),
         Command::Observe(args) => observe::run(&args),
         Command::Policy(args) => policy::run(&args),
         Command::Run(args) => run::run(&args),

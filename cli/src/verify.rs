@@ -1,6 +1,10 @@
 //! `chaperone verify`: proves logs and ledgers. Owns reading files and telling the verdict; the judgement is `chaperone_crds::verify` and, of a ledger, `chaperone_ledger::audit`.
 
+mod bundle;
+mod keys;
 mod ledger;
+
+pub(crate) use keys::read_keys;
 
 use std::{
     fmt::Display,
@@ -10,8 +14,9 @@ use std::{
     process::ExitCode,
 };
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use chaperone_crds::verify::{Report, Start, StreamVerdict, verify};
+use chaperone_ledger::{audit, bundle as bundles};
 use serde::Serialize;
 
 use crate::output::{Format, NO, clean};
@@ -38,11 +43,12 @@ const MAX_LISTED: usize = 100;
   chaperone observe -n agents --no-follow -o json | chaperone verify -
   chaperone verify /var/lib/chaperone-ledger --key ledger.example/prod+0337ae09+Ac4C…
   chaperone verify copy-of-ledger --key ledger.vkey --checkpoint last-month.checkpoint
+  chaperone verify evidence --key ledger.vkey        a bundle that chaperone export made
 
 Exit status: 0 intact, 1 not intact, 2 unreadable.")]
 pub(crate) struct Args {
-    /// Files of records, one JSON object a line; - is standard input. Or one directory of a ledger.
-    #[arg(required = true, value_name = "FILE|LEDGER")]
+    /// Files of records, one JSON object a line; - is standard input. Or one directory: a ledger, or an evidence bundle.
+    #[arg(required = true, value_name = "FILE|DIRECTORY")]
     files: Vec<PathBuf>,
     /// The log is a part: streams may begin at any record.
     #[arg(long, conflicts_with_all = ["keys", "checkpoints"])]
@@ -60,8 +66,10 @@ pub(crate) struct Args {
 
 /// Runs the subcommand.
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    if let Some(directory) = ledger::directory(args)? {
-        return ledger::run(directory, args);
+    match directory(args)? {
+        Some(Directory::Ledger(path)) => return ledger::run(path, args),
+        Some(Directory::Bundle(path)) => return bundle::run(path, args),
+        None => {}
     }
     let start = if args.part {
         Start::Anywhere
@@ -75,6 +83,30 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         &Verdict::of(&report),
         report.is_intact(),
     )
+}
+
+/// A directory that is to be verified.
+enum Directory<'a> {
+    Ledger(&'a Path),
+    Bundle(&'a Path),
+}
+
+/// The directory, if one is to be verified.
+fn directory(args: &Args) -> anyhow::Result<Option<Directory<'_>>> {
+    let given = !args.keys.is_empty() || !args.checkpoints.is_empty();
+    match args.files.as_slice() {
+        [path] if audit::is_ledger(path) => Ok(Some(Directory::Ledger(path))),
+        [path] if bundles::is_bundle(path) => Ok(Some(Directory::Bundle(path))),
+        [path] if path.is_dir() => bail!(
+            "{} is neither a ledger, which has a file ledger.json, nor an evidence bundle, which has bundle.json",
+            path.display()
+        ),
+        _ if given => {
+            bail!("--key and --checkpoint are for one directory, of a ledger or a bundle")
+        }
+        _ if args.files.iter().any(|path| path.is_dir()) => bail!("a directory is verified alone"),
+        _ => Ok(None),
+    }
 }
 
 /// Tells the verdict, and ends with its exit status.

@@ -181,13 +181,70 @@ fn verify_proves_a_ledger_with_its_key_and_checkpoints_kept_elsewhere() {
         (&["verify", &ledger][..], "give the ledger's public key"),
         (&["verify", &ledger, "--part"], "--part is for files"),
         (&["verify", &ledger, "--key", "nonsense"], "neither a key"),
-        (
-            &["verify", &keys, "--key", &key],
-            "for one ledger's directory",
-        ),
+        (&["verify", &keys, &ledger], "verified alone"),
+        (&["verify", &keys, "--key", &key], "for one directory"),
         (
             &["verify", folder.to_str().unwrap(), "--key", &key],
-            "no ledger",
+            "neither a ledger",
+        ),
+    ] {
+        let output = chaperone(arguments, b"");
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        let said = text(&output.stderr);
+        assert!(said.contains(words), "{arguments:?}: {said}");
+    }
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
+fn what_export_takes_out_of_a_ledger_is_proved_with_the_key_alone() {
+    let folder = std::env::temp_dir().join(format!("chaperone-export-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let key = ledger(&folder);
+    let path = |name: &str| folder.join(name).to_str().unwrap().to_owned();
+    let (ledger, into) = (path("ledger"), path("evidence"));
+    let stream = StreamId::from_random([7; 16]).to_string();
+    let export = [
+        "export", &ledger, "--key", &key, "--stream", &stream, "--into", &into,
+    ];
+    let output = chaperone(&export, b"");
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let said = text(&output.stdout);
+    assert!(said.contains("4 records in "), "{said}");
+    std::fs::remove_dir_all(&ledger).unwrap();
+
+    let output = chaperone(&["verify", &into, "--key", &key], b"");
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let output = chaperone(&["verify", "-o", "json", &into, "--key", &key], b"");
+    let verdict: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(verdict["intact"], true);
+    assert_eq!(verdict["subject"]["stream"], stream);
+    assert_eq!(verdict["streams"][0]["records"], 4);
+    let records = folder.join("evidence/records.jsonl");
+    let altered = std::fs::read_to_string(&records)
+        .unwrap()
+        .replace("terminated", "Terminated");
+    std::fs::write(&records, altered).unwrap();
+    let output = chaperone(&["verify", &into, "--key", &key], b"");
+    assert_eq!(output.status.code(), Some(1));
+
+    for (arguments, words) in [
+        (&export[..], "nothing is exported"),
+        (&["verify", &into], "give the ledger's public key"),
+        (
+            &[
+                "verify",
+                &into,
+                "--key",
+                &key,
+                "--checkpoint",
+                &path("first"),
+            ],
+            "for a ledger",
+        ),
+        (
+            &["export", &ledger, "--key", &key, "--into", &into],
+            "--session",
         ),
     ] {
         let output = chaperone(arguments, b"");

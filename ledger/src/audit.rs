@@ -4,11 +4,12 @@
 //!
 //! A directory may be verified while the ledger writes it: records and tiles beyond the checkpoint are told apart, and a torn line at the very end is none yet.
 
+pub(crate) mod directory;
 mod tiles;
 mod verdict;
 
 use std::{
-    fs::{self, File},
+    fs::File,
     io::{self, Read as _},
     path::Path,
 };
@@ -18,7 +19,6 @@ use chaperone_crds::{
     head::Head,
     verify::{Line, Seen, Verifier, each_line},
 };
-use serde::Deserialize;
 use thiserror::Error;
 
 pub use tiles::TileFault;
@@ -29,7 +29,6 @@ use crate::{
     key::VerifierKey,
     leaf::Leaf,
     merkle::{self, Hash},
-    note::MAX_NOTE_BYTES,
     store::{MAX_STREAMS, layout, segments},
 };
 use tiles::Compared;
@@ -67,13 +66,6 @@ pub enum Unreadable {
     },
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Identity {
-    format: u32,
-    origin: String,
-}
-
 /// Whether this is a ledger's directory.
 #[must_use]
 pub fn is_ledger(dir: &Path) -> bool {
@@ -85,14 +77,14 @@ pub fn is_ledger(dir: &Path) -> bool {
 /// # Errors
 /// [`Unreadable`]. Bad content is no error: the verdict says it.
 pub fn verify(dir: &Path, trust: &Trust) -> Result<Verdict, Unreadable> {
-    let origin = identity(dir)?;
+    let origin = directory::identity(dir)?;
     let mut inspection = Inspection::new(dir, &origin);
     for (note, number) in trust.kept.iter().zip(1..) {
         let kept = checkpoint::open(note, &origin, &trust.keys)
             .map_err(|fault| Unreadable::Kept { number, fault })?;
         inspection.expect(&kept.checkpoint, true);
     }
-    match read_note(dir)? {
+    match directory::note(dir)? {
         None => inspection.faults.push(Fault::NoCheckpoint),
         Some(note) => match checkpoint::open(&note, &origin, &trust.keys) {
             Err(fault) => inspection.faults.push(Fault::Checkpoint(fault)),
@@ -104,7 +96,8 @@ pub fn verify(dir: &Path, trust: &Trust) -> Result<Verdict, Unreadable> {
     }
     inspection.tiles.optional = inspection.head.as_ref().is_none_or(|head| head.size == 0);
     let records = dir.join(layout::RECORDS);
-    let numbers = segments::list(&records).map_err(at(&records))?;
+    let numbers =
+        segments::list(&records).map_err(|error| directory::unreadable(&records, error))?;
     let newest = numbers.last().copied();
     for (number, wanted) in numbers.into_iter().zip(0..) {
         if number != wanted {
@@ -114,36 +107,6 @@ pub fn verify(dir: &Path, trust: &Trust) -> Result<Verdict, Unreadable> {
         inspection.segment(&records, number, newest == Some(number))?;
     }
     inspection.finish()
-}
-
-fn identity(dir: &Path) -> Result<Origin, Unreadable> {
-    let path = dir.join(layout::IDENTITY);
-    let bytes = fs::read(&path).map_err(at(&path))?;
-    serde_json::from_slice::<Identity>(&bytes)
-        .ok()
-        .filter(|identity| identity.format == layout::FORMAT)
-        .and_then(|identity| identity.origin.parse().ok())
-        .ok_or_else(|| Unreadable::Identity(path.display().to_string()))
-}
-
-/// The checkpoint on disk, if there is one. One that is too long to be one is cut, and will not read as one.
-fn read_note(dir: &Path) -> Result<Option<Vec<u8>>, Unreadable> {
-    let path = dir.join(layout::CHECKPOINT);
-    let file = match File::open(&path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        file => file.map_err(at(&path))?,
-    };
-    let limit = u64::try_from(MAX_NOTE_BYTES).unwrap_or(u64::MAX);
-    let mut note = Vec::new();
-    file.take(limit.saturating_add(1))
-        .read_to_end(&mut note)
-        .map_err(at(&path))?;
-    Ok(Some(note))
-}
-
-fn at(file: &Path) -> impl FnOnce(io::Error) -> Unreadable {
-    let file = file.display().to_string();
-    move |error| Unreadable::Io { file, error }
 }
 
 /// A tree that must be the beginning of this one.
@@ -239,9 +202,10 @@ impl<'a> Inspection<'a> {
 
     fn segment(&mut self, dir: &Path, number: u64, newest: bool) -> Result<(), Unreadable> {
         let path = segments::path(dir, number);
-        let file = File::open(&path).map_err(at(&path))?;
+        let failed = |error| directory::unreadable(&path, error);
+        let file = File::open(&path).map_err(failed)?;
         // Of the newest only what was there when it was opened: the ledger may go on.
-        let length = file.metadata().map_err(at(&path))?.len();
+        let length = file.metadata().map_err(failed)?.len();
         let mut torn_from = None;
         each_line(
             file.take(length),
@@ -262,7 +226,7 @@ impl<'a> Inspection<'a> {
                 }
             },
         )
-        .map_err(at(&path))?;
+        .map_err(failed)?;
         self.torn = torn_from.map_or(0, |from| length.saturating_sub(from));
         Ok(())
     }

@@ -3,27 +3,10 @@
 use std::{fs, path::Path, process::ExitCode};
 
 use anyhow::{Context, bail};
-use chaperone_ledger::{
-    audit::{self, TreeHead, Trust},
-    key::VerifierKey,
-};
+use chaperone_ledger::audit::{self, TreeHead, Trust};
 use serde::Serialize;
 
-use super::{Args, Verdict, answer};
-
-/// The directory, if one is to be verified.
-pub(super) fn directory(args: &Args) -> anyhow::Result<Option<&Path>> {
-    let given = !args.keys.is_empty() || !args.checkpoints.is_empty();
-    match args.files.as_slice() {
-        [path] if audit::is_ledger(path) => Ok(Some(path)),
-        [path] if path.is_dir() => bail!(
-            "{} is no ledger: a ledger's directory has a file ledger.json",
-            path.display()
-        ),
-        _ if given => bail!("--key and --checkpoint are for one ledger's directory"),
-        _ => Ok(None),
-    }
-}
+use super::{Args, Verdict, answer, read_keys};
 
 pub(super) fn run(directory: &Path, args: &Args) -> anyhow::Result<ExitCode> {
     if args.part {
@@ -39,15 +22,7 @@ pub(super) fn run(directory: &Path, args: &Args) -> anyhow::Result<ExitCode> {
 }
 
 fn trust(args: &Args) -> anyhow::Result<Trust> {
-    let mut keys = Vec::new();
-    for given in &args.keys {
-        keys.extend(read_keys(given)?);
-    }
-    if keys.is_empty() {
-        bail!(
-            "a checkpoint proves nothing without the key that signed it: give the ledger's public key with --key"
-        );
-    }
+    let keys = read_keys(&args.keys)?;
     let read = |path: &std::path::PathBuf| {
         fs::read(path).with_context(|| format!("cannot read {}", path.display()))
     };
@@ -57,23 +32,6 @@ fn trust(args: &Args) -> anyhow::Result<Trust> {
         .map(read)
         .collect::<Result<_, _>>()?;
     Ok(Trust { keys, kept })
-}
-
-/// A key, or those of a file.
-fn read_keys(given: &str) -> anyhow::Result<Vec<VerifierKey>> {
-    if let Ok(key) = given.parse() {
-        return Ok(vec![key]);
-    }
-    let text = fs::read_to_string(given).with_context(|| {
-        format!("{given:?} is neither a key (NAME+ID+BASE64) nor a file of keys")
-    })?;
-    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-    lines
-        .map(|line| {
-            line.parse()
-                .with_context(|| format!("in {given}: {line:?}"))
-        })
-        .collect()
 }
 
 /// The verdict for programs.
@@ -97,7 +55,7 @@ struct LedgerJson {
 }
 
 #[derive(Serialize)]
-struct CheckpointJson {
+pub(super) struct CheckpointJson {
     size: u64,
     root: String,
     signers: Vec<SignerJson>,
@@ -129,7 +87,7 @@ impl LedgerJson {
 }
 
 impl CheckpointJson {
-    fn of(head: &TreeHead) -> Self {
+    pub(super) fn of(head: &TreeHead) -> Self {
         let signers = head.signers.iter().map(|(name, time)| SignerJson {
             name: name.clone(),
             time: *time,

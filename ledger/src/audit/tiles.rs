@@ -1,15 +1,15 @@
 //! The tiles on disk beside those that the records give.
 
-use std::{
-    fmt, fs, io,
-    path::{Path, PathBuf},
-};
+use std::{fmt, path::Path};
 
-use super::verdict::{At, Fault};
+use super::{
+    directory,
+    verdict::{At, Fault},
+};
 use crate::{
     leaf::Leaf,
     merkle::Hash,
-    tile::{Builder, Row, Tile, WIDTH, Width, read_hashes, write_entry, write_hashes},
+    tile::{Builder, Row, Tile, WIDTH, read_hashes, write_entry, write_hashes},
 };
 
 /// Most tiles at fault that a verdict lists; further ones are counted nowhere, for the verdict stands.
@@ -115,7 +115,7 @@ impl<'a> Compared<'a> {
     }
 
     fn look(&self, tile: Tile, wanted: &[u8]) -> Option<TileFault> {
-        match read(self.dir, tile) {
+        match directory::tile(self.dir, tile) {
             Ok(Some(there)) if there == wanted => None,
             Ok(Some(there)) => Some(self.difference(tile, &there, wanted)),
             Ok(None) if self.optional => None,
@@ -144,32 +144,5 @@ impl<'a> Compared<'a> {
             record: format!("record {} of stream {}", leaf.seq, leaf.stream),
             at: *at,
         }
-    }
-}
-
-/// The tile's bytes: its own file or, while the ledger goes on, the beginning of the full one that took its place.
-fn read(dir: &Path, tile: Tile) -> io::Result<Option<Vec<u8>>> {
-    if let Some(bytes) = read_file(dir.join(tile.to_string()))? {
-        return Ok(Some(bytes));
-    }
-    if tile.is_full() {
-        return Ok(None);
-    }
-    let whole = Tile {
-        width: Width::FULL,
-        ..tile
-    };
-    let mut whole = read_file(dir.join(whole.to_string()))?;
-    if let Some(bytes) = &mut whole {
-        tile.cut(bytes);
-    }
-    Ok(whole)
-}
-
-fn read_file(path: PathBuf) -> io::Result<Option<Vec<u8>>> {
-    match fs::read(path) {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
     }
 }

@@ -115,7 +115,7 @@ fn checkpoint(kept: bool) -> &'static str {
 }
 
 impl Head {
-    pub(super) fn of(signed: &Signed<'_>) -> Self {
+    pub(crate) fn of(signed: &Signed<'_>) -> Self {
         let signers = signed.signatures.iter().map(|signature| {
             let time = signature.time.map(|time| time.seconds());
             (signature.key.name().to_string(), time)

@@ -1,0 +1,66 @@
+//! `chaperone export`: evidence of one session or stream, in a folder that proves itself. Owns arguments and the sentence at the end; the bundle is `chaperone_ledger::bundle`.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::Context;
+use chaperone_crds::chain::StreamId;
+use chaperone_ledger::bundle::{self, Subject};
+
+use crate::{output::clean, verify::read_keys};
+
+/// Take the records of one session or stream out of a ledger, with all that proves them.
+///
+/// The folder holds the records, the hashes that lead from each to the ledger's signed checkpoint, and a README. `chaperone verify` proves it with the ledger's public key and nothing else. What lies between
+/// the records but belongs to other sessions is withheld: its hashes show that nothing is missing, and say no more.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  chaperone export /var/lib/chaperone-ledger --key ledger.vkey --session 7f3c… --into evidence
+  chaperone verify evidence --key ledger.vkey
+
+Exit status: 0 exported, 2 not.")]
+pub(crate) struct Args {
+    /// The ledger's directory, or a copy of it. It is only read, and may be in use.
+    #[arg(value_name = "LEDGER")]
+    ledger: PathBuf,
+    /// Public key of the ledger (NAME+ID+BASE64), or a file that has one a line. May be repeated.
+    #[arg(long = "key", value_name = "VKEY|FILE", required = true)]
+    keys: Vec<String>,
+    /// The session, as the records name it (`session.id`).
+    #[arg(long, value_name = "ID", required_unless_present = "stream")]
+    session: Option<String>,
+    /// A whole stream instead: everything that one pod's sidecar recorded.
+    #[arg(long, value_name = "UUID", conflicts_with = "session")]
+    stream: Option<StreamId>,
+    /// The folder to make. It must not be there yet.
+    #[arg(long, value_name = "FOLDER")]
+    into: PathBuf,
+    /// With the records between, whatever they are about.
+    #[arg(long)]
+    context: bool,
+}
+
+/// Runs the subcommand.
+pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let subject = match (&args.session, &args.stream) {
+        (_, Some(stream)) => Subject::Stream(stream.clone()),
+        (session, None) => Subject::Session(session.clone().unwrap_or_default()),
+    };
+    let keys = read_keys(&args.keys)?;
+    let exported = bundle::export(&args.ledger, &args.into, &subject, &keys, args.context)
+        .context("nothing is exported")?;
+    let into = args.into.display();
+    println!(
+        "{}: {} records in {into}, {} between withheld",
+        clean(&subject.to_string()),
+        exported.records,
+        exported.withheld
+    );
+    if exported.unsigned > 0 {
+        println!(
+            "{} more came after the ledger's newest checkpoint: export again once there is a newer one",
+            exported.unsigned
+        );
+    }
+    println!("prove it with: chaperone verify {into} --key VKEY");
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,465 @@
+//! Proving a bundle, with nothing but itself and a key that is known.
+
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, HashMap},
+    fmt,
+    fs::File,
+    io::{self, BufRead as _, BufReader, Read as _},
+    path::Path,
+};
+
+use chaperone_crds::{
+    chain::{MAX_RECORD_BYTES, RecordHash, StreamId},
+    head::Head,
+    verify::{Line, Seen, each_line},
+};
+use thiserror::Error;
+
+use super::{FORMAT, IDENTITY, Identity, LEAVES, RECORDS, Subject, export::Folder, session_of};
+use crate::{
+    audit::{TreeHead, Unreadable, directory},
+    checkpoint::{self, Checkpoint, CheckpointError, Origin, decimal},
+    key::VerifierKey,
+    leaf::{Leaf, MAX_LEAF_BYTES},
+    merkle::{Hash, inclusion_proof, verify_inclusion},
+    tile::{TileTree, WIDTH},
+};
+
+/// Most faults that a verdict lists; further ones are counted.
+const MAX_LISTED: usize = 100;
+/// Longest line of leaves: a number, a space, a leaf, a newline.
+const MAX_LINE_BYTES: usize = 20 + 1 + MAX_LEAF_BYTES + 1;
+/// Longest `bundle.json`, in bytes.
+const MAX_IDENTITY_BYTES: u64 = 64 * 1024;
+
+/// What is to be said of a bundle.
+#[derive(Debug)]
+pub struct Verdict {
+    /// Of which log it is.
+    pub origin: Origin,
+    /// What it is about.
+    pub subject: Subject,
+    /// The signed head, where a known key has signed it.
+    pub head: Option<TreeHead>,
+    /// What is there of each stream.
+    pub streams: BTreeMap<StreamId, Shown>,
+    /// What is wrong; at most the first hundred.
+    pub faults: Vec<Fault>,
+    /// How much is wrong.
+    pub fault_count: u64,
+}
+
+/// What is there of a stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shown {
+    /// Number of the first record.
+    pub first: u64,
+    /// Number of the last record.
+    pub last: u64,
+    /// Records of the subject.
+    pub records: u64,
+    /// Records about something else.
+    pub context: u64,
+    /// Records of which there is the leaf alone.
+    pub withheld: u64,
+}
+
+/// What is wrong with a bundle.
+#[derive(Debug, Error)]
+pub enum Fault {
+    /// What is there as a checkpoint is none of the log's.
+    #[error("the checkpoint: {0}")]
+    Checkpoint(CheckpointError),
+    /// There is none.
+    #[error("there is no checkpoint")]
+    NoCheckpoint,
+    /// A line of the leaves is none, or comes before its time.
+    #[error("line {0} of leaves.txt is no leaf, or not after the one before it")]
+    Leaf(u64),
+    /// A leaf is not in the tree.
+    #[error("leaf {index}, {leaf}, is not in the tree that is signed: {reason}")]
+    NotIncluded {
+        /// Its number.
+        index: u64,
+        /// What it names.
+        leaf: String,
+        /// Why.
+        reason: String,
+    },
+    /// Leaves of a stream that should follow each other do not.
+    #[error("stream {stream}: record {after} is missing, record {found} follows")]
+    Hole {
+        /// The stream.
+        stream: StreamId,
+        /// The number that should have come.
+        after: u64,
+        /// The number that came.
+        found: u64,
+    },
+    /// A record that its leaf does not have.
+    #[error("line {line} of records.jsonl is {fault}")]
+    Record {
+        /// Its number in the file, from 1.
+        line: u64,
+        /// Why.
+        fault: String,
+    },
+    /// There is nothing to prove.
+    #[error("it has no record: nothing is proved")]
+    Empty,
+}
+
+impl Verdict {
+    /// True when the checkpoint is signed by a known key, every leaf is in its tree, every record is its leaf's, and no stream has a hole.
+    #[must_use]
+    pub fn is_intact(&self) -> bool {
+        self.fault_count == 0
+    }
+
+    /// Records of the subject.
+    #[must_use]
+    pub fn records(&self) -> u64 {
+        self.streams.values().map(|shown| shown.records).sum()
+    }
+}
+
+/// Whether this is a bundle.
+#[must_use]
+pub fn is_bundle(dir: &Path) -> bool {
+    dir.join(IDENTITY).is_file()
+}
+
+/// Reads everything in the folder and judges it.
+///
+/// # Errors
+/// [`Unreadable`]. Bad content is no error: the verdict says it.
+pub fn verify(dir: &Path, keys: &[VerifierKey]) -> Result<Verdict, Unreadable> {
+    let (origin, subject) = identity(dir)?;
+    let mut proof = Proof::new(origin, subject);
+    match directory::note(dir)? {
+        None => proof.fault(Fault::NoCheckpoint),
+        Some(note) => match checkpoint::open(&note, &proof.verdict.origin, keys) {
+            Err(fault) => proof.fault(Fault::Checkpoint(fault)),
+            Ok(signed) => {
+                proof.verdict.head = Some(TreeHead::of(&signed));
+                proof.leaves(dir, &signed.checkpoint)?;
+                proof.records(dir)?;
+            }
+        },
+    }
+    Ok(proof.verdict)
+}
+
+fn identity(dir: &Path) -> Result<(Origin, Subject), Unreadable> {
+    let path = dir.join(IDENTITY);
+    let failed = |error| directory::unreadable(&path, error);
+    let mut bytes = Vec::new();
+    let file = File::open(&path).map_err(failed)?;
+    file.take(MAX_IDENTITY_BYTES)
+        .read_to_end(&mut bytes)
+        .map_err(failed)?;
+    serde_json::from_slice::<Identity>(&bytes)
+        .ok()
+        .filter(|identity| identity.format == FORMAT)
+        .and_then(|identity| Some((identity.origin.parse().ok()?, identity.subject)))
+        .ok_or_else(|| Unreadable::Identity(path.display().to_string()))
+}
+
+/// A stream's leaves while they are read.
+struct Known {
+    shown: Shown,
+    hashes: HashMap<u64, (RecordHash, bool)>,
+}
+
+/// A bundle while it is read.
+struct Proof {
+    verdict: Verdict,
+    streams: BTreeMap<StreamId, Known>,
+}
+
+impl Proof {
+    fn new(origin: Origin, subject: Subject) -> Self {
+        Self {
+            verdict: Verdict {
+                origin,
+                subject,
+                head: None,
+                streams: BTreeMap::new(),
+                faults: Vec::new(),
+                fault_count: 0,
+            },
+            streams: BTreeMap::new(),
+        }
+    }
+
+    fn fault(&mut self, fault: Fault) {
+        self.verdict.fault_count = self.verdict.fault_count.saturating_add(1);
+        if self.verdict.faults.len() < MAX_LISTED {
+            self.verdict.faults.push(fault);
+        }
+    }
+
+    /// Reads the leaves, shows that each is in the tree, and that each stream has all between its first and last.
+    fn leaves(&mut self, dir: &Path, signed: &Checkpoint) -> Result<(), Unreadable> {
+        let path = dir.join(LEAVES);
+        let failed = |error| directory::unreadable(&path, error);
+        let mut lines = BufReader::new(File::open(&path).map_err(failed)?);
+        let mut tiles = Tiles::new(dir, signed);
+        let limit = u64::try_from(MAX_LINE_BYTES).unwrap_or(u64::MAX);
+        let (mut line, mut after) = (String::new(), None);
+        for number in 1.. {
+            line.clear();
+            let read = (&mut lines).take(limit).read_line(&mut line);
+            match read {
+                Ok(0) => break,
+                Err(error) if error.kind() != io::ErrorKind::InvalidData => {
+                    return Err(failed(error));
+                }
+                Err(_) => line.clear(),
+                Ok(_) => {}
+            }
+            let parsed = parse(&line).filter(|(index, _)| after.is_none_or(|after| *index > after));
+            let Some((index, leaf)) = parsed else {
+                // What follows a line that is none may be anything.
+                self.fault(Fault::Leaf(number));
+                break;
+            };
+            after = Some(index);
+            if let Err(reason) = tiles.include(index, &leaf) {
+                let leaf = leaf.to_string();
+                self.fault(Fault::NotIncluded {
+                    index,
+                    leaf,
+                    reason,
+                });
+            }
+            self.place(leaf);
+        }
+        Ok(())
+    }
+
+    fn place(&mut self, leaf: Leaf) {
+        let (stream, seq) = (leaf.stream, leaf.seq);
+        let known = self.streams.entry(stream.clone()).or_insert_with(|| Known {
+            shown: Shown {
+                first: seq,
+                last: seq,
+                records: 0,
+                context: 0,
+                withheld: 0,
+            },
+            hashes: HashMap::new(),
+        });
+        let after = match known.hashes.is_empty() {
+            true => seq,
+            false => known.shown.last.saturating_add(1),
+        };
+        known.shown.last = known.shown.last.max(seq);
+        known.hashes.insert(seq, (leaf.record, false));
+        if seq != after {
+            self.fault(Fault::Hole {
+                stream,
+                after,
+                found: seq,
+            });
+        }
+    }
+
+    /// Reads the records and shows that each is its leaf's.
+    fn records(&mut self, dir: &Path) -> Result<(), Unreadable> {
+        let path = dir.join(RECORDS);
+        let failed = |error| directory::unreadable(&path, error);
+        let file = File::open(&path).map_err(failed)?;
+        let look = |line: Line<'_>| {
+            let seen = Seen::of(line);
+            let session = match (&seen, line) {
+                (Seen::Record(..), Line::Whole(bytes) | Line::Last(bytes)) => session_of(bytes),
+                _ => None,
+            };
+            (seen, session)
+        };
+        let mut number = 0_u64;
+        each_line(file, MAX_RECORD_BYTES, look, |_, (seen, session)| {
+            number = number.saturating_add(1);
+            let placed = match seen {
+                Seen::Record(head, hash) => self.record(&head, hash, session.as_deref()),
+                Seen::Nothing => Err("empty".to_owned()),
+                Seen::Fault(fault) => Err(fault.to_string()),
+            };
+            if let Err(fault) = placed {
+                self.fault(Fault::Record {
+                    line: number,
+                    fault,
+                });
+            }
+        })
+        .map_err(failed)?;
+        self.finish();
+        Ok(())
+    }
+
+    fn record(
+        &mut self,
+        head: &Head,
+        hash: RecordHash,
+        session: Option<&str>,
+    ) -> Result<(), String> {
+        let name = || format!("record {} of stream {}", head.seq, head.stream);
+        let known = self.streams.get_mut(&head.stream);
+        let known = known.ok_or_else(|| format!("{}, of which there is no leaf", name()))?;
+        let before = head
+            .seq
+            .checked_sub(1)
+            .and_then(|seq| known.hashes.get(&seq));
+        if before.is_some_and(|(before, _)| head.prev != Some(*before)) {
+            return Err(format!(
+                "{}, which does not carry the hash of the one before it",
+                name()
+            ));
+        }
+        match known.hashes.get_mut(&head.seq) {
+            None => Err(format!("{}, of which there is no leaf", name())),
+            Some((leaf, _)) if *leaf != hash => Err(format!(
+                "{}, but not with the bytes that its leaf has",
+                name()
+            )),
+            Some((_, true)) => Err(format!("{} for the second time", name())),
+            Some((_, there)) => {
+                *there = true;
+                let of_subject = self.verdict.subject.has(&head.stream, session);
+                let count = match of_subject {
+                    true => &mut known.shown.records,
+                    false => &mut known.shown.context,
+                };
+                *count = count.saturating_add(1);
+                Ok(())
+            }
+        }
+    }
+
+    fn finish(&mut self) {
+        let streams = std::mem::take(&mut self.streams);
+        for (stream, known) in streams {
+            let withheld = known.hashes.values().filter(|(_, there)| !there).count();
+            let shown = Shown {
+                withheld: u64::try_from(withheld).unwrap_or(u64::MAX),
+                ..known.shown
+            };
+            self.verdict.streams.insert(stream, shown);
+        }
+        if self.verdict.records() == 0 {
+            self.fault(Fault::Empty);
+        }
+    }
+}
+
+fn parse(line: &str) -> Option<(u64, Leaf)> {
+    let (index, entry) = line.strip_suffix('\n')?.split_once(' ')?;
+    Some((decimal(index).ok()?, entry.parse().ok()?))
+}
+
+/// The hashes of a tile of leaves, once its way to the root is shown; or why it is not.
+type Proved = Result<Vec<Hash>, String>;
+
+/// Tiles of leaves of which it is shown that they lead to the root.
+struct Tiles<'a> {
+    folder: Folder<'a>,
+    signed: &'a Checkpoint,
+    proved: Option<(u64, Proved)>,
+}
+
+impl<'a> Tiles<'a> {
+    fn new(dir: &'a Path, signed: &'a Checkpoint) -> Self {
+        Self {
+            folder: Folder {
+                dir,
+                read: RefCell::default(),
+            },
+            signed,
+            proved: None,
+        }
+    }
+
+    /// Shows that this leaf has this number in the tree.
+    fn include(&mut self, index: u64, leaf: &Leaf) -> Result<(), String> {
+        let width = u64::from(WIDTH);
+        let (tile, place) = (index / width, index % width);
+        let proved = match self.proved.take() {
+            Some((known, proved)) if known == tile => proved,
+            _ => self.prove(tile),
+        };
+        let place = usize::try_from(place).unwrap_or(usize::MAX);
+        let outcome = match &proved {
+            Err(reason) => Err(reason.clone()),
+            Ok(hashes) => match hashes.get(place) {
+                Some(hash) if *hash == leaf.hash() => Ok(()),
+                _ => Err("another one is there".to_owned()),
+            },
+        };
+        self.proved = Some((tile, proved));
+        outcome
+    }
+
+    /// The way of one leaf of the tile leads through all of its hashes, so that it vouches for each.
+    fn prove(&self, tile: u64) -> Proved {
+        let tree = TileTree::new(&self.folder, self.signed.size);
+        let said = |error: &dyn fmt::Display| error.to_string();
+        let hashes = tree.hashes(0, tile).map_err(|e| said(&e))?;
+        let first = tile.saturating_mul(u64::from(WIDTH));
+        let leaf = hashes.first().ok_or("the tile is empty")?;
+        let (size, root) = (self.signed.size, self.signed.root);
+        let way = inclusion_proof(&tree, first, size).map_err(|e| said(&e))?;
+        verify_inclusion(leaf, first, size, &root, &way).map_err(|e| said(&e))?;
+        Ok(hashes)
+    }
+}
+
+impl fmt::Display for Verdict {
+    /// One line for each stream, the checkpoint, each fault, and a last one with the sum.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (stream, shown) in &self.streams {
+            write!(
+                f,
+                "stream {stream}: records {} to {}: {} shown",
+                shown.first, shown.last, shown.records
+            )?;
+            if shown.context > 0 {
+                write!(f, ", {} about something else", shown.context)?;
+            }
+            if shown.withheld > 0 {
+                write!(
+                    f,
+                    ", {} withheld, of which the hashes are here",
+                    shown.withheld
+                )?;
+            }
+            writeln!(f)?;
+        }
+        if let Some(head) = &self.head {
+            writeln!(f, "ledger {}: {head}", self.origin)?;
+        }
+        for fault in &self.faults {
+            writeln!(f, "FAULT: {fault}")?;
+        }
+        let listed = u64::try_from(self.faults.len()).unwrap_or(u64::MAX);
+        if self.fault_count > listed {
+            writeln!(
+                f,
+                "and {} further faults",
+                self.fault_count.saturating_sub(listed)
+            )?;
+        }
+        write!(
+            f,
+            "{}: {} records, {}",
+            self.subject,
+            self.records(),
+            if self.is_intact() {
+                "each in the ledger that was signed, none missing between: intact"
+            } else {
+                "NOT INTACT"
+            },
+        )
+    }
+}

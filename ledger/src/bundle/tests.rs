@@ -1,0 +1,288 @@
+//! Bundles of a ledger with several streams and sessions, and each way to falsify one.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use chaperone_crds::{
+    chain::Chain,
+    record::{AgentRef, Event, EventKind, SessionInfo},
+};
+
+use super::*;
+use crate::{
+    cosignature::Time,
+    key::{Algorithm, SigningKey, VerifierKey},
+    store::{Config, Store},
+};
+
+const ORIGIN: &str = "ledger.example/prod";
+
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("chaperone-ledger-bundle-{}-{number}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn key() -> SigningKey {
+    SigningKey::from_seed(ORIGIN.parse().unwrap(), Algorithm::Ed25519, [5; 32])
+}
+
+fn keys() -> Vec<VerifierKey> {
+    vec![key().verifier().clone()]
+}
+
+fn id(number: u8) -> StreamId {
+    StreamId::from_random([number; 16])
+}
+
+/// The lines of a stream in which every third record is of session `ours`, and the others of none or `other`.
+fn lines(stream: u8, count: u64) -> Vec<Vec<u8>> {
+    let mut chain = Chain::new(id(stream));
+    let now = "2026-11-24T10:00:00Z".parse().unwrap();
+    (0..count)
+        .map(|seq| {
+            let kind = match seq {
+                0 => EventKind::StreamOpen,
+                _ => EventKind::Http,
+            };
+            let mut event = Event::new(kind, AgentRef::default());
+            let session = match seq % 3 {
+                _ if seq == 0 => None,
+                0 => Some("ours"),
+                1 => Some("other"),
+                _ => None,
+            };
+            event.session = session.map(|id| SessionInfo {
+                id: Some(id.to_owned()),
+                ..SessionInfo::default()
+            });
+            event.error = (session == Some("other")).then(|| "not for your eyes".to_owned());
+            let mut line = Vec::new();
+            chain.append(&event, now, &mut line);
+            line
+        })
+        .collect()
+}
+
+/// A ledger of 500 records of stream 1 and 100 of stream 2, all signed, and 10 more that are not.
+fn ledger(folder: &Folder) -> PathBuf {
+    let dir = folder.path("ledger");
+    let mut store = Store::open(Config {
+        dir: dir.clone(),
+        origin: ORIGIN.parse().unwrap(),
+        keys: keys(),
+        segment_bytes: 32 * 1024,
+        checkpoint_seconds: 10,
+    })
+    .unwrap();
+    let (first, second) = (lines(1, 510), lines(2, 100));
+    let mut take = |stream: u8, batch: &[Vec<u8>]| {
+        let _ = store.stage(&id(stream), &batch.concat()).unwrap();
+        store.commit().unwrap();
+    };
+    take(1, &first[..120]);
+    take(2, &second[..50]);
+    take(1, &first[120..500]);
+    take(2, &second[50..]);
+    store.checkpoint(&[&key()], Time::new(1).unwrap()).unwrap();
+    let _ = store.stage(&id(1), &first[500..].concat()).unwrap();
+    store.commit().unwrap();
+    dir
+}
+
+fn ours() -> Subject {
+    Subject::Session("ours".to_owned())
+}
+
+fn bundle(folder: &Folder, context: bool) -> PathBuf {
+    let (ledger, into) = (ledger(folder), folder.path("bundle"));
+    export(&ledger, &into, &ours(), &keys(), context).unwrap();
+    into
+}
+
+#[test]
+fn a_session_is_proved_without_its_ledger_and_others_say_nothing() {
+    let folder = Folder::new();
+    let (ledger, into) = (ledger(&folder), folder.path("bundle"));
+    let exported = export(&ledger, &into, &ours(), &keys(), false).unwrap();
+    // Numbers 3, 6, … 498 of stream 1, and 3, 6, … 99 of stream 2.
+    assert_eq!((exported.records, exported.unsigned), (166 + 33, 3));
+    assert_eq!(exported.withheld, (496 - 166) + (97 - 33));
+    fs::remove_dir_all(&ledger).unwrap();
+    let verdict = verify(&into, &keys()).unwrap();
+    assert!(verdict.is_intact(), "{verdict}");
+    assert_eq!(verdict.records(), exported.records);
+    let shown = &verdict.streams[&id(1)];
+    assert_eq!((shown.first, shown.last, shown.records), (3, 498, 166));
+    assert_eq!((shown.context, shown.withheld), (0, 330));
+    let records = fs::read_to_string(into.join(RECORDS)).unwrap();
+    assert!(!records.contains("not for your eyes"));
+    let text = verdict.to_string();
+    assert!(text.ends_with("session ours: 199 records, each in the ledger that was signed, none missing between: intact"), "{text}");
+    let readme = fs::read_to_string(into.join(README)).unwrap();
+    assert!(
+        readme.contains("# Evidence: session ours\n\n199 records"),
+        "{readme}"
+    );
+}
+
+#[test]
+fn with_context_everything_between_is_shown_and_a_stream_is_all_of_it() {
+    let folder = Folder::new();
+    let into = bundle(&folder, true);
+    let verdict = verify(&into, &keys()).unwrap();
+    assert!(verdict.is_intact(), "{verdict}");
+    let shown = &verdict.streams[&id(1)];
+    assert_eq!(
+        (shown.records, shown.context, shown.withheld),
+        (166, 330, 0)
+    );
+
+    let stream = folder.path("stream");
+    let subject = Subject::Stream(id(2));
+    export(&folder.path("ledger"), &stream, &subject, &keys(), false).unwrap();
+    let verdict = verify(&stream, &keys()).unwrap();
+    assert!(verdict.is_intact(), "{verdict}");
+    assert_eq!(verdict.records(), 100);
+}
+
+#[test]
+fn what_cannot_be_exported_says_why_and_leaves_no_folder() {
+    let folder = Folder::new();
+    let (ledger, into) = (ledger(&folder), folder.path("bundle"));
+    let nobody = Subject::Session("nobody".to_owned());
+    let refused = export(&ledger, &into, &nobody, &keys(), false).unwrap_err();
+    assert!(matches!(refused, ExportError::Nothing(_)), "{refused}");
+    let other = SigningKey::from_seed(ORIGIN.parse().unwrap(), Algorithm::Ed25519, [6; 32]);
+    let refused = export(&ledger, &into, &ours(), &[other.verifier().clone()], false);
+    assert!(matches!(refused, Err(ExportError::Checkpoint(_))));
+    fs::remove_file(ledger.join("tile/0/001")).unwrap();
+    let refused = export(&ledger, &into, &ours(), &keys(), false).unwrap_err();
+    assert!(refused.to_string().contains("tile/0/001"), "{refused}");
+    assert!(!into.exists());
+    fs::create_dir(&into).unwrap();
+    let refused = export(&ledger, &into, &ours(), &keys(), false).unwrap_err();
+    assert!(matches!(refused, ExportError::Write { .. }), "{refused}");
+    assert!(into.exists(), "what was there is not touched");
+}
+
+fn edit(file: &Path, edit: impl FnOnce(String) -> String) {
+    let text = fs::read_to_string(file).unwrap();
+    fs::write(file, edit(text)).unwrap();
+}
+
+/// Asserts that an edit of the bundle is found, in these words.
+fn at_fault(words: &str, change: impl FnOnce(&Path)) {
+    let folder = Folder::new();
+    let into = bundle(&folder, false);
+    change(&into);
+    let verdict = verify(&into, &keys()).unwrap();
+    let text = verdict.to_string();
+    assert!(!verdict.is_intact(), "{text}");
+    assert!(text.contains(words), "{words:?} is not in {text}");
+}
+
+fn drop_line(text: &str, number: usize) -> String {
+    let lines = text.split_inclusive('\n').enumerate();
+    let kept = lines.filter(|(at, _)| *at != number);
+    kept.map(|(_, line)| line).collect()
+}
+
+#[test]
+fn every_way_to_falsify_a_bundle_is_found() {
+    at_fault("but not with the bytes that its leaf has", |into| {
+        edit(&into.join(RECORDS), |text| {
+            text.replacen("10:00:00", "10:00:01", 1)
+        });
+    });
+    at_fault(
+        "stream 01010101-0101-4101-8101-010101010101: record 5 is missing, record 6 follows",
+        |into| {
+            edit(&into.join(LEAVES), |text| drop_line(&text, 2));
+        },
+    );
+    at_fault("of which there is no leaf", |into| {
+        edit(&into.join(LEAVES), |text| drop_line(&text, 0));
+    });
+    at_fault(
+        "is not in the tree that is signed: another one is there",
+        |into| {
+            edit(&into.join(LEAVES), |text| {
+                text.replacen("chaperone-record/1 0101", "chaperone-record/1 0201", 1)
+            });
+        },
+    );
+    at_fault("for the second time", |into| {
+        edit(&into.join(RECORDS), |text| text.repeat(2));
+    });
+    at_fault("of leaves.txt is no leaf", |into| {
+        edit(&into.join(LEAVES), |text| format!("{text}nonsense\n"));
+    });
+    at_fault("of leaves.txt is no leaf", |into| {
+        edit(&into.join(LEAVES), |text| text.repeat(2));
+    });
+    at_fault("is empty", |into| {
+        edit(&into.join(RECORDS), |text| format!("\n{text}"))
+    });
+    at_fault("the proof leads to the root", |into| {
+        let tile = into.join("tile/0/000");
+        let mut bytes = fs::read(&tile).unwrap();
+        bytes[40] ^= 1;
+        fs::write(tile, bytes).unwrap();
+    });
+    at_fault("tile/0/001", |into| {
+        fs::remove_file(into.join("tile/0/001")).unwrap()
+    });
+    at_fault("there is no checkpoint", |into| {
+        fs::remove_file(into.join(CHECKPOINT)).unwrap();
+    });
+    at_fault("the checkpoint: ", |into| {
+        edit(&into.join(CHECKPOINT), |text| {
+            text.replacen("600", "601", 1)
+        });
+    });
+    at_fault("nothing is proved", |into| {
+        edit(&into.join(IDENTITY), |text| {
+            text.replacen("ours", "theirs", 1)
+        });
+    });
+    at_fault("nothing is proved", |into| {
+        fs::write(into.join(RECORDS), "").unwrap();
+        fs::write(into.join(LEAVES), "").unwrap();
+    });
+}
+
+#[test]
+fn a_forged_bundle_with_a_key_of_its_own_is_refused() {
+    let folder = Folder::new();
+    let into = bundle(&folder, false);
+    let mine = SigningKey::from_seed(ORIGIN.parse().unwrap(), Algorithm::Ed25519, [7; 32]);
+    let verdict = verify(&into, &[mine.verifier().clone()]).unwrap();
+    assert!(
+        matches!(verdict.faults[..], [Fault::Checkpoint(_)]),
+        "{verdict}"
+    );
+    assert!(!verdict.is_intact());
+    fs::write(into.join(IDENTITY), "{}").unwrap();
+    assert!(verify(&into, &keys()).is_err());
+}
