@@ -5,6 +5,8 @@ import json
 from .stage import INTERNET_IP, INTERNET_IP6, ROOT, STATE, go_program, issue, run, serve, test
 
 HOST = "dual.test.example.com"
+# A port of a server that speaks first, in a protocol that is not read, at the IPv4 address only.
+UNREAD = 9707
 # Ports of the server that is at one family only: TLS with HTTP/2, clear text, clear text of HTTP/2.
 V4, V6 = (9701, 9702, 9703), (9704, 9705, 9706)
 SERVING = []
@@ -33,6 +35,30 @@ func main() {
 	body, _ := io.ReadAll(answer.Body)
 	fmt.Println(string(body))
 }
+"""
+
+
+# Greets, and says back what it is told.
+GREETER = """
+import socketserver, sys
+class Greeter(socketserver.StreamRequestHandler):
+    def handle(self):
+        self.wfile.write(b"220 ready\\r\\n")
+        self.wfile.write(self.rfile.readline())
+socketserver.ThreadingTCPServer.allow_reuse_address = True
+socketserver.ThreadingTCPServer((sys.argv[1], int(sys.argv[2])), Greeter).serve_forever()
+"""
+# Tries one address after the other, IPv6 first.
+TALKER = """
+import socket, sys
+resolve = socket.getaddrinfo
+socket.getaddrinfo = lambda *a, **k: sorted(resolve(*a, **k), key=lambda found: found[0] != socket.AF_INET6)
+with socket.create_connection((sys.argv[1], int(sys.argv[2])), 20) as peer, peer.makefile("rwb") as lines:
+    if sys.argv[3] == "listen":
+        print(lines.readline())
+    lines.write(b"\\x05\\x01 hello\\n")
+    lines.flush()
+    print(lines.read())
 """
 
 
@@ -105,6 +131,17 @@ def http_2_in_clear_text_finds_it_too():
     assert f"for [masked:email] at {INTERNET_IP}" in got.out, got.out + got.err
     destination = got.exchange("GET")["destination"]
     assert (destination["ip"], destination["originalIp"]) == (INTERNET_IP, INTERNET_IP6), destination
+
+
+@test
+def a_protocol_that_is_not_read_finds_it_whoever_speaks_first():
+    nginx()
+    serve("python3", "-c", GREETER, INTERNET_IP, UNREAD, port=UNREAD)
+    for manner in ("listen", "talk"):
+        got = run("Audit", "python3", "-c", TALKER, HOST, UNREAD, manner, policy=policy("Audit"))
+        assert "hello" in got.out and "220 ready" in got.out, (manner, got.out, got.err)
+        gaps = [record["destination"] for record in got.only("gap") if record["operation"]["protocol"] == "tcp"]
+        assert gaps and all((place["ip"], place["originalIp"]) == (INTERNET_IP, INTERNET_IP6) for place in gaps), (manner, got.records)
 
 
 @test

@@ -4,6 +4,7 @@
 //! recorded gap (`gap`), or refused. Invariant: whatever left the pod, or was kept from leaving it, a record says so.
 
 use std::{
+    borrow::Cow,
     io,
     net::SocketAddr,
     os::fd::{AsFd, OwnedFd},
@@ -102,26 +103,39 @@ async fn server_first(link: &Link, mut agent: Wire<TcpStream>) {
     if !link.may_pass_unread() {
         return gap::opaque(link, &mut agent, None::<&mut Wire<TcpStream>>).await;
     }
-    let name = link.name_with_another();
-    let mut upstream = match link.attempt_here(name.as_deref()).await {
-        Ok(Attempt::Connected(upstream)) => upstream,
-        Ok(Attempt::Next(_)) => return Box::pin(not_here(link, agent)).await,
+    let (there, mut upstream) = match reach_unread(link).await {
+        Ok(reached) => reached,
+        Err(_) if link.may_be_elsewhere() => return Box::pin(not_here(link, agent)).await,
         Err(error) => return unreachable(link, agent, &error).await,
     };
-    match first_bytes(link, &mut agent, Some(&mut upstream)).await {
+    match first_bytes(&there, &mut agent, Some(&mut upstream)).await {
         First::Speaks(spoken @ (Detected::Tls | Detected::Http | Detected::Http2)) => {
             // Their stories dial for themselves.
             drop(upstream);
             speaks(link, agent, spoken).await;
         }
         First::Speaks(_) | First::ServerFirst => {
-            gap::opaque(link, &mut agent, Some(&mut upstream)).await;
+            gap::opaque(&there, &mut agent, Some(&mut upstream)).await;
         }
-        First::Silent => link.record_unused("tcp").await,
+        First::Silent => there.record_unused("tcp").await,
     }
 }
 
-/// The destination took no connection. A request that names it may yet reach another address; bytes that are judged by the address alone stay here.
+/// Dials one address after the other that all names of the destination have, as far as policy lets unread bytes go there. Returns the link to the last.
+async fn reach_unread(link: &Link) -> io::Result<(Cow<'_, Link>, Wire<Box<dyn Io>>)> {
+    let names = link.known_names();
+    let names: Vec<&str> = names.iter().map(|name| &**name).collect();
+    let mut there = Cow::Borrowed(link);
+    loop {
+        match there.attempt(&names).await? {
+            Attempt::Connected(upstream) => return Ok((there, upstream)),
+            Attempt::Next(next) if next.may_pass_unread() => there = Cow::Owned(*next),
+            Attempt::Next(_) => return Err(io::ErrorKind::HostUnreachable.into()),
+        }
+    }
+}
+
+/// The destination took no connection, and not all its names have another address. A request that names it may yet reach one; bytes that are not read stay here.
 async fn not_here(link: &Link, mut agent: Wire<TcpStream>) {
     match first_bytes_of_agent(link, &mut agent).await {
         First::Speaks(spoken @ (Detected::Tls | Detected::Http | Detected::Http2)) => {

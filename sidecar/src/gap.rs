@@ -1,14 +1,17 @@
 //! Traffic that passes unread, or is refused because it could not be read. Never silent: each is a record.
 
-use crate::{
-    commit,
-    link::Link,
-    splice::{Spliced, splice},
-    wire::{Io, Wire},
-};
+use std::borrow::Cow;
+
 use chaperone_crds::{
     record::{DecisionInfo, Event, EventKind, GapInfo, Outcome},
     resources::Protocol,
+};
+
+use crate::{
+    commit,
+    link::{Attempt, Link},
+    splice::{Spliced, splice},
+    wire::{Io, Wire},
 };
 
 /// Why traffic passes unread.
@@ -73,36 +76,49 @@ pub async fn opaque<A: Io, U: Io>(
     agent: &mut Wire<A>,
     upstream: Option<&mut Wire<U>>,
 ) {
-    let gap = Gap {
+    let judged = |link: &Link| Gap {
         protocol: "tcp",
         reason: Reason::Opaque,
         detail: None,
         decision: link.unread_decision(&link.now(), Protocol::Tcp),
     };
-    if gap.decision.action == Outcome::Deny {
-        return refuse(link, agent, gap).await;
+    if let Some(upstream) = upstream {
+        let gap = judged(link);
+        return match gap.decision.action {
+            Outcome::Deny => refuse(link, agent, gap).await,
+            Outcome::Allow => pass(link, agent, upstream, gap).await,
+        };
     }
-    match upstream {
-        Some(upstream) => pass(link, agent, upstream, gap).await,
-        None => dial_and_pass(link, agent, gap).await,
+    let names = link.known_names();
+    let names: Vec<&str> = names.iter().map(|name| &**name).collect();
+    let mut there = Cow::Borrowed(link);
+    while let Some(next) = dial_and_pass(&there, agent, &names, judged(&there)).await {
+        there = Cow::Owned(*next);
     }
 }
 
-/// Dials the destination and passes everything.
-pub async fn dial_and_pass<A: Io>(link: &Link, agent: &mut Wire<A>, gap: Gap) {
-    match link.dial().await {
-        Ok(mut upstream) => pass(link, agent, &mut upstream, gap).await,
+/// Refuses the connection, or dials the destination and passes everything. Returns where to go next, to be judged anew, if this address takes no connection and there is another that
+/// all `names` have.
+pub(crate) async fn dial_and_pass<A: Io>(
+    link: &Link,
+    agent: &mut Wire<A>,
+    names: &[&str],
+    gap: Gap,
+) -> Option<Box<Link>> {
+    if gap.decision.action == Outcome::Deny {
+        refuse(link, agent, gap).await;
+        return None;
+    }
+    match link.attempt(names).await {
+        Ok(Attempt::Connected(mut upstream)) => pass(link, agent, &mut upstream, gap).await,
+        Ok(Attempt::Next(next)) => return Some(next),
         Err(error) => unreachable(link, agent, &gap, &error).await,
     }
+    None
 }
 
 /// Records that a destination took no connection, and resets the agent's.
-pub(crate) async fn unreachable<A: Io>(
-    link: &Link,
-    agent: &mut Wire<A>,
-    gap: &Gap,
-    error: &std::io::Error,
-) {
+async fn unreachable<A: Io>(link: &Link, agent: &mut Wire<A>, gap: &Gap, error: &std::io::Error) {
     agent.stream.break_off();
     link.record_failure(gap.protocol, "upstream-unreachable", error.to_string())
         .await;

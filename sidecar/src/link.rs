@@ -95,7 +95,7 @@ impl Link {
     }
 
     /// Names that the resolver gave the address for.
-    fn known_names(&self) -> Vec<Arc<str>> {
+    pub(crate) fn known_names(&self) -> Vec<Arc<str>> {
         self.shared.names.names_for(self.destination.ip())
     }
 

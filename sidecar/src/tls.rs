@@ -9,7 +9,7 @@ pub mod hello;
 mod settings;
 mod upstream;
 
-use std::{io, sync::Arc, time::Duration};
+use std::{borrow::Cow, io, sync::Arc, time::Duration};
 
 use chaperone_crds::{
     record::{DecisionInfo, Outcome},
@@ -31,7 +31,7 @@ use crate::{
     first::{First, first_bytes},
     gap::{self, Gap, Reason},
     http, http2,
-    link::{Attempt, Link, builtin},
+    link::{Link, builtin},
     prefixed::Prefixed,
     wire::{Io, Wire},
 };
@@ -182,26 +182,19 @@ async fn pass_or_refuse<A: Io>(
     reason: Reason,
     detail: Option<String>,
 ) {
-    let mut next = None;
+    // The API server is one address, whatever its name leads to.
+    let name = link.sni.as_deref().filter(|_| reason != Reason::ApiServer);
+    let mut there = Cow::Borrowed(link);
     loop {
-        let link = next.as_ref().unwrap_or(link);
         let gap = Gap {
             protocol: "tls",
             reason,
             detail: detail.clone(),
-            decision: unread_decision(link, reason).await,
+            decision: unread_decision(&there, reason).await,
         };
-        if gap.decision.action == Outcome::Deny {
-            return gap::refuse(link, &mut agent, gap).await;
-        }
-        // The API server is one address, whatever its name leads to.
-        let name = link.sni.as_deref().filter(|_| reason != Reason::ApiServer);
-        match link.attempt(name).await {
-            Ok(Attempt::Connected(mut upstream)) => {
-                return gap::pass(link, &mut agent, &mut upstream, gap).await;
-            }
-            Ok(Attempt::Next(other)) => next = Some(*other),
-            Err(error) => return gap::unreachable(link, &mut agent, &gap, &error).await,
+        match gap::dial_and_pass(&there, &mut agent, name.as_slice(), gap).await {
+            Some(next) => there = Cow::Owned(*next),
+            None => return,
         }
     }
 }

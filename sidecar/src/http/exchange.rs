@@ -387,7 +387,7 @@ impl<A: Io> Exchange<'_, A> {
         if self.upstream.is_some() {
             return Ok(None);
         }
-        match self.link.attempt(subject.name()).await? {
+        match self.link.attempt(subject.name().as_slice()).await? {
             Attempt::Connected(wire) => *self.upstream = Some(wire),
             Attempt::Next(next) => return Ok(Some(next)),
         }

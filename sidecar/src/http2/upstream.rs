@@ -75,7 +75,7 @@ impl<'a> Upstream<'a> {
         name: Option<&str>,
     ) -> Result<client::SendRequest<Bytes>, NoWay> {
         let dial = || async {
-            match link.attempt(name).await? {
+            match link.attempt(name.as_slice()).await? {
                 Attempt::Connected(wire) => Ok(self.handshake(link.destination.ip(), wire).await?),
                 Attempt::Next(next) => Err(NoWay::Elsewhere(next)),
             }

@@ -1,14 +1,13 @@
 //! Another address of the same name, where the one that the agent connected to takes no connection.
 //!
 //! The capture has answered the agent's `connect()` by then, so a client that knows several addresses has no reason left to try the next one, as it would without Chaperone
-//! (RFC 8305 §5, RFC 6724 §2). Refuses what such a client could not have dialled: only addresses that the resolver gave for the name that the connection is known to be for, and none
+//! (RFC 8305 §5, RFC 6724 §2). Refuses what such a client could not have dialled: only addresses that the resolver gave for the name that the connection is known to be for (for all that it may be for), and none
 //! that is nobody's on the network. Invariant: the next attempt is another link, to be judged where the first was, so that rules about addresses hold for the one that is dialled.
 
 use std::{
     io,
     net::{IpAddr, SocketAddr},
     pin::pin,
-    sync::Arc,
     time::Duration,
 };
 
@@ -29,22 +28,15 @@ pub(crate) enum Attempt {
 }
 
 impl Link {
-    /// Dials the destination, which is for `name`. Waits as long as for any destination unless there is another address; not at all where there is one and this was silent lately.
+    /// Dials the destination, which is for one of `names`. Waits as long as for any destination unless there is another address that is each name's; not at all where there is one and
+    /// this was silent lately.
     ///
     /// # Errors
     /// As [`Link::dial`], where there is no other address.
-    pub(crate) async fn attempt(&self, name: Option<&str>) -> io::Result<Attempt> {
-        match name.and_then(|name| self.instead(name)) {
-            Some(next) => Ok(Attempt::Next(Box::new(next))),
-            None => self.attempt_here(name).await,
+    pub(crate) async fn attempt(&self, names: &[&str]) -> io::Result<Attempt> {
+        if let Some(next) = self.instead(names) {
+            return Ok(Attempt::Next(Box::new(next)));
         }
-    }
-
-    /// The same, however silent the address was.
-    ///
-    /// # Errors
-    /// As [`Link::attempt`].
-    pub(crate) async fn attempt_here(&self, name: Option<&str>) -> io::Result<Attempt> {
         let mut dial = pin!(self.dial());
         let failed = match tokio::time::timeout(PATIENCE, &mut dial).await {
             Ok(Ok(wire)) => {
@@ -54,7 +46,7 @@ impl Link {
             Ok(Err(error)) => Some(error),
             Err(_) => None,
         };
-        match (name.and_then(|name| self.next(name)), failed) {
+        match (self.next(names), failed) {
             (Some(next), failed) => {
                 if failed.is_none() {
                     self.shared.silent.remember(self.destination);
@@ -73,17 +65,17 @@ impl Link {
     /// Of the last address.
     pub(crate) async fn reach(&mut self) -> io::Result<Wire<Box<dyn Io>>> {
         loop {
-            match self.attempt(self.named()).await? {
+            match self.attempt(self.named().as_slice()).await? {
                 Attempt::Connected(wire) => return Ok(wire),
                 Attempt::Next(next) => *self = *next,
             }
         }
     }
 
-    /// A name that the destination is known by and that has another address.
-    pub(crate) fn name_with_another(&self) -> Option<Arc<str>> {
-        let mut names = self.known_names().into_iter();
-        names.find(|name| self.next(name).is_some())
+    /// Whether a name that the destination is known by has another address.
+    pub(crate) fn may_be_elsewhere(&self) -> bool {
+        let names = self.known_names();
+        names.iter().any(|name| self.next(&[name]).is_some())
     }
 
     /// The same connection, going to `ip`.
@@ -95,20 +87,26 @@ impl Link {
     }
 
     /// Where to go at once, because this address was silent lately and the next was not. Where all were, each gets its time again.
-    fn instead(&self, name: &str) -> Option<Self> {
+    fn instead(&self, names: &[&str]) -> Option<Self> {
         let silent = &self.shared.silent;
-        let next = silent.knows(self.destination).then(|| self.next(name))?;
+        let next = silent.knows(self.destination).then(|| self.next(names))?;
         next.filter(|next| !silent.knows(next.destination))
     }
 
-    /// The same connection, going to the address of the name that is to be tried next: of the other family first, as clients alternate, and those that were silent lately last.
-    fn next(&self, name: &str) -> Option<Self> {
+    /// The same connection, going to the address that is to be tried next: of the other family first, as clients alternate, and those that were silent lately last. Whichever of
+    /// `names` is meant, it is one of its addresses.
+    fn next(&self, names: &[&str]) -> Option<Self> {
         // What is behind a proxy, the proxy dials.
         if self.tunnel.is_some() || self.tried.len() >= MAX_TRIED {
             return None;
         }
         let ip = self.destination.ip();
-        let others = self.shared.names.others(name, ip);
+        let (name, more) = names.split_first()?;
+        let mut others = self.shared.names.others(name, ip);
+        for name in more {
+            let its = self.shared.names.others(name, ip);
+            others.retain(|other| its.contains(other));
+        }
         let rank = |other: &IpAddr| {
             let place = SocketAddr::new(*other, self.destination.port());
             let silent = self.shared.silent.knows(place);

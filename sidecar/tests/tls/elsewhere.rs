@@ -331,28 +331,74 @@ async fn an_address_that_does_not_answer_is_waited_for_once_and_the_wait_is_coun
     assert_eq!(went, [there, there, ("::1", None), ("::1", None)]);
 }
 
+const OPAQUE: &str = "\x05\x01\x02 no protocol that is read\r\n\r\n";
+
+/// What the agent hears that says this once the server may have spoken first.
+async fn heard_late(world: &mut World, said: &str) -> io::Result<String> {
+    let mut agent = world.dial().await;
+    tokio::time::sleep(first::SERVER_FIRST_WAIT * 2).await;
+    agent.write_all(said.as_bytes()).await?;
+    let mut heard = Vec::new();
+    agent.read_to_end(&mut heard).await?;
+    Ok(String::from_utf8_lossy(&heard).into_owned())
+}
+
 #[tokio::test]
-async fn what_is_judged_by_its_address_alone_and_other_names_stay_where_they_are() {
-    let upstream = Upstream::clear("").await;
+async fn bytes_that_are_not_read_go_where_all_names_of_their_address_lead() {
+    // Whoever speaks first.
+    let upstream = Upstream::clear("220 ready\r\n").await;
     let mut world = World::new("", "", other(&upstream));
-    assert!(
-        heard(&mut world, "\x05\x01\x02 no protocol that is read\r\n\r\n")
-            .await
-            .is_err()
+    for late in [false, true] {
+        let heard = match late {
+            false => heard(&mut world, OPAQUE).await,
+            true => heard_late(&mut world, OPAQUE).await,
+        };
+        assert_eq!(heard.unwrap(), format!("220 ready\r\n{ANSWER}"));
+    }
+    let records = world.records().await;
+    assert_eq!(gaps(&records), ["opaque"; 4]);
+    for record in &records {
+        assert_eq!(places(record), ("127.0.0.1", Some("::1")));
+    }
+}
+
+#[tokio::test]
+async fn bytes_that_are_not_read_are_judged_again_for_the_other_address() {
+    let upstream = Upstream::clear("").await;
+    let policies = policy(
+        "Enforce",
+        &format!(
+            "  rules:\n    - name: there\n      match: {{protocols: [tcp], hosts: [{DUAL}]}}\n      action: Allow\n    - name: not-there\n      match: {{protocols: [tcp], hosts: [\"127.0.0.0/8\"]}}\n      action: Deny\n"
+        ),
     );
+    let mut world = World::new(&policies, "", other(&upstream));
+    assert!(heard(&mut world, OPAQUE).await.is_err());
+    assert!(heard_late(&mut world, OPAQUE).await.is_err());
+    let records = world.records().await;
+    assert_eq!(records.len(), 2);
+    let rule = |record: &Record| record.event.decision.as_ref().unwrap().rule.clone();
+    assert_eq!(rule(&records[0]).as_deref(), Some("not-there"));
+    assert_eq!(places(&records[0]), ("127.0.0.1", Some("::1")));
+    // What waited to see who speaks first was told nothing of a rule: no byte was there to be refused.
+    assert_eq!(reason(&records[1]), "upstream-unreachable");
+    assert_eq!(places(&records[1]), ("::1", None));
+}
+
+#[tokio::test]
+async fn where_not_all_names_lead_elsewhere_what_does_not_say_its_name_stays() {
+    let upstream = Upstream::clear_at("[::1]:0", "").await;
+    let mut at = upstream.address;
+    at.set_ip([127, 0, 0, 1].into());
+    let mut world = World::new("", "", at);
+    assert!(heard(&mut world, OPAQUE).await.is_err());
+    assert!(heard_late(&mut world, OPAQUE).await.is_err());
     let close = format!("GET / HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n");
     let refused = heard(&mut world, &close).await.unwrap();
     assert!(refused.starts_with("HTTP/1.1 502"), "{refused}");
-    let mut silent = world.dial().await;
-    tokio::time::sleep(first::SERVER_FIRST_WAIT * 2).await;
-    silent
-        .write_all(b"\x05\x01\x02 no protocol that is read\r\n\r\n")
-        .await
-        .unwrap();
-    assert!(silent.read_u8().await.is_err());
+    // A request says it, if late.
+    assert_eq!(heard_late(&mut world, &get(DUAL)).await.unwrap(), ANSWER);
     let records = world.records().await;
-    assert_eq!(records.len(), 3);
-    for record in &records {
-        assert_eq!(places(record), ("::1", None));
-    }
+    let went: Vec<_> = records.iter().map(places).collect();
+    let stays = ("127.0.0.1", None);
+    assert_eq!(went, [stays, stays, stays, ("::1", Some("127.0.0.1"))]);
 }
