@@ -52,8 +52,8 @@ bench: ## Chaperone beside HAProxy, Envoy and mitmproxy, as one table (root)
 	@./bench/run
 
 .PHONY: bench-core
-bench-core: ## what decisions, records, heads, bodies and masks cost (criterion)
-	cargo bench --locked -p chaperone-crds -p chaperone-sidecar
+bench-core: ## what decisions, records, heads, bodies, masks and proofs cost (criterion)
+	cargo bench --locked -p chaperone-crds -p chaperone-sidecar -p chaperone-ledger
 
 .PHONY: soak
 soak: ## twenty minutes of mixed load, and whether memory grows (root)

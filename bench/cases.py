@@ -1,6 +1,7 @@
 """What is measured. A case puts one load on one peer and returns values by metric; None where the peer cannot do it."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -147,6 +148,34 @@ def clone(kind):
     return run
 
 
+def strict(peer, seconds):
+    """Under `audit.commit: Disk` each request waits for a synced record. Beside it, in the place of the direct call: what a synced append of the same size takes on that disk."""
+    if peer.name == "direct":
+        return appends(peer.stage.state / "synced", seconds)
+    if not hasattr(peer, "audit"):
+        return None
+    twin = peer.strict()
+    twin.start()
+    try:
+        return wrk(twin, twin.url("http") + "/", 1, seconds)
+    finally:
+        twin.stop()
+
+
+def appends(path, seconds):
+    """Latencies of appending a line of a record's size to a file and syncing it, in µs."""
+    line, took, end = b"x" * 700 + b"\n", [], time.monotonic() + seconds
+    with open(path, "wb", buffering=0) as file:
+        while time.monotonic() < end:
+            began = time.perf_counter()
+            file.write(line)
+            os.fdatasync(file.fileno())
+            took.append((time.perf_counter() - began) * 1e6)
+    path.unlink()
+    took.sort()
+    return {"p50": took[len(took) // 2], "p99": took[len(took) * 99 // 100]}
+
+
 # In the order in which they run: memory before anything has used it.
 CASES = {
     "idle": idle,
@@ -155,6 +184,7 @@ CASES = {
     "http-32": keep_alive("http", 32),
     "https-1": keep_alive("https", 1),
     "https-32": keep_alive("https", 32),
+    "strict": strict,
     "h2": multiplexed,
     "http-new": new_connections("http-once"),
     "https-new": new_connections("https-once"),
@@ -168,7 +198,7 @@ CASES = {
     "clone": clone("https"),
 }
 
-# Title, case, metric, unit, whether less is better, budget: what Chaperone has to reach as (peer or None, factor or value).
+# Title, case, metric, unit, whether less is better, budget: what Chaperone has to reach as (peer or None, factor or value), and what may come to it.
 ROWS = [
     ("HTTP, 1 connection: p50", "http-1", "p50", "µs", True, [("haproxy", 1.0), ("envoy", 0.5)]),
     ("HTTP, 1 connection: p99", "http-1", "p99", "µs", True, [("haproxy", 1.0), ("envoy", 0.5)]),
@@ -178,6 +208,8 @@ ROWS = [
     ("HTTPS, 1 connection: p99", "https-1", "p99", "µs", True, []),
     ("HTTPS, 32 connections", "https-32", "rate", "req/s", False, [("haproxy", 0.9), ("envoy", 1.5)]),
     ("… processor time a request", "https-32", "cpu", "µs", True, []),
+    ("HTTP under `audit.commit: Disk`, 1 connection (direct: a synced append): p50", "strict", "p50", "µs", True, []),
+    ("HTTP under `audit.commit: Disk`, 1 connection (direct: a synced append): p99", "strict", "p99", "µs", True, [("direct", 1.0, 2000)]),
     ("HTTP/2 over TLS, 32 streams on 1 connection", "h2", "rate", "req/s", False, []),
     ("… processor time a request", "h2", "cpu", "µs", True, []),
     ("New connections, HTTP", "http-new", "rate", "1/s", False, []),

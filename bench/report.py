@@ -34,20 +34,21 @@ def cell(numbers):
     return f"{number(middle)} ±{spread:.0f} %" if len(there) > 1 else number(middle)
 
 
-def ratio(results, case, metric, of, to):
-    """Median over rounds of one peer's value by another's of the same round."""
+def ratio(results, case, metric, of, to, allowed=0):
+    """Median over rounds of one peer's value, less what is allowed on top, by another's of the same round."""
     pairs = zip(values(results, case, of, metric), values(results, case, to, metric))
-    return median([a / b for a, b in pairs if a is not None and b])
+    return median([(a - allowed) / b for a, b in pairs if a is not None and b])
 
 
 def judge(results, row, name):
     """What the budget asks for, and whether it is met."""
     _, case, metric, unit, less, budgets = row
     words, met = [], True
-    for peer, bound in budgets:
-        reached = ratio(results, case, metric, name, peer) if peer else median(values(results, case, name, metric))
+    for peer, bound, *more in budgets:
+        reached = ratio(results, case, metric, name, peer, *more) if peer else median(values(results, case, name, metric))
         sign = "≤" if less else "≥"
-        words.append(f"{sign} {bound:g} × {NAMES[peer]}" if peer else f"{sign} {bound:g} {unit}")
+        added = "".join(f" + {value:,} {unit}" for value in more)
+        words.append(f"{sign} {bound:g} × {NAMES[peer]}{added}" if peer else f"{sign} {bound:g} {unit}")
         if reached is None:
             met = None if met else met
         elif (reached > bound) if less else (reached < bound):

@@ -275,7 +275,9 @@ class Stage:
         (state / "nginx.conf").write_text(NGINX.format(state=state, body=body))
         (state / "haproxy.cfg").write_text(HAPROXY.format(state=state, ip=IP, name=NAME))
         (state / "envoy.json").write_text(json.dumps(envoy_config(state)))
-        (state / "policy.yaml").write_text("".join(POLICY.format(n=n, masks=MASKS if n == 0 else "") for n in range(10)))
+        policies = [POLICY.format(n=n, masks=MASKS if n == 0 else "") for n in range(10)]
+        (state / "policy.yaml").write_text("".join(policies))
+        (state / "strict.yaml").write_text("".join(policies).replace("mode: Enforce", "mode: Enforce\n  audit: {commit: Disk}"))
 
     def serve(self):
         self.start(self.load(["ip", "netns", "exec", self.server, sys.executable, BENCH / "origin.py", self.state / "origin.sock", self.state / "files/git"]))
@@ -363,13 +365,17 @@ class Peer(Direct):
 class Chaperone(Direct):
     """`chaperone run` around a command that waits; the load joins that command's namespaces."""
 
-    def __init__(self, stage, binary, name="chaperone"):
+    def __init__(self, stage, binary, name="chaperone", policy="policy.yaml"):
         super().__init__(stage)
-        self.binary, self.name = binary, name
+        self.binary, self.name, self.policy = binary, name, policy
         self.audit = stage.state / f"{name}.jsonl"
 
+    def strict(self):
+        """Another one whose policies ask for a record on disk before anything leaves."""
+        return Chaperone(self.stage, self.binary, f"{self.name}-strict", "strict.yaml")
+
     def start(self):
-        command = [self.binary, "run", "--policy", self.stage.state / "policy.yaml", "--audit", self.audit, "--extra-roots", self.stage.state / "root.crt", "--", "sleep", "infinity"]
+        command = [self.binary, "run", "--policy", self.stage.state / self.policy, "--audit", self.audit, "--extra-roots", self.stage.state / "root.crt", "--", "sleep", "infinity"]
         self.process = self.stage.start(self.stage.proxy(["ip", "netns", "exec", self.stage.machine, *command]))
         for _ in range(100):
             time.sleep(0.1)
