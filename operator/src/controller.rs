@@ -10,10 +10,11 @@ use std::{
 };
 
 use chaperone_crds::{
-    pod::{PodIdentity, SIDECAR_NAME},
+    pod::PodIdentity,
     resources::AuditSink,
     snapshot::{PolicyKind, PolicyRef, Revision},
 };
+use chaperone_server::workload::identity;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::{ResourceExt, core::DeserializeGuard};
@@ -277,31 +278,6 @@ impl Controller {
                 tracing::warn!(%error, path = %path.display(), "extra roots cannot be read, the former stay")
             }
         }
-    }
-}
-
-/// Who a pod is.
-#[must_use]
-pub fn identity(pod: &Pod) -> PodIdentity {
-    let spec = pod.spec.as_ref();
-    let containers = spec.map(|spec| spec.containers.as_slice());
-    PodIdentity {
-        namespace: pod.namespace().unwrap_or_default(),
-        pod: pod.name_any(),
-        uid: pod.uid().unwrap_or_default(),
-        service_account: spec
-            .and_then(|spec| spec.service_account_name.clone())
-            .unwrap_or_else(|| "default".to_owned()),
-        node: spec
-            .and_then(|spec| spec.node_name.clone())
-            .unwrap_or_default(),
-        labels: pod.labels().clone(),
-        images: containers
-            .unwrap_or_default()
-            .iter()
-            .filter(|container| container.name != SIDECAR_NAME)
-            .filter_map(|container| container.image.clone())
-            .collect(),
     }
 }
 

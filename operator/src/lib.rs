@@ -16,14 +16,14 @@ pub mod inject;
 pub mod injected;
 pub mod leader;
 pub mod leading;
-pub mod lifecycle;
 pub mod mask_secret;
 pub mod metrics;
 pub mod patch;
 pub mod plans;
 pub mod run;
-pub mod serve;
 pub mod settings;
 pub mod status;
 pub mod stores;
 pub mod webhooks;
+
+use chaperone_server::{lifecycle, serve};

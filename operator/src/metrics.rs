@@ -5,9 +5,6 @@ use prometheus::{
     IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
-#[cfg(test)]
-mod documented;
-
 /// Bounds of the admission histogram, in seconds: the budget is 10 ms, the API server gives up after 10 s.
 const ADMISSION_BUCKETS: [f64; 10] = [
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 1.0, 10.0,
@@ -178,6 +175,8 @@ fn histograms(registry: &Registry) -> HistogramVec {
 
 #[cfg(test)]
 mod tests {
+    use chaperone_server::documented;
+
     use super::*;
 
     #[test]

@@ -3,6 +3,7 @@
 use std::sync::Mutex;
 
 use axum::{body::to_bytes, http::Method};
+use chaperone_server::workload::identity as pod_identity;
 use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
 use k8s_openapi::api::core::v1::Namespace;
@@ -11,7 +12,6 @@ use serde_json::Value;
 use super::*;
 use crate::{
     certificates::authority::tests::{authority, request as signing_request},
-    controller::identity as pod_identity,
     index::{World, index},
     inject::inject,
     lifecycle::Lifecycle,

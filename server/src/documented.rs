@@ -1,21 +1,17 @@
-//! What `docs/metrics.md` says is registered, for tests that compare it with what is.
+//! What `docs/metrics.md` says is registered, for tests of the programs that compare it with what is.
 
 use std::collections::BTreeSet;
 
 use prometheus::{Registry, core::Collector};
 
 /// The page. Each of its sections has one table: name, type, labels, meaning.
-const PAGE: &str = include_str!("../../../docs/metrics.md");
+const PAGE: &str = include_str!("../../docs/metrics.md");
 
 /// A metric's name, type and label names.
 type Line = (String, String, Vec<String>);
 
 /// Panics unless the section's table names exactly these metrics, and the registry has each of them.
-pub(super) fn assert_documented(
-    section: &str,
-    registry: &Registry,
-    metrics: Vec<Box<dyn Collector>>,
-) {
+pub fn assert_documented(section: &str, registry: &Registry, metrics: Vec<Box<dyn Collector>>) {
     let code: BTreeSet<Line> = metrics.iter().flat_map(|metric| lines(&**metric)).collect();
     assert_eq!(table(section), code, "docs/metrics.md and the code differ");
     for metric in metrics {
