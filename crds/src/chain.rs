@@ -193,6 +193,7 @@ impl EventKind {
             Self::StreamOpen => "stream.open",
             Self::StreamResume => "stream.resume",
             Self::StreamClose => "stream.close",
+            Self::StreamIdentity => "stream.identity",
             Self::Config => "config",
             Self::Begin => "begin",
             Self::Http => "http",
@@ -208,8 +209,25 @@ impl EventKind {
 impl StreamId {
     /// A version 4 UUID from 16 random bytes.
     #[must_use]
-    pub fn from_random(mut bytes: [u8; 16]) -> Self {
-        bytes[6] = bytes[6] & 0x0f | 0x40;
+    pub fn from_random(bytes: [u8; 16]) -> Self {
+        Self::from_bytes(bytes, 4)
+    }
+
+    /// The stream of the ledger with this origin: what it writes itself. A version 8 UUID (RFC 9562 section 5.8) of SHA-256 over `chaperone.dev/ledger`, a newline and the origin, so that
+    /// whoever knows a log knows this stream of it.
+    #[must_use]
+    pub fn of_ledger(origin: &str) -> Self {
+        let digest = Sha256::new()
+            .chain_update("chaperone.dev/ledger\n")
+            .chain_update(origin)
+            .finalize();
+        let digest: [u8; 32] = digest.into();
+        let (bytes, _) = digest.split_at(16);
+        Self::from_bytes(bytes.try_into().expect("half of 32 bytes is 16"), 8)
+    }
+
+    fn from_bytes(mut bytes: [u8; 16], version: u8) -> Self {
+        bytes[6] = bytes[6] & 0x0f | version << 4;
         bytes[8] = bytes[8] & 0x3f | 0x80;
         let mut text = hex::encode(bytes);
         for at in [20, 16, 12, 8] {
@@ -396,11 +414,21 @@ mod tests {
     }
 
     #[test]
+    fn a_ledgers_own_stream_is_named_by_a_version_8_uuid_of_its_origin() {
+        let id = StreamId::of_ledger("ledger.example/prod");
+        // printf 'chaperone.dev/ledger\nledger.example/prod' | sha256sum, with version and variant put in
+        assert_eq!(id.as_str(), "adf7d48a-43b4-8226-b0c4-d6c179cf1aaa");
+        assert_eq!(id.as_str().parse(), Ok(id.clone()));
+        assert_ne!(id, StreamId::of_ledger("ledger.example/test"));
+    }
+
+    #[test]
     fn a_kind_is_written_as_its_word() {
         for kind in [
             EventKind::StreamOpen,
             EventKind::StreamResume,
             EventKind::StreamClose,
+            EventKind::StreamIdentity,
             EventKind::Config,
             EventKind::Begin,
             EventKind::Http,

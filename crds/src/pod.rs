@@ -55,6 +55,8 @@ pub const TOKEN_VOLUME: &str = "chaperone-token";
 pub const TOKEN_DIR: &str = "/var/run/secrets/chaperone.dev";
 /// Audience of the sidecar's token. No other projected token may have it.
 pub const TOKEN_AUDIENCE: &str = "chaperone.dev/operator";
+/// Audience of the tokens that the ledger takes: the sidecar's for writing, others' for reading.
+pub const LEDGER_AUDIENCE: &str = "chaperone.dev/ledger";
 
 /// File in the trust volume: Mozilla roots, extra roots and Chaperone's root.
 pub const BUNDLE_FILE: &str = "ca-bundle.pem";

@@ -74,6 +74,9 @@ pub struct Event {
     /// What opened a stream.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub open: Option<OpenInfo>,
+    /// Whose stream it is, as the ledger found out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<IdentityInfo>,
     /// What closed a stream.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub close: Option<CloseInfo>,
@@ -112,6 +115,7 @@ impl Event {
             dns: None,
             gap: None,
             open: None,
+            identity: None,
             close: None,
             config: None,
             masked: Vec::new(),
@@ -134,6 +138,9 @@ pub enum EventKind {
     /// A stream ends in good order.
     #[serde(rename = "stream.close")]
     StreamClose,
+    /// The ledger says whose a stream is: before the stream's first record, and whenever what the API server says of the pod is new.
+    #[serde(rename = "stream.identity")]
+    StreamIdentity,
     /// Other policies took effect.
     #[serde(rename = "config")]
     Config,
@@ -433,6 +440,19 @@ pub struct OpenInfo {
     pub identity: PodIdentity,
     /// Version of the sidecar.
     pub version: String,
+}
+
+/// Whose a stream is. Written by the ledger, of what TokenReview and the API server say; nothing of it is the pod's own word.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct IdentityInfo {
+    /// The stream that this is about.
+    pub stream: String,
+    /// The pod that its records come from.
+    pub workload: PodIdentity,
+    /// What its containers run, as the kubelet reports it: image IDs, most with a digest. Empty before they start.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub image_ids: Vec<String>,
 }
 
 /// What closed a stream.

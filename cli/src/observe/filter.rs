@@ -50,9 +50,10 @@ impl Kind {
             EventKind::Gap => Self::Gap,
             EventKind::Connection => Self::Connection,
             EventKind::Config => Self::Config,
-            EventKind::StreamOpen | EventKind::StreamResume | EventKind::StreamClose => {
-                Self::Stream
-            }
+            EventKind::StreamOpen
+            | EventKind::StreamResume
+            | EventKind::StreamClose
+            | EventKind::StreamIdentity => Self::Stream,
         }
     }
 }

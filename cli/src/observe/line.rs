@@ -70,6 +70,7 @@ fn word(kind: EventKind, verdict: Option<Verdict>) -> &'static str {
         (None, EventKind::Config) => "config",
         (None, EventKind::StreamOpen) => "open",
         (None, EventKind::StreamResume) => "resume",
+        (None, EventKind::StreamIdentity) => "identity",
         (None, EventKind::StreamClose | EventKind::WsClose) => "close",
         (None, EventKind::Connection) => "failed",
         (None, EventKind::Http | EventKind::WsMessage | EventKind::Gap) => "-",
@@ -99,6 +100,9 @@ fn operation(event: &Event) -> String {
     }
     if let Some(open) = &event.open {
         return format!("sidecar {}", open.version);
+    }
+    if let Some(identity) = &event.identity {
+        return format!("stream {} is of {}", identity.stream, identity.workload.uid);
     }
     if let Some(close) = &event.close {
         return format!("{} records, {}", close.records, close.reason);
@@ -318,6 +322,9 @@ pub(crate) mod tests {
         let config = record(
             r#""kind":"config","config":{"revision":"0011223344556677","mode":"Enforce","policies":["agents/coding@3"]}"#,
         );
+        let identity = record(
+            r#""kind":"stream.identity","identity":{"stream":"7d9f1c1e-6f0a-4c53-9d5b-0b8a3c1f2e4d","workload":{"namespace":"agents","pod":"claude-7d9f","uid":"u1","serviceAccount":"a","node":"n"}}"#,
+        );
         let close = record(r#""kind":"stream.close","close":{"records":8,"reason":"terminated"}"#);
         let failed = record(&format!(
             r#""kind":"connection",{TO},"error":"upstream refused the connection""#
@@ -351,6 +358,10 @@ pub(crate) mod tests {
             ),
             (open, "open       sidecar 0.1.0"),
             (config, "config     Enforce agents/coding@3"),
+            (
+                identity,
+                "identity   stream 7d9f1c1e-6f0a-4c53-9d5b-0b8a3c1f2e4d is of u1",
+            ),
             (close, "close      8 records, terminated"),
             (
                 failed,

@@ -6,8 +6,8 @@ use chaperone_crds::{
     pod::PodIdentity,
     record::{
         AgentRef, BodyInfo, CertificateInfo, CloseInfo, ConfigInfo, DecisionInfo, DestinationInfo,
-        DnsInfo, Event, EventKind, GapInfo, GrpcInfo, HttpInfo, MaskedInfo, MessageInfo, OpenInfo,
-        OperationInfo, Outcome, SessionInfo, Timing, WsInfo,
+        DnsInfo, Event, EventKind, GapInfo, GrpcInfo, HttpInfo, IdentityInfo, MaskedInfo,
+        MessageInfo, OpenInfo, OperationInfo, Outcome, SessionInfo, Timing, WsInfo,
     },
     resources::Mode,
     snapshot::Revision,
@@ -43,6 +43,7 @@ pub(crate) fn golden_streams() -> Vec<(&'static str, u8, Vec<Event>)> {
         ("unreported", 0x99, vec![open(), unreported(), close(3)]),
         ("begun", 0x88, vec![open(), begin(), ended(), close(4)]),
         ("elsewhere", 0x99, vec![open(), elsewhere(), close(3)]),
+        ("bound", 0xaa, vec![open(), bound(), close(3)]),
         (
             "resumed",
             0x33,
@@ -85,6 +86,20 @@ fn resume() -> Event {
     Event {
         kind: EventKind::StreamResume,
         ..open()
+    }
+}
+
+fn bound() -> Event {
+    Event {
+        identity: Some(IdentityInfo {
+            stream: "7d9f1c1e-6f0a-4c53-9d5b-0b8a3c1f2e4d".to_owned(),
+            workload: identity(),
+            image_ids: vec![format!(
+                "registry.example.com/claude@sha256:{}",
+                "5e".repeat(32)
+            )],
+        }),
+        ..event(EventKind::StreamIdentity)
     }
 }
 
