@@ -11,9 +11,9 @@ pub(crate) mod segments;
 mod streams;
 mod tiles;
 
-use std::{fs::File, io, ops::Range, path::PathBuf};
+use std::{fs::File, io, path::PathBuf};
 
-use chaperone_crds::chain::{MAX_RECORD_BYTES, RecordHash, StreamId};
+use chaperone_crds::chain::{Chain, MAX_RECORD_BYTES, RecordHash, StreamId};
 use thiserror::Error;
 
 pub use head::NotARecord;
@@ -179,6 +179,15 @@ pub enum SignError {
     Note(#[from] NoteError),
 }
 
+/// A batch that may be taken.
+struct Judged {
+    fresh: Vec<Fresh>,
+    /// Where in the batch the first new record begins: all after it are new too.
+    fresh_from: Option<usize>,
+    next_seq: u64,
+    end: u64,
+}
+
 /// A record's place in the batch that has it, and its leaf.
 struct Fresh {
     leaf: Leaf,
@@ -191,7 +200,18 @@ impl Store {
     /// # Errors
     /// [`OpenError`]; nothing is mended but a torn end.
     pub fn open(config: Config) -> Result<Self, OpenError> {
-        recover::open(config)
+        Self::open_with(config, &mut |_, _| {})
+    }
+
+    /// The same, and shows each record that is there, with its stream and without its newline, in the order of the leaves.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn open_with(
+        config: Config,
+        each: &mut dyn FnMut(&StreamId, &[u8]),
+    ) -> Result<Self, OpenError> {
+        recover::open(config, each)
     }
 
     /// Takes a batch of this stream into memory: lines, each with its newline.
@@ -199,6 +219,30 @@ impl Store {
     /// # Errors
     /// [`Refused`]; nothing of the batch is taken then.
     pub fn stage(&mut self, stream: &StreamId, batch: &[u8]) -> Result<Staged, Refused> {
+        let judged = self.judge(stream, batch)?;
+        let added = u64::try_from(judged.fresh.len()).unwrap_or(u64::MAX);
+        for record in judged.fresh {
+            self.place(record);
+        }
+        let bytes = judged.fresh_from.and_then(|from| batch.get(from..));
+        self.segments.push(bytes.unwrap_or_default());
+        Ok(Staged {
+            stream: stream.clone(),
+            next_seq: judged.next_seq,
+            end: judged.end,
+            added,
+        })
+    }
+
+    /// Whether the batch would be taken now. Nothing is.
+    ///
+    /// # Errors
+    /// What [`stage`](Self::stage) would say.
+    pub fn check(&self, stream: &StreamId, batch: &[u8]) -> Result<(), Refused> {
+        self.judge(stream, batch).map(|_| ())
+    }
+
+    fn judge(&self, stream: &StreamId, batch: &[u8]) -> Result<Judged, Refused> {
         if self.segments.waiting() >= MAX_WAITING_BYTES {
             return Err(Refused::Busy);
         }
@@ -213,7 +257,7 @@ impl Store {
         let unknown = Known::default();
         let known = known.unwrap_or(&unknown);
         let mut judge = Judge::new(stream, known);
-        let mut fresh_bytes: Option<Range<usize>> = None;
+        let mut fresh_from = None;
         let mut at = 0_usize;
         for (line, number) in lines.split(|b| *b == b'\n').zip(1_u64..) {
             let head = Head::parse(line).map_err(|fault| Refused::NotARecord {
@@ -221,25 +265,15 @@ impl Store {
                 fault,
             })?;
             if judge.take(&head, line, &self.tiles)? {
-                let from = fresh_bytes.map_or(at, |range| range.start);
-                fresh_bytes = Some(from..batch.len());
+                fresh_from = fresh_from.or(Some(at));
             }
             at = at.saturating_add(line.len()).saturating_add(1);
         }
-        let next_seq = judge.next;
-        let end = judge.last_index(known, self.tree.size());
-        let fresh = judge.fresh;
-        let added = u64::try_from(fresh.len()).unwrap_or(u64::MAX);
-        for record in fresh {
-            self.place(record);
-        }
-        let bytes = fresh_bytes.and_then(|range| batch.get(range));
-        self.segments.push(bytes.unwrap_or_default());
-        Ok(Staged {
-            stream: stream.clone(),
-            next_seq,
-            end,
-            added,
+        Ok(Judged {
+            next_seq: judge.next,
+            end: judge.last_index(known, self.tree.size()),
+            fresh: judge.fresh,
+            fresh_from,
         })
     }
 
@@ -292,6 +326,21 @@ impl Store {
     #[must_use]
     pub fn next_seq(&self, stream: &StreamId) -> u64 {
         self.streams.get(stream).map_or(0, |known| known.next)
+    }
+
+    /// What writes the stream's next record, for who writes it here.
+    #[must_use]
+    pub fn chain(&self, stream: &StreamId) -> Chain {
+        match self.streams.get(stream) {
+            Some(known) => Chain::resume(stream.clone(), known.next, known.tail),
+            None => Chain::new(stream.clone()),
+        }
+    }
+
+    /// How many streams there are.
+    #[must_use]
+    pub fn streams(&self) -> usize {
+        self.streams.len()
     }
 
     /// The leaf that names this record.

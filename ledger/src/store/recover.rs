@@ -6,6 +6,7 @@ use std::{
     path::Path,
 };
 
+use chaperone_crds::chain::StreamId;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -102,7 +103,10 @@ fn at(file: impl AsRef<Path>) -> impl FnOnce(io::Error) -> OpenError {
     move |error| OpenError::Io { file, error }
 }
 
-pub(super) fn open(config: Config) -> Result<Store, OpenError> {
+/// What is shown each record as it is read: its stream and its line.
+type Each<'a> = &'a mut dyn FnMut(&StreamId, &[u8]);
+
+pub(super) fn open(config: Config, each: Each<'_>) -> Result<Store, OpenError> {
     let records = config.dir.join(RECORDS);
     fs::create_dir_all(&records).map_err(at(&records))?;
     let lock = lock(&config.dir)?;
@@ -127,7 +131,7 @@ pub(super) fn open(config: Config) -> Result<Store, OpenError> {
     let mut proof = Proof::new(signed);
     proof.look(&store.tree);
     for segment in 0..=number {
-        replay(&mut store, segment, &mut proof)?;
+        replay(&mut store, segment, &mut proof, each)?;
         let other = store.tiles.compare_full().map_err(at("tile"))?;
         if let Some(tile) = other {
             return Err(OpenError::Tile(tile));
@@ -221,7 +225,12 @@ fn cut(records: &Path) -> Result<(u64, u64), OpenError> {
 }
 
 /// Places the lines of a segment as if they had come just now.
-fn replay(store: &mut Store, segment: u64, proof: &mut Proof) -> Result<(), OpenError> {
+fn replay(
+    store: &mut Store,
+    segment: u64,
+    proof: &mut Proof,
+    each: Each<'_>,
+) -> Result<(), OpenError> {
     let path = segments::path(&store.config.dir.join(RECORDS), segment);
     let bytes = fs::read(&path).map_err(at(&path))?;
     let mut offset = 0_usize;
@@ -234,14 +243,16 @@ fn replay(store: &mut Store, segment: u64, proof: &mut Proof) -> Result<(), Open
         let length = rest.iter().position(|b| *b == b'\n');
         let line = length.and_then(|length| rest.get(..length));
         let line = line.ok_or_else(|| damaged(Refused::Form))?;
-        place(store, line).map_err(damaged)?;
+        let stream = place(store, line).map_err(damaged)?;
+        each(&stream, line);
         proof.look(&store.tree);
         offset = offset.saturating_add(line.len()).saturating_add(1);
     }
     Ok(())
 }
 
-fn place(store: &mut Store, line: &[u8]) -> Result<(), Refused> {
+/// The line's stream.
+fn place(store: &mut Store, line: &[u8]) -> Result<StreamId, Refused> {
     let head = Head::parse(line).map_err(|fault| Refused::NotARecord { line: 1, fault })?;
     let known = store.streams.get(&head.stream);
     // The runs of a long stream are not copied for each of its lines: here nothing may be there twice.
@@ -257,7 +268,7 @@ fn place(store: &mut Store, line: &[u8]) -> Result<(), Refused> {
     for record in judge.fresh {
         store.place(record);
     }
-    Ok(())
+    Ok(head.stream)
 }
 
 /// Looks at the tree as it grows past the size that was signed.

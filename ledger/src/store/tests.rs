@@ -127,6 +127,49 @@ fn take(store: &mut Store, stream: u8, batch: &[Vec<u8>]) -> Receipt {
 }
 
 #[test]
+fn a_check_says_what_staging_would_and_takes_nothing() {
+    let folder = Folder::new();
+    let mut store = open(&folder).unwrap();
+    let all = lines(1, 8);
+    assert!(store.check(&id(1), &all[..4].concat()).is_ok());
+    assert!(matches!(
+        store.check(&id(1), &all[1..4].concat()),
+        Err(Refused::Hole { .. })
+    ));
+    assert_eq!((store.next_seq(&id(1)), store.streams()), (0, 0));
+    take(&mut store, 1, &all[..4]);
+    assert_eq!((store.next_seq(&id(1)), store.streams()), (4, 1));
+}
+
+#[test]
+fn who_opens_a_store_is_shown_its_records_and_can_go_on_with_a_stream() {
+    let folder = Folder::new();
+    let mut store = open(&folder).unwrap();
+    let (one, two) = (lines(1, 3), lines(2, 3));
+    take(&mut store, 1, &one[..3]);
+    take(&mut store, 2, &two);
+    take(&mut store, 1, &one[3..4]);
+    drop(store);
+    let mut shown = Vec::new();
+    let mut store = Store::open_with(config(&folder), &mut |stream, line| {
+        shown.push((stream.clone(), [line, b"\n"].concat()));
+    })
+    .unwrap();
+    let expected = [(1, &one[..3]), (2, &two[..]), (1, &one[3..4])];
+    let expected: Vec<_> = expected
+        .iter()
+        .flat_map(|(stream, lines)| lines.iter().map(|line| (id(*stream), line.clone())))
+        .collect();
+    assert_eq!(shown, expected);
+    let mut chain = store.chain(&id(1));
+    let mut line = Vec::new();
+    let event = Event::new(EventKind::Dns, AgentRef::default());
+    chain.append(&event, "2026-11-24T10:00:00Z".parse().unwrap(), &mut line);
+    assert_eq!(take(&mut store, 1, &[line]).next_seq, 5);
+    assert_eq!(store.chain(&id(9)).next_seq(), 0);
+}
+
+#[test]
 fn a_batch_is_acknowledged_once_it_is_committed_and_never_before() {
     let folder = Folder::new();
     let mut store = open(&folder).unwrap();
