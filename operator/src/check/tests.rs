@@ -129,6 +129,11 @@ fn what_can_undo_capture_is_refused_and_the_field_is_named() {
             "spec.volumes[t].projected",
         ),
         (
+            "/spec/volumes/-",
+            json!({"name": "t", "projected": {"sources": [{"serviceAccountToken": {"audience": "chaperone.dev/ledger", "path": "t"}}]}}),
+            "spec.volumes[t].projected",
+        ),
+        (
             "/spec/volumes/0",
             json!({"name": "chaperone-trust", "emptyDir": {}}),
             "spec.volumes[chaperone-trust]",

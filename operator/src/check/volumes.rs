@@ -65,8 +65,9 @@ fn check_other(volume: &Volume) -> Vec<Refusal> {
         refusals.push(Refusal::new(
             format!("{field}.projected"),
             format!(
-                "a token with audience {} would speak for the sidecar",
-                names::TOKEN_AUDIENCE
+                "a token with audience {} or {} would speak for the sidecar",
+                names::TOKEN_AUDIENCE,
+                names::LEDGER_AUDIENCE
             ),
             "choose another audience",
         ));
@@ -74,12 +75,13 @@ fn check_other(volume: &Volume) -> Vec<Refusal> {
     refusals
 }
 
-/// Whether a projected volume holds a token with the sidecar's audience.
+/// Whether a projected volume holds a token with an audience of the sidecar's.
 pub(super) fn has_our_audience(volume: &Volume) -> bool {
     volume
         .projected
         .iter()
         .flat_map(|projected| projected.sources.iter().flatten())
         .filter_map(|source| source.service_account_token.as_ref())
-        .any(|token| token.audience.as_deref() == Some(names::TOKEN_AUDIENCE))
+        .filter_map(|token| token.audience.as_deref())
+        .any(|audience| [names::TOKEN_AUDIENCE, names::LEDGER_AUDIENCE].contains(&audience))
 }

@@ -1,0 +1,228 @@
+//! The HTTPS API: records in, the log out. docs/ledger.md has it for users.
+//!
+//! Owns the bounds of a request: who sends it is known before its body is read, the body is bounded in size and time, and all bodies together in bytes. Refuses in JSON, by [`Refusal`]. Reads of the
+//! directory only what is published: `checkpoint` and `tile`.
+
+mod body;
+mod log;
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use axum::{
+    Json, Router,
+    body::Body,
+    extract::{Path, Request, State},
+    http::{HeaderMap, header::CONTENT_TYPE},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use chaperone_crds::chain::StreamId;
+use chaperone_ledger::store::MAX_BATCH_BYTES;
+use chaperone_server::reviews::bearer;
+use serde::Serialize;
+use tokio::time::timeout;
+
+use crate::{
+    authenticate::{Authenticator, Place, Workload},
+    metrics::{Metrics, Route},
+    refusal::{Code, Refusal},
+    writer::{self, Answer, Want, WriterHandle},
+};
+use body::Budget;
+
+/// The type of a batch.
+pub const BATCH_TYPE: &str = "application/x-ndjson";
+/// How long a commit may take before the client is told to come again.
+const COMMIT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What the API answers from.
+pub struct Api {
+    authenticator: Arc<dyn Authenticator>,
+    writer: WriterHandle,
+    /// The store's directory.
+    dir: PathBuf,
+    metrics: Metrics,
+    budget: Budget,
+}
+
+/// `200` of a batch.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Taken {
+    next_seq: u64,
+    added: u64,
+}
+
+/// `200` of a question.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Next {
+    next_seq: u64,
+}
+
+impl Api {
+    /// An API over this writer and its directory.
+    #[must_use]
+    pub fn new(
+        authenticator: Arc<dyn Authenticator>,
+        writer: WriterHandle,
+        dir: PathBuf,
+        metrics: Metrics,
+    ) -> Self {
+        Self {
+            authenticator,
+            writer,
+            dir,
+            metrics,
+            budget: Budget::default(),
+        }
+    }
+
+    fn count<T>(&self, route: Route, result: &Result<T, Refusal>) {
+        let code = match result {
+            Ok(_) => "ok",
+            Err(refusal) => refusal.code.as_str(),
+        };
+        self.metrics.answered(route, code);
+        if let Err(refusal) = result {
+            tracing::debug!(code, message = refusal.message, "refused");
+        }
+    }
+
+    /// The pod whose sidecar sends these headers.
+    async fn workload(&self, headers: &HeaderMap) -> Result<Arc<Workload>, Refusal> {
+        self.authenticator.workload(bearer(headers)?).await
+    }
+
+    async fn take(&self, stream: &str, request: Request) -> Result<Answer, Refusal> {
+        let (head, body) = request.into_parts();
+        let workload = self.workload(&head.headers).await?;
+        let stream = parse(stream)?;
+        check_head(&head.headers)?;
+        let (batch, room) = self.budget.read(body).await?;
+        self.metrics.bytes.inc_by(batch.len() as u64);
+        self.ask(writer::Request {
+            stream,
+            workload,
+            want: Want::Take(batch),
+            room: Some(room),
+        })
+        .await
+    }
+
+    async fn next(&self, stream: &str, headers: &HeaderMap) -> Result<Answer, Refusal> {
+        let workload = self.workload(headers).await?;
+        let stream = parse(stream)?;
+        self.ask(writer::Request {
+            stream,
+            workload,
+            want: Want::Next,
+            room: None,
+        })
+        .await
+    }
+
+    async fn ask(&self, request: writer::Request) -> Result<Answer, Refusal> {
+        let answer = timeout(COMMIT_TIMEOUT, self.writer.ask(request)).await;
+        answer.unwrap_or_else(|_| {
+            let why = "the disk is slow; what was sent may be on it by now";
+            Err(Refusal::new(Code::Busy, why))
+        })
+    }
+
+    async fn read(&self, headers: &HeaderMap, path: &str) -> Result<Response, Refusal> {
+        let place = match path {
+            "checkpoint" => Place::Checkpoint,
+            _ => Place::Tiles,
+        };
+        self.authenticator.may_read(bearer(headers)?, place).await?;
+        match place {
+            Place::Checkpoint => log::checkpoint(&self.dir).await,
+            Place::Tiles => log::tile(&self.dir, path).await,
+        }
+    }
+}
+
+/// All paths.
+pub fn router(api: Arc<Api>) -> Router {
+    Router::new()
+        .route("/v1/streams/{stream}/records", post(take))
+        .route("/v1/streams/{stream}", get(next))
+        .route("/checkpoint", get(checkpoint))
+        .route("/tile/{*path}", get(tile))
+        .fallback(nothing)
+        .with_state(api)
+}
+
+async fn take(
+    State(api): State<Arc<Api>>,
+    Path(stream): Path<String>,
+    request: Request<Body>,
+) -> Response {
+    let result = api.take(&stream, request).await;
+    api.count(Route::Records, &result);
+    match result {
+        Ok(Answer { next_seq, added }) => Json(Taken { next_seq, added }).into_response(),
+        Err(refusal) => refusal.into_response(),
+    }
+}
+
+async fn next(
+    State(api): State<Arc<Api>>,
+    Path(stream): Path<String>,
+    headers: HeaderMap,
+) -> Response {
+    let result = api.next(&stream, &headers).await;
+    api.count(Route::Stream, &result);
+    match result {
+        Ok(Answer { next_seq, .. }) => Json(Next { next_seq }).into_response(),
+        Err(refusal) => refusal.into_response(),
+    }
+}
+
+async fn checkpoint(State(api): State<Arc<Api>>, headers: HeaderMap) -> Response {
+    let result = api.read(&headers, "checkpoint").await;
+    api.count(Route::Checkpoint, &result);
+    result.into_response()
+}
+
+async fn tile(
+    State(api): State<Arc<Api>>,
+    Path(path): Path<String>,
+    headers: HeaderMap,
+) -> Response {
+    let result = api.read(&headers, &format!("tile/{path}")).await;
+    api.count(Route::Tile, &result);
+    result.into_response()
+}
+
+async fn nothing() -> Refusal {
+    Refusal::new(Code::NotFound, "there is nothing at this path")
+}
+
+fn parse(stream: &str) -> Result<StreamId, Refusal> {
+    stream
+        .parse()
+        .map_err(|error| Refusal::new(Code::Malformed, format!("{error}")))
+}
+
+/// What can be said of a body before it comes.
+fn check_head(headers: &HeaderMap) -> Result<(), Refusal> {
+    let kind = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok());
+    let kind = kind.and_then(|kind| kind.split(';').next());
+    if !kind.is_some_and(|kind| kind.trim().eq_ignore_ascii_case(BATCH_TYPE)) {
+        let why = format!("a batch has Content-Type {BATCH_TYPE}");
+        return Err(Refusal::new(Code::MediaType, why));
+    }
+    if headers.contains_key("content-encoding") {
+        let why = "a batch has no Content-Encoding";
+        return Err(Refusal::new(Code::MediaType, why));
+    }
+    Ok(())
+}
+
+/// A batch beyond the bound.
+fn too_large() -> Refusal {
+    let why = format!("a batch has at most {MAX_BATCH_BYTES} bytes");
+    Refusal::new(Code::TooLarge, why)
+}

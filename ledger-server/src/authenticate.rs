@@ -1,0 +1,63 @@
+//! Who calls, and what they may: the seam between the API and the cluster.
+//!
+//! Owns the two questions that the API asks. Refuses to answer from what a caller says: `kubernetes` asks the API server.
+
+mod kubernetes;
+
+use std::{pin::Pin, sync::Arc};
+
+use chaperone_crds::pod::PodIdentity;
+use sha2::{Digest, Sha256};
+
+pub use kubernetes::Kubernetes;
+
+use crate::refusal::Refusal;
+
+/// A pod that writes, as the API server says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Workload {
+    /// Who it is.
+    pub identity: PodIdentity,
+    /// What its containers run, as far as they have started.
+    pub image_ids: Vec<String>,
+}
+
+/// What readers get at. Each is a path that a rule of RBAC may name under `nonResourceURLs`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Place {
+    /// The checkpoint.
+    Checkpoint,
+    /// Tiles and entries.
+    Tiles,
+}
+
+/// What an [`Authenticator`] returns.
+pub type Verdict<'a, T> = Pin<Box<dyn Future<Output = Result<T, Refusal>> + Send + 'a>>;
+
+/// Judges bearer tokens.
+pub trait Authenticator: Send + Sync + 'static {
+    /// The pod whose sidecar has this token.
+    fn workload<'a>(&'a self, token: &'a str) -> Verdict<'a, Arc<Workload>>;
+    /// Whether who has this token may read there.
+    fn may_read<'a>(&'a self, token: &'a str, place: Place) -> Verdict<'a, ()>;
+}
+
+impl Place {
+    /// The path that the API server is asked about. `/tile/` is what `/tile/*` allows and no rule about a single tile does.
+    #[must_use]
+    pub fn path(self) -> &'static str {
+        match self {
+            Self::Checkpoint => "/checkpoint",
+            Self::Tiles => "/tile/",
+        }
+    }
+}
+
+impl Workload {
+    /// Tells two states of what is known of a pod apart.
+    #[must_use]
+    pub fn digest(&self) -> [u8; 32] {
+        let text = serde_json::to_vec(&(&self.identity, &self.image_ids));
+        Sha256::digest(text.expect("strings and lists of strings serialise")).into()
+    }
+}

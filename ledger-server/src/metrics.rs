@@ -1,0 +1,229 @@
+//! What the ledger counts. Names and labels are documented in `docs/metrics.md`.
+
+use prometheus::{
+    Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
+    TextEncoder, core::Collector,
+};
+
+/// Bounds of the time of a commit, in seconds: from a disk with a battery to one that stalls.
+const COMMIT_BUCKETS: [f64; 10] = [
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 1.0, 10.0,
+];
+/// Bounds of the records of a commit.
+const RECORDS_BUCKETS: [f64; 8] = [0.0, 1.0, 10.0, 100.0, 1_000.0, 3_000.0, 10_000.0, 30_000.0];
+
+/// What a request was for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Route {
+    /// Records to be taken.
+    Records,
+    /// Where a stream stands.
+    Stream,
+    /// The checkpoint.
+    Checkpoint,
+    /// A tile or entries.
+    Tile,
+}
+
+/// All metrics. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    registry: Registry,
+    requests: IntCounterVec,
+    /// Records taken.
+    pub records: IntCounter,
+    /// Bytes of batches received.
+    pub bytes: IntCounter,
+    /// Requests that wait for the writer.
+    pub queue: IntGauge,
+    /// Seconds of a commit.
+    pub commit_seconds: Histogram,
+    /// New records of a commit.
+    pub commit_records: Histogram,
+    /// Failures of the disk, by stage.
+    pub storage_errors: IntCounterVec,
+    /// 1 while the disk takes no records.
+    pub storage_failing: IntGauge,
+    /// Streams.
+    pub streams: IntGauge,
+    /// Leaves on disk.
+    pub leaves: IntGauge,
+    /// Leaves of the newest checkpoint.
+    pub checkpoint_records: IntGauge,
+    /// When the newest checkpoint was signed, in seconds since 1970.
+    pub checkpoint_time: IntGauge,
+}
+
+impl Metrics {
+    /// Registers all metrics.
+    ///
+    /// # Panics
+    /// If two metrics have the same name, which they have not.
+    #[must_use]
+    pub fn new() -> Self {
+        let registry = Registry::new();
+        let r = &registry;
+        Self {
+            requests: register(
+                r,
+                counters(
+                    "requests_total",
+                    "Requests by route and code.",
+                    &["route", "code"],
+                ),
+            ),
+            records: register(r, counter("records_total", "Records taken.")),
+            bytes: register(
+                r,
+                counter("received_bytes_total", "Bytes of batches received."),
+            ),
+            queue: register(
+                r,
+                gauge("queue_requests", "Requests that wait for the writer."),
+            ),
+            commit_seconds: register(
+                r,
+                histogram(
+                    "commit_seconds",
+                    "Seconds that a commit took.",
+                    &COMMIT_BUCKETS,
+                ),
+            ),
+            commit_records: register(
+                r,
+                histogram(
+                    "commit_records",
+                    "New records of a commit.",
+                    &RECORDS_BUCKETS,
+                ),
+            ),
+            storage_errors: register(
+                r,
+                counters(
+                    "storage_errors_total",
+                    "Failures of the disk, by stage.",
+                    &["stage"],
+                ),
+            ),
+            storage_failing: register(
+                r,
+                gauge("storage_failing", "1 while the disk takes no records."),
+            ),
+            streams: register(r, gauge("streams", "Streams.")),
+            leaves: register(r, gauge("log_records", "Records on disk.")),
+            checkpoint_records: register(
+                r,
+                gauge("checkpoint_records", "Records under the newest checkpoint."),
+            ),
+            checkpoint_time: register(
+                r,
+                gauge(
+                    "checkpoint_timestamp_seconds",
+                    "When the newest checkpoint was signed, in seconds since 1970.",
+                ),
+            ),
+            registry,
+        }
+    }
+
+    /// Counts an answer: `ok`, or the code of a refusal.
+    pub fn answered(&self, route: Route, code: &str) {
+        let route = match route {
+            Route::Records => "records",
+            Route::Stream => "stream",
+            Route::Checkpoint => "checkpoint",
+            Route::Tile => "tile",
+        };
+        self.requests.with_label_values(&[route, code]).inc();
+    }
+
+    /// The metrics in the text exposition format, and its content type.
+    #[must_use]
+    pub fn render(&self) -> (String, String) {
+        let encoder = TextEncoder::new();
+        let text = encoder
+            .encode_to_string(&self.registry.gather())
+            .unwrap_or_default();
+        (encoder.format_type().to_owned(), text)
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+const UNIQUE: &str = "names are unique and well-formed";
+
+fn register<M: Collector + Clone + 'static>(registry: &Registry, metric: M) -> M {
+    registry.register(Box::new(metric.clone())).expect(UNIQUE);
+    metric
+}
+
+fn options(name: &str, help: &str) -> Opts {
+    Opts::new(name, help)
+        .namespace("chaperone")
+        .subsystem("ledger")
+}
+
+fn counter(name: &str, help: &str) -> IntCounter {
+    IntCounter::with_opts(options(name, help)).expect(UNIQUE)
+}
+
+fn counters(name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+    IntCounterVec::new(options(name, help), labels).expect(UNIQUE)
+}
+
+fn gauge(name: &str, help: &str) -> IntGauge {
+    IntGauge::with_opts(options(name, help)).expect(UNIQUE)
+}
+
+fn histogram(name: &str, help: &str, buckets: &[f64]) -> Histogram {
+    let options = HistogramOpts::from(options(name, help)).buckets(buckets.to_vec());
+    Histogram::with_opts(options).expect(UNIQUE)
+}
+
+#[cfg(test)]
+mod tests {
+    use chaperone_server::documented::assert_documented;
+
+    use super::*;
+
+    #[test]
+    fn the_page_names_every_metric_of_the_ledger() {
+        let Metrics {
+            registry,
+            requests,
+            records,
+            bytes,
+            queue,
+            commit_seconds,
+            commit_records,
+            storage_errors,
+            storage_failing,
+            streams,
+            leaves,
+            checkpoint_records,
+            checkpoint_time,
+        } = Metrics::new();
+        assert_documented(
+            "Ledger",
+            &registry,
+            vec![
+                Box::new(requests),
+                Box::new(records),
+                Box::new(bytes),
+                Box::new(queue),
+                Box::new(commit_seconds),
+                Box::new(commit_records),
+                Box::new(storage_errors),
+                Box::new(storage_failing),
+                Box::new(streams),
+                Box::new(leaves),
+                Box::new(checkpoint_records),
+                Box::new(checkpoint_time),
+            ],
+        );
+    }
+}

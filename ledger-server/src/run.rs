@@ -1,0 +1,225 @@
+//! The life of the process, top to bottom: keys, directory, servers, and an end that loses nothing.
+
+use std::{
+    io::IsTerminal,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use anyhow::{Context, anyhow, bail};
+use axum::{
+    Router,
+    extract::State,
+    http::{StatusCode, header::CONTENT_TYPE},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use chaperone_crds::record::AgentRef;
+use chaperone_ledger::store::{Config, SEGMENT_BYTES};
+use chaperone_server::{
+    lifecycle::{Lifecycle, Phase},
+    serve::{MAX_CONNECTIONS, SIDECAR_CONNECTIONS, Server, serve},
+};
+use kube::Client;
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+    sync::oneshot,
+    task::JoinSet,
+    time::timeout,
+};
+
+use crate::{
+    api::{Api, router},
+    authenticate::Kubernetes,
+    certificate::Certificate,
+    key_file,
+    metrics::Metrics,
+    settings::{LogFormat, Settings},
+    writer::{self, WriterConfig, WriterThread},
+};
+
+/// How long the servers may take to end: a second more than they give their connections.
+const STOP_TIMEOUT: Duration = Duration::from_secs(11);
+/// How long the writer may take for what it was sent and the last checkpoint.
+const LAST_COMMIT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Starts logging as the settings say.
+///
+/// # Errors
+/// If the filter cannot be read.
+pub fn start_logging(settings: &Settings) -> anyhow::Result<()> {
+    let filter = tracing_subscriber::EnvFilter::try_new(&settings.log)
+        .with_context(|| format!("--log {}", settings.log))?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter);
+    match settings.log_format {
+        LogFormat::Json => builder.json().init(),
+        LogFormat::Text => builder.with_ansi(std::io::stdout().is_terminal()).init(),
+    }
+    Ok(())
+}
+
+/// Runs the ledger until SIGTERM or SIGINT.
+///
+/// # Errors
+/// If keys, certificate or directory cannot be used, a port is taken, or the writer ended.
+pub async fn run(settings: Settings) -> anyhow::Result<()> {
+    let config = writer_config(&settings)?;
+    let certificate = Certificate::load(&settings.certificate, &settings.certificate_key)?;
+    let client = Client::try_default()
+        .await
+        .context("where the API server is")?;
+    let (lifecycle, signals) = Lifecycle::start();
+    let (metrics, ready) = (Metrics::new(), Ready::default());
+    let mut servers = JoinSet::new();
+    let status = Server {
+        tls: None,
+        router: status_router(metrics.clone(), ready.clone()),
+        signals: signals.clone(),
+        per_peer: MAX_CONNECTIONS,
+    };
+    let listener = bind(settings.status_listen).await?;
+    let listen = listener.local_addr().context("the status port's address")?;
+    servers.spawn(serve(listener, status));
+    tracing::info!(%listen, "health and metrics are served");
+    let mut terminated = Box::pin(terminated()?);
+
+    let WriterThread {
+        handle,
+        opened,
+        mut ended,
+    } = writer::start(config, metrics.clone()).context("the writer's thread")?;
+    tokio::select! {
+        opened = opened => opened.context("the writer ended")?.context("the directory was not opened")?,
+        () = &mut terminated => return Ok(()),
+    }
+    let api = Api::new(
+        Arc::new(Kubernetes::new(client)),
+        handle.clone(),
+        settings.dir.clone(),
+        metrics,
+    );
+    let server = Server {
+        tls: Some(certificate.server_config()),
+        router: router(Arc::new(api)),
+        signals: signals.clone(),
+        per_peer: SIDECAR_CONNECTIONS,
+    };
+    let listener = bind(settings.listen).await?;
+    let listen = listener.local_addr().context("the API's address")?;
+    servers.spawn(serve(listener, server));
+    tokio::spawn(certificate.watch());
+    ready.set(true);
+    tracing::info!(origin = %settings.origin, %listen, "the ledger takes records");
+
+    let result = tokio::select! {
+        () = &mut terminated => Ok(()),
+        _ = &mut ended => Err(anyhow!("the writer ended")),
+        Some(_) = servers.join_next() => Err(anyhow!("a server ended")),
+    };
+    ready.set(false);
+    tracing::info!("stopping");
+    lifecycle.enter(Phase::Stopping);
+    let end = async { while servers.join_next().await.is_some() {} };
+    if timeout(STOP_TIMEOUT, end).await.is_err() {
+        tracing::warn!("not every connection ended in time");
+    }
+    finish(handle, ended).await;
+    result
+}
+
+/// Has the writer finish what it was sent, and sign it.
+async fn finish(handle: writer::WriterHandle, ended: oneshot::Receiver<()>) {
+    let stop = tokio::task::spawn_blocking(move || handle.stop());
+    let end = async {
+        let _ = stop.await;
+        let _ = ended.await;
+    };
+    if timeout(LAST_COMMIT_TIMEOUT, end).await.is_err() {
+        tracing::warn!("the writer did not end in time; what was acknowledged is on disk");
+    }
+}
+
+fn writer_config(settings: &Settings) -> anyhow::Result<WriterConfig> {
+    let keys = settings
+        .key_files
+        .iter()
+        .map(|path| key_file::read(path, &settings.origin))
+        .collect::<anyhow::Result<Vec<_>>>()?;
+    if keys.is_empty() {
+        bail!("no --key-file");
+    }
+    Ok(WriterConfig {
+        store: Config {
+            dir: settings.dir.clone(),
+            origin: settings.origin.clone(),
+            keys: keys.iter().map(|key| key.verifier().clone()).collect(),
+            segment_bytes: SEGMENT_BYTES,
+            checkpoint_seconds: settings.checkpoint_seconds,
+        },
+        keys,
+        agent: AgentRef {
+            namespace: settings.namespace.clone(),
+            pod: settings.pod_name.clone(),
+            service_account: String::new(),
+        },
+    })
+}
+
+async fn bind(address: std::net::SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("listening on {address}"))
+}
+
+/// Handlers are installed at once, so that no signal is missed while the directory is opened.
+fn terminated() -> anyhow::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
+/// Whether the ledger takes records.
+#[derive(Clone, Debug, Default)]
+struct Ready(Arc<AtomicBool>);
+
+impl Ready {
+    fn set(&self, ready: bool) {
+        self.0.store(ready, Ordering::Release);
+    }
+}
+
+/// `/healthz`, `/readyz` and `/metrics`.
+fn status_router(metrics: Metrics, ready: Ready) -> Router {
+    Router::new()
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(readiness))
+        .with_state(ready)
+        .route(
+            "/metrics",
+            get(|State(metrics): State<Metrics>| async move {
+                let (kind, text) = metrics.render();
+                ([(CONTENT_TYPE, kind)], text)
+            })
+            .with_state(metrics),
+        )
+}
+
+async fn readiness(State(ready): State<Ready>) -> Response {
+    match ready.0.load(Ordering::Acquire) {
+        true => "ok\n".into_response(),
+        false => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the directory is being opened, or the ledger is stopping\n",
+        )
+            .into_response(),
+    }
+}

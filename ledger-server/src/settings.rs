@@ -1,0 +1,98 @@
+//! What the installation decides: the command line, parsed into values that can only be right.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use chaperone_ledger::checkpoint::Origin;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Command line of `chaperone-ledger`. Each flag of `serve` can also be given by its environment variable.
+#[derive(Parser, Clone, Debug)]
+#[command(
+    name = "chaperone-ledger",
+    version,
+    about = "Keeps the records of all sidecars, and proves them."
+)]
+pub struct CommandLine {
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Subcommand, Clone, Debug)]
+pub enum Command {
+    /// Take records and publish the log, until told to stop
+    Serve(Box<Settings>),
+    /// Make a signing key and print its public half
+    GenerateKey {
+        /// Which log: a line, by custom a URL without its scheme
+        #[arg(long, env = "CHAPERONE_LEDGER_ORIGIN", value_parser = origin)]
+        origin: Origin,
+        /// The file to write; one that is there is never overwritten
+        #[arg(long)]
+        out: PathBuf,
+    },
+}
+
+/// Settings of `serve`.
+#[derive(Args, Clone, Debug)]
+pub struct Settings {
+    /// Directory of records and tree; it is made if it is not there
+    #[arg(long, env = "CHAPERONE_LEDGER_DIR")]
+    pub dir: PathBuf,
+    /// Which log: a line, by custom a URL without its scheme. It never changes
+    #[arg(long, env = "CHAPERONE_LEDGER_ORIGIN", value_parser = origin)]
+    pub origin: Origin,
+    /// File of a signing key (`chaperone-ledger generate-key`); repeatable, for as long as one replaces another
+    #[arg(
+        long = "key-file",
+        env = "CHAPERONE_LEDGER_KEY_FILES",
+        value_delimiter = ',',
+        required = true
+    )]
+    pub key_files: Vec<PathBuf>,
+    /// PEM file of the serving certificate and what it chains through; read again when it changes
+    #[arg(long, env = "CHAPERONE_LEDGER_CERTIFICATE")]
+    pub certificate: PathBuf,
+    /// PEM file of the certificate's private key
+    #[arg(long, env = "CHAPERONE_LEDGER_CERTIFICATE_KEY")]
+    pub certificate_key: PathBuf,
+    /// Where the API listens, HTTPS
+    #[arg(long, env = "CHAPERONE_LEDGER_LISTEN", default_value = "[::]:9445")]
+    pub listen: SocketAddr,
+    /// Where health and metrics listen, HTTP
+    #[arg(
+        long,
+        env = "CHAPERONE_LEDGER_STATUS_LISTEN",
+        default_value = "[::]:8080"
+    )]
+    pub status_listen: SocketAddr,
+    /// Seconds between two checkpoints while records come
+    #[arg(long, env = "CHAPERONE_LEDGER_CHECKPOINT_SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
+    pub checkpoint_seconds: u64,
+    /// Namespace of this pod, for the ledger's own records
+    #[arg(long, env = "POD_NAMESPACE", default_value = "")]
+    pub namespace: String,
+    /// Name of this pod, for the ledger's own records
+    #[arg(long, env = "POD_NAME", default_value = "chaperone-ledger")]
+    pub pod_name: String,
+    /// Log filter
+    #[arg(long, env = "CHAPERONE_LOG", default_value = "info")]
+    pub log: String,
+    /// Log format
+    #[arg(long, env = "CHAPERONE_LOG_FORMAT", default_value = "json")]
+    pub log_format: LogFormat,
+}
+
+/// How log lines look.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One JSON object a line.
+    Json,
+    /// For people.
+    Text,
+}
+
+fn origin(text: &str) -> Result<Origin, String> {
+    text.parse().map_err(|error| format!("{error}"))
+}

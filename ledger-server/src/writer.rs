@@ -1,0 +1,226 @@
+//! The one thread that owns the store: takes what waits, commits once for all of it, answers all.
+//!
+//! Owns the order of records. Refuses to answer before a commit, and to take anything while the disk takes nothing. Invariant: nothing that is answered with `Ok` can be lost by a crash.
+
+mod own;
+mod thread;
+
+use std::{
+    fmt, io,
+    sync::{
+        Arc,
+        mpsc::{SyncSender, TrySendError, sync_channel},
+    },
+};
+
+use bytes::Bytes;
+use chaperone_crds::{chain::StreamId, record::AgentRef};
+use chaperone_ledger::{
+    key::SigningKey,
+    store::{Config, OpenError},
+};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+use crate::{
+    authenticate::Workload,
+    metrics::Metrics,
+    refusal::{Code, Refusal},
+};
+use thread::Thread;
+
+/// Requests that wait for the thread, at most. Their bodies are bounded by the API's budget.
+pub const QUEUE_REQUESTS: usize = 1024;
+
+/// What a request wants.
+#[derive(Debug)]
+pub enum Want {
+    /// These records to be taken.
+    Take(Bytes),
+    /// To know which record comes next.
+    Next,
+}
+
+/// What it gets, all of it on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// Number of the record that the ledger expects next.
+    pub next_seq: u64,
+    /// Records that were not there before.
+    pub added: u64,
+}
+
+/// A request of a pod about a stream.
+#[derive(Debug)]
+pub struct Request {
+    /// The stream.
+    pub stream: StreamId,
+    /// Who asks.
+    pub workload: Arc<Workload>,
+    /// What for.
+    pub want: Want,
+    /// Gives the body's room back when the request is answered.
+    pub room: Option<OwnedSemaphorePermit>,
+}
+
+type Answered = oneshot::Sender<Result<Answer, Refusal>>;
+
+#[derive(Debug)]
+enum Message {
+    Request(Request, Answered),
+    Stop,
+}
+
+/// Sends requests to the thread. Clones send to the same.
+#[derive(Clone, Debug)]
+pub struct WriterHandle {
+    messages: SyncSender<Message>,
+    metrics: Metrics,
+}
+
+/// What the thread runs by.
+#[derive(Debug)]
+pub struct WriterConfig {
+    /// The directory.
+    pub store: Config,
+    /// What signs checkpoints.
+    pub keys: Vec<SigningKey>,
+    /// Who the ledger is, in its own records.
+    pub agent: AgentRef,
+}
+
+/// The thread, from outside.
+pub struct WriterThread {
+    /// Sends to it.
+    pub handle: WriterHandle,
+    /// Says when the directory is open, or why it is not.
+    pub opened: oneshot::Receiver<Result<(), OpenFailed>>,
+    /// Resolves when it ends, whatever the reason.
+    pub ended: oneshot::Receiver<()>,
+}
+
+/// Why the thread did not begin.
+#[derive(Debug)]
+pub enum OpenFailed {
+    /// The directory.
+    Open(OpenError),
+    /// The first record of its own.
+    Begin(String),
+}
+
+impl fmt::Display for OpenFailed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Open(error) => error.fmt(f),
+            Self::Begin(error) => write!(f, "the ledger's own stream: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for OpenFailed {}
+
+/// Starts the thread, which opens the directory first.
+///
+/// # Errors
+/// If the system has no thread to give.
+pub fn start(config: WriterConfig, metrics: Metrics) -> io::Result<WriterThread> {
+    let (messages, receiver) = sync_channel(QUEUE_REQUESTS);
+    let (opening, opened) = oneshot::channel();
+    let (ending, ended) = oneshot::channel::<()>();
+    let handle = WriterHandle {
+        messages,
+        metrics: metrics.clone(),
+    };
+    std::thread::Builder::new()
+        .name("chaperone-ledger".to_owned())
+        .spawn(move || {
+            // Dropped when the thread ends, by a panic too.
+            let _ending = ending;
+            match Thread::open(config, metrics) {
+                Ok(thread) => {
+                    let _ = opening.send(Ok(()));
+                    thread.run(&receiver);
+                }
+                Err(error) => {
+                    let _ = opening.send(Err(error));
+                }
+            }
+        })?;
+    Ok(WriterThread {
+        handle,
+        opened,
+        ended,
+    })
+}
+
+impl WriterHandle {
+    /// Asks the thread. The future resolves once what the answer says is on disk.
+    ///
+    /// # Errors
+    /// [`Refusal`]; `Busy` at once when the queue is full.
+    pub async fn ask(&self, request: Request) -> Result<Answer, Refusal> {
+        let (answer, answered) = oneshot::channel();
+        let stopping = || Refusal::new(Code::Stopping, "the ledger is stopping");
+        self.metrics.queue.inc();
+        match self.messages.try_send(Message::Request(request, answer)) {
+            Ok(()) => answered.await.unwrap_or_else(|_| Err(stopping())),
+            Err(error) => {
+                self.metrics.queue.dec();
+                Err(match error {
+                    TrySendError::Full(_) => {
+                        let why = format!("{QUEUE_REQUESTS} requests wait already");
+                        Refusal::new(Code::Busy, why)
+                    }
+                    TrySendError::Disconnected(_) => stopping(),
+                })
+            }
+        }
+    }
+
+    /// Has the thread finish what it was sent, sign a last checkpoint, and end. Blocks while the queue is full.
+    pub fn stop(&self) {
+        // Where the thread is gone already, there is nothing to stop.
+        let _ = self.messages.send(Message::Stop);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chaperone_crds::pod::PodIdentity;
+
+    use super::*;
+
+    fn request() -> Request {
+        let workload = Workload {
+            identity: PodIdentity::default(),
+            image_ids: Vec::new(),
+        };
+        Request {
+            stream: StreamId::from_random([1; 16]),
+            workload: Arc::new(workload),
+            want: Want::Next,
+            room: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_full_queue_and_a_thread_that_is_gone_are_refusals_at_once() {
+        let (messages, receiver) = sync_channel(1);
+        let metrics = Metrics::new();
+        let handle = WriterHandle {
+            messages,
+            metrics: metrics.clone(),
+        };
+        let waiting = tokio::spawn({
+            let handle = handle.clone();
+            async move { handle.ask(request()).await }
+        });
+        tokio::task::yield_now().await;
+        let refused = handle.ask(request()).await.unwrap_err();
+        assert_eq!(refused.code, Code::Busy);
+        assert_eq!(metrics.queue.get(), 1);
+        drop(receiver);
+        assert_eq!(waiting.await.unwrap().unwrap_err().code, Code::Stopping);
+        let refused = handle.ask(request()).await.unwrap_err();
+        assert_eq!(refused.code, Code::Stopping);
+    }
+}

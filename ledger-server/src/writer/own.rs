@@ -1,0 +1,143 @@
+//! The ledger's own stream: what it records itself, and whose the other streams are.
+//!
+//! Owns the bindings of streams to pods. Refuses a stream that is bound to another pod, its own, and one that is there without a binding, which no ledger of ours leaves. Invariant: a binding is in the
+//! store before, and never committed after, the first record of its stream; at a start the bindings are what these records say.
+
+use std::collections::HashMap;
+
+use chaperone_crds::{
+    chain::StreamId,
+    pod::PodIdentity,
+    record::{AgentRef, Event, EventKind, IdentityInfo, OpenInfo, Record},
+};
+use chaperone_ledger::store::{Refused, Store};
+use jiff::Timestamp;
+
+use crate::{
+    authenticate::Workload,
+    refusal::{Code, Refusal},
+};
+
+/// The stream and the bindings.
+#[derive(Debug)]
+pub(super) struct Own {
+    stream: StreamId,
+    agent: AgentRef,
+    bindings: HashMap<StreamId, Binding>,
+}
+
+/// Whose a stream is: some 150 bytes for each.
+#[derive(Debug)]
+struct Binding {
+    uid: Box<str>,
+    /// [`Workload::digest`] of what was recorded last.
+    known: [u8; 32],
+}
+
+impl Own {
+    pub(super) fn new(origin: &str, agent: AgentRef) -> Self {
+        Self {
+            stream: StreamId::of_ledger(origin),
+            agent,
+            bindings: HashMap::new(),
+        }
+    }
+
+    /// Learns from a record that is in the store.
+    pub(super) fn replay(&mut self, stream: &StreamId, line: &[u8]) {
+        if *stream != self.stream {
+            return;
+        }
+        // The store has checked the line's head. What else of it cannot be read binds nothing, and a stream without a binding is refused.
+        let record = serde_json::from_slice::<Record>(line).ok();
+        let identity = record.and_then(|record| record.event.identity);
+        let bound = identity.and_then(|identity| {
+            let stream = identity.stream.parse().ok()?;
+            let workload = Workload {
+                identity: identity.workload,
+                image_ids: identity.image_ids,
+            };
+            Some((stream, Binding::of(&workload)))
+        });
+        self.bindings.extend(bound);
+    }
+
+    /// The first record of this process: the stream begins, or goes on. It never ends, for its end would leave the ledger nowhere to record to.
+    pub(super) fn begin(&self, store: &mut Store) -> Result<(), Refused> {
+        let kind = match store.next_seq(&self.stream) {
+            0 => EventKind::StreamOpen,
+            _ => EventKind::StreamResume,
+        };
+        let mut event = Event::new(kind, self.agent.clone());
+        event.open = Some(OpenInfo {
+            identity: PodIdentity {
+                namespace: self.agent.namespace.clone(),
+                pod: self.agent.pod.clone(),
+                service_account: self.agent.service_account.clone(),
+                ..PodIdentity::default()
+            },
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        });
+        self.write(store, &event)
+    }
+
+    /// Whether this pod may speak about the stream, whose next record is `next`; and whether all that is known of the pod is recorded.
+    pub(super) fn admit(
+        &self,
+        stream: &StreamId,
+        workload: &Workload,
+        next: u64,
+    ) -> Result<bool, Refusal> {
+        let not_yours = |why: &str| Err(Refusal::new(Code::NotYours, why));
+        if *stream == self.stream {
+            return not_yours("the stream is the ledger's own");
+        }
+        match self.bindings.get(stream) {
+            Some(binding) if *binding.uid != *workload.identity.uid => {
+                not_yours("the stream is another pod's")
+            }
+            Some(binding) => Ok(binding.known == workload.digest()),
+            None if next > 0 => not_yours("it is not recorded whose the stream is"),
+            None => Ok(false),
+        }
+    }
+
+    /// Records whose the stream is, ahead of its records.
+    pub(super) fn bind(
+        &mut self,
+        store: &mut Store,
+        stream: &StreamId,
+        workload: &Workload,
+    ) -> Result<(), Refused> {
+        let mut event = Event::new(
+            EventKind::StreamIdentity,
+            AgentRef::from(&workload.identity),
+        );
+        event.identity = Some(IdentityInfo {
+            stream: stream.to_string(),
+            workload: workload.identity.clone(),
+            image_ids: workload.image_ids.clone(),
+        });
+        self.write(store, &event)?;
+        self.bindings.insert(stream.clone(), Binding::of(workload));
+        Ok(())
+    }
+
+    fn write(&self, store: &mut Store, event: &Event) -> Result<(), Refused> {
+        let mut line = Vec::new();
+        store
+            .chain(&self.stream)
+            .append(event, Timestamp::now(), &mut line);
+        // The commit that has the batch behind it has this too.
+        store.stage(&self.stream, &line).map(|_| ())
+    }
+}
+
+impl Binding {
+    fn of(workload: &Workload) -> Self {
+        Self {
+            uid: workload.identity.uid.clone().into(),
+            known: workload.digest(),
+        }
+    }
+}

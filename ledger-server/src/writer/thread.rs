@@ -1,0 +1,306 @@
+//! What the thread does: rounds of taking, one commit, answers; checkpoints when they are due.
+
+use std::{
+    fmt,
+    sync::mpsc::{Receiver, RecvTimeoutError},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use chaperone_crds::chain::StreamId;
+use chaperone_ledger::{
+    cosignature::Time,
+    key::SigningKey,
+    store::{Committed, Staged, Store},
+};
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::{Answer, Answered, Message, OpenFailed, QUEUE_REQUESTS, Request, Want, WriterConfig};
+use crate::{
+    metrics::Metrics,
+    refusal::{Code, Refusal},
+};
+
+use super::own::Own;
+
+/// Bytes of batches after which a commit is made without looking for more.
+const GROUP_BYTES: usize = 4 * 1024 * 1024;
+/// How often the thread looks at the clock when nothing comes.
+const TICK: Duration = Duration::from_secs(1);
+/// How long the disk is left alone after a failure.
+const RETRY_AFTER: Duration = Duration::from_millis(200);
+/// How often a lasting failure is logged.
+const LOG_EVERY: Duration = Duration::from_secs(30);
+
+/// The store and what belongs to it.
+pub(super) struct Thread {
+    store: Store,
+    own: Own,
+    keys: Vec<SigningKey>,
+    metrics: Metrics,
+    /// When a commit last failed, while none has succeeded since.
+    failing: Option<Instant>,
+    /// When it last looked whether a checkpoint is due.
+    looked: Instant,
+    logged: Option<Instant>,
+}
+
+/// A request that was taken and waits for the commit.
+struct Waiting {
+    what: Awaited,
+    answered: Answered,
+    /// Held for as long as the body is.
+    _room: Option<OwnedSemaphorePermit>,
+}
+
+enum Awaited {
+    Batch(Staged),
+    Next(StreamId),
+}
+
+impl Thread {
+    /// Opens the directory, learns whose the streams are, and begins or continues the ledger's own stream.
+    pub(super) fn open(config: WriterConfig, metrics: Metrics) -> Result<Self, OpenFailed> {
+        let mut own = Own::new(config.store.origin.as_str(), config.agent);
+        let store = Store::open_with(config.store, &mut |stream, line| own.replay(stream, line));
+        let mut store = store.map_err(OpenFailed::Open)?;
+        own.begin(&mut store)
+            .map_err(|refused| OpenFailed::Begin(refused.to_string()))?;
+        store
+            .commit()
+            .map_err(|error| OpenFailed::Begin(error.to_string()))?;
+        Ok(Self {
+            store,
+            own,
+            keys: config.keys,
+            metrics,
+            failing: None,
+            looked: Instant::now(),
+            logged: None,
+        })
+    }
+
+    pub(super) fn run(mut self, messages: &Receiver<Message>) {
+        self.show();
+        self.sign_if_due();
+        let mut running = true;
+        while running {
+            let wait = match self.failing {
+                Some(_) => RETRY_AFTER,
+                None => TICK,
+            };
+            running = match messages.recv_timeout(wait) {
+                Ok(message) => self.round(message, messages),
+                Err(RecvTimeoutError::Timeout) => true,
+                Err(RecvTimeoutError::Disconnected) => false,
+            };
+            self.look();
+        }
+        self.sign_last();
+    }
+
+    /// Takes what waits, commits once, answers all. False when it is the last.
+    fn round(&mut self, first: Message, messages: &Receiver<Message>) -> bool {
+        let mut waiting = Vec::new();
+        let mut bytes = 0_usize;
+        let mut next = Some(first);
+        let mut goes_on = true;
+        self.retry();
+        while let Some(message) = next {
+            let Message::Request(request, answered) = message else {
+                goes_on = false;
+                break;
+            };
+            self.metrics.queue.dec();
+            bytes = bytes.saturating_add(request.want.bytes());
+            waiting.extend(self.take(request, answered));
+            let is_full = bytes >= GROUP_BYTES || waiting.len() >= QUEUE_REQUESTS;
+            next = if is_full {
+                None
+            } else {
+                messages.try_recv().ok()
+            };
+        }
+        self.settle(waiting);
+        goes_on
+    }
+
+    /// Puts a request into the next commit. One that is refused is answered at once.
+    fn take(&mut self, request: Request, answered: Answered) -> Option<Waiting> {
+        let judged = match self.failing {
+            Some(_) => Err(not_stored()),
+            None => self.judge(&request),
+        };
+        match judged {
+            Ok(what) => Some(Waiting {
+                what,
+                answered,
+                _room: request.room,
+            }),
+            Err(refusal) => {
+                // Who asked may be gone.
+                let _ = answered.send(Err(refusal));
+                None
+            }
+        }
+    }
+
+    fn judge(&mut self, request: &Request) -> Result<Awaited, Refusal> {
+        let Request {
+            stream, workload, ..
+        } = request;
+        let next = self.store.next_seq(stream);
+        let is_known = self.own.admit(stream, workload, next)?;
+        let Want::Take(batch) = &request.want else {
+            return Ok(Awaited::Next(stream.clone()));
+        };
+        if !is_known {
+            // First the question, so that a batch that is refused leaves no record of whose it was; then the binding, so that no crash can leave a stream without it.
+            self.store.check(stream, batch)?;
+            self.own.bind(&mut self.store, stream, workload)?;
+        }
+        Ok(Awaited::Batch(self.store.stage(stream, batch)?))
+    }
+
+    /// One commit for all.
+    fn settle(&mut self, waiting: Vec<Waiting>) {
+        if waiting.is_empty() {
+            return;
+        }
+        let committed = self.commit();
+        let mut added = 0_u64;
+        for Waiting { what, answered, .. } in waiting {
+            let answer = committed
+                .ok_or_else(not_stored)
+                .and_then(|committed| self.answer(what, committed));
+            added = added.saturating_add(answer.as_ref().map_or(0, |answer| answer.added));
+            // Who asked may be gone; what it sent is on disk all the same.
+            let _ = answered.send(answer);
+        }
+        self.metrics.records.inc_by(added);
+        self.metrics.commit_records.observe(added as f64);
+        self.show();
+    }
+
+    fn answer(&self, what: Awaited, committed: Committed) -> Result<Answer, Refusal> {
+        match what {
+            Awaited::Batch(staged) => {
+                let receipt = staged.receipt(committed).ok_or_else(not_stored)?;
+                Ok(Answer {
+                    next_seq: receipt.next_seq,
+                    added: receipt.added,
+                })
+            }
+            Awaited::Next(stream) => Ok(Answer {
+                next_seq: self.store.next_seq(&stream),
+                added: 0,
+            }),
+        }
+    }
+
+    fn commit(&mut self) -> Option<Committed> {
+        let began = Instant::now();
+        match self.store.commit() {
+            Ok(committed) => {
+                self.metrics
+                    .commit_seconds
+                    .observe(began.elapsed().as_secs_f64());
+                if self.failing.take().is_some() {
+                    self.logged = None;
+                    self.metrics.storage_failing.set(0);
+                    tracing::info!("the disk takes records again");
+                }
+                Some(committed)
+            }
+            Err(error) => {
+                self.failing = Some(Instant::now());
+                self.metrics.storage_failing.set(1);
+                self.failed("commit", &error);
+                None
+            }
+        }
+    }
+
+    /// After a failure: tries again what was staged, if the disk was left alone for long enough.
+    fn retry(&mut self) {
+        if self.failing.is_some_and(|at| at.elapsed() >= RETRY_AFTER) {
+            self.commit();
+        }
+    }
+
+    /// What the clock asks for.
+    fn look(&mut self) {
+        self.retry();
+        if self.looked.elapsed() >= TICK {
+            self.looked = Instant::now();
+            self.sign_if_due();
+        }
+    }
+
+    fn sign_if_due(&mut self) {
+        let keys: Vec<_> = self.keys.iter().collect();
+        match self.store.tick(&keys, now()) {
+            Ok(Some(_)) => self.signed(),
+            Ok(None) => {}
+            Err(error) => self.failed("checkpoint", &error),
+        }
+    }
+
+    /// At the end everything that is committed shall be signed.
+    fn sign_last(&mut self) {
+        let keys: Vec<_> = self.keys.iter().collect();
+        match self.store.checkpoint(&keys, now()) {
+            Ok(_) => self.signed(),
+            Err(error) => self.failed("checkpoint", &error),
+        }
+    }
+
+    fn signed(&self) {
+        let metrics = &self.metrics;
+        metrics
+            .checkpoint_records
+            .set(gauge(self.store.committed().leaves()));
+        metrics.checkpoint_time.set(gauge(now().seconds()));
+    }
+
+    fn failed(&mut self, stage: &str, error: &dyn fmt::Display) {
+        self.metrics
+            .storage_errors
+            .with_label_values(&[stage])
+            .inc();
+        if self.logged.is_none_or(|at| at.elapsed() >= LOG_EVERY) {
+            self.logged = Some(Instant::now());
+            tracing::error!(stage, %error, "the disk fails; it is tried again");
+        }
+    }
+
+    fn show(&self) {
+        let streams = u64::try_from(self.store.streams()).unwrap_or(u64::MAX);
+        self.metrics.streams.set(gauge(streams));
+        let leaves = self.store.committed().leaves();
+        self.metrics.leaves.set(gauge(leaves));
+    }
+}
+
+impl Want {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Take(batch) => batch.len(),
+            Self::Next => 0,
+        }
+    }
+}
+
+fn not_stored() -> Refusal {
+    let why = "the disk does not take records now; what was sent is tried again";
+    Refusal::new(Code::Storage, why)
+}
+
+/// The clock, within what a cosignature can carry; a clock before 1970 counts as 1970.
+fn now() -> Time {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    Time::new(since.map_or(0, |since| since.as_secs())).unwrap_or_default()
+}
+
+fn gauge(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,13 @@
+//! The program `chaperone-ledger` as it runs: a process of its own, real TLS, real disks, real kills. The API server beside it is one in this process that answers the three questions that the
+//! ledger asks.
+
+#![allow(clippy::unwrap_used, reason = "tests may")]
+
+#[path = "ledger/crashes.rs"]
+mod crashes;
+#[path = "ledger/identity.rs"]
+mod identity;
+#[path = "ledger/surface.rs"]
+mod surface;
+#[path = "ledger/world.rs"]
+mod world;
