@@ -9,7 +9,6 @@ mod tiles;
 mod verdict;
 
 use std::{
-    fs::File,
     io::{self, Read as _},
     path::Path,
 };
@@ -203,7 +202,7 @@ impl<'a> Inspection<'a> {
     fn segment(&mut self, dir: &Path, number: u64, newest: bool) -> Result<(), Unreadable> {
         let path = segments::path(dir, number);
         let failed = |error| directory::unreadable(&path, error);
-        let file = File::open(&path).map_err(failed)?;
+        let file = directory::open(&path).map_err(failed)?;
         // Of the newest only what was there when it was opened: the ledger may go on.
         let length = file.metadata().map_err(failed)?.len();
         let mut torn_from = None;

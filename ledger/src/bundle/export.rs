@@ -159,7 +159,7 @@ fn each_record(
         }
         let path = segments::path(&folder, number);
         let failed = |error| ExportError::Ledger(directory::unreadable(&path, error));
-        let file = File::open(&path).map_err(failed)?;
+        let file = directory::open(&path).map_err(failed)?;
         let mut outcome = Ok(());
         each_line(file, MAX_RECORD_BYTES, look, |offset, looked| {
             if outcome.is_ok() {

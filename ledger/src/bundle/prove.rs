@@ -4,7 +4,6 @@ use std::{
     cell::RefCell,
     collections::{BTreeMap, HashMap},
     fmt,
-    fs::File,
     io::{self, BufRead as _, BufReader, Read as _},
     path::Path,
 };
@@ -155,7 +154,7 @@ fn identity(dir: &Path) -> Result<(Origin, Subject), Unreadable> {
     let path = dir.join(IDENTITY);
     let failed = |error| directory::unreadable(&path, error);
     let mut bytes = Vec::new();
-    let file = File::open(&path).map_err(failed)?;
+    let file = directory::open(&path).map_err(failed)?;
     file.take(MAX_IDENTITY_BYTES)
         .read_to_end(&mut bytes)
         .map_err(failed)?;
@@ -204,7 +203,7 @@ impl Proof {
     fn leaves(&mut self, dir: &Path, signed: &Checkpoint) -> Result<(), Unreadable> {
         let path = dir.join(LEAVES);
         let failed = |error| directory::unreadable(&path, error);
-        let mut lines = BufReader::new(File::open(&path).map_err(failed)?);
+        let mut lines = BufReader::new(directory::open(&path).map_err(failed)?);
         let mut tiles = Tiles::new(dir, signed);
         let limit = u64::try_from(MAX_LINE_BYTES).unwrap_or(u64::MAX);
         let (mut line, mut after) = (String::new(), None);
@@ -270,7 +269,7 @@ impl Proof {
     fn records(&mut self, dir: &Path) -> Result<(), Unreadable> {
         let path = dir.join(RECORDS);
         let failed = |error| directory::unreadable(&path, error);
-        let file = File::open(&path).map_err(failed)?;
+        let file = directory::open(&path).map_err(failed)?;
         let look = |line: Line<'_>| {
             let seen = Seen::of(line);
             let session = match (&seen, line) {

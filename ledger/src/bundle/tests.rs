@@ -273,6 +273,24 @@ fn every_way_to_falsify_a_bundle_is_found() {
 }
 
 #[test]
+fn what_would_never_end_is_refused() {
+    let folder = Folder::new();
+    let into = bundle(&folder, false);
+    for name in [RECORDS, LEAVES, CHECKPOINT, IDENTITY] {
+        let (file, kept) = (into.join(name), into.join("kept"));
+        fs::rename(&file, &kept).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", &file).unwrap();
+        let refused = verify(&into, &keys()).unwrap_err().to_string();
+        assert!(refused.contains("no regular file"), "{refused}");
+        fs::rename(&kept, &file).unwrap();
+    }
+    // A tile longer than any is a fault of it, and is not read to its end.
+    let tile = fs::File::create(into.join("tile/0/000")).unwrap();
+    tile.set_len(1 << 40).unwrap();
+    assert!(!verify(&into, &keys()).unwrap().is_intact());
+}
+
+#[test]
 fn a_forged_bundle_with_a_key_of_its_own_is_refused() {
     let folder = Folder::new();
     let into = bundle(&folder, false);
