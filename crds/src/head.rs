@@ -153,5 +153,7 @@ impl Place {
 }
 
 fn shown(text: &str) -> String {
-    text.chars().take(MAX_SHOWN).collect()
+    let end = text.char_indices().nth(MAX_SHOWN);
+    let end = end.map_or(text.len(), |(at, _)| at);
+    text.get(..end).unwrap_or_default().to_owned()
 }

@@ -166,7 +166,6 @@ struct Inspection<'a> {
     head: Option<TreeHead>,
     expected: Vec<Expected>,
     verifier: Verifier,
-    tree: merkle::Range,
     tiles: Compared<'a>,
     faults: Vec<Fault>,
     /// Bytes at the very end that are no record yet.
@@ -182,7 +181,6 @@ impl<'a> Inspection<'a> {
             head: None,
             expected: Vec::new(),
             verifier: Verifier::exactly_once(MAX_STREAMS),
-            tree: merkle::Range::default(),
             tiles: Compared::new(dir),
             faults: Vec::new(),
             torn: 0,
@@ -253,13 +251,11 @@ impl<'a> Inspection<'a> {
         if self.lost_count {
             return;
         }
-        // No directory holds 2^64 lines.
-        let _ = self.tree.push(hash);
         self.tiles.push(at, entry, hash, &mut self.faults);
-        let size = self.tree.size();
+        let size = self.tiles.size();
         for expected in &mut self.expected {
             if expected.size == size {
-                expected.computed = Some(self.tree.root());
+                expected.computed = Some(self.tiles.root());
             }
         }
         if self.head.as_ref().is_some_and(|head| head.size == size) {
@@ -269,7 +265,7 @@ impl<'a> Inspection<'a> {
 
     fn finish(mut self) -> Result<Verdict, Unreadable> {
         for expected in &self.expected {
-            let there = self.tree.size();
+            let there = self.tiles.size();
             let (size, kept) = (expected.size, expected.kept);
             match expected.computed {
                 Some(computed) if computed == expected.root => {}
@@ -286,9 +282,9 @@ impl<'a> Inspection<'a> {
         let signed = self.head.as_ref().map_or(0, |head| head.size);
         Ok(Verdict {
             origin: self.origin,
-            unsigned: self.tree.size().saturating_sub(signed),
-            leaves: self.tree.size(),
-            root: self.tree.root(),
+            unsigned: self.tiles.size().saturating_sub(signed),
+            leaves: self.tiles.size(),
+            root: self.tiles.root(),
             head: self.head,
             kept: self
                 .expected

@@ -92,6 +92,16 @@ impl<'a> Compared<'a> {
         }
     }
 
+    /// Number of leaves.
+    pub(super) fn size(&self) -> u64 {
+        self.builder.size()
+    }
+
+    /// Root over them.
+    pub(super) fn root(&self) -> Hash {
+        self.builder.root()
+    }
+
     /// The tree has the checkpoint's size: what is not full must be there as it is now. Later tiles need not.
     pub(super) fn at_checkpoint(&mut self, size: u64, faults: &mut Vec<Fault>) {
         for tile in Tile::partial(size) {

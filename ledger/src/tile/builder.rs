@@ -34,6 +34,25 @@ impl Builder {
         (!row.is_empty()).then_some(row)
     }
 
+    /// The root (RFC 6962 section 2.1).
+    #[must_use]
+    pub fn root(&self) -> Hash {
+        let mut root = None;
+        for row in &self.rows {
+            let mut rest = row.as_slice();
+            let mut peaks = Vec::new();
+            while let Some(highest) = rest.len().checked_ilog2() {
+                let (peak, after) = rest.split_at(1 << highest);
+                peaks.push(subtree_root(peak));
+                rest = after;
+            }
+            for peak in peaks.into_iter().rev() {
+                root = Some(root.map_or(peak, |right| node_hash(&peak, &right)));
+            }
+        }
+        root.unwrap_or_else(Hash::of_nothing)
+    }
+
     /// Appends a leaf by its hash; the tiles that it makes full, from leaves up. A tree of 2^64 - 1 leaves takes no more: what is appended to it is dropped.
     #[must_use = "full tiles are given away once"]
     pub fn push(&mut self, leaf: Hash) -> Vec<Full> {

@@ -47,6 +47,7 @@ fn build(size: u64) -> (Memory, Range) {
             memory.0.insert(tile.to_string(), write_hashes(edge));
         }
     }
+    assert_eq!(builder.root(), range.root());
     (memory, range)
 }
 
