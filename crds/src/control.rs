@@ -148,6 +148,16 @@ pub enum SinkTarget {
         /// Most records in one batch.
         batch_size: u32,
     },
+    /// The ledger.
+    #[serde(rename_all = "camelCase")]
+    Ledger {
+        /// Where it is: `https://HOST[:PORT]`.
+        url: String,
+        /// PEM roots that its certificate chains to; no others are trusted.
+        ca_bundle: String,
+        /// File of the sidecar's token for it, read for each request.
+        token_file: String,
+    },
 }
 
 impl std::fmt::Debug for SinkTarget {
@@ -156,6 +166,13 @@ impl std::fmt::Debug for SinkTarget {
         match self {
             Self::Stdout => f.write_str("Stdout"),
             Self::File { path } => f.debug_struct("File").field("path", path).finish(),
+            Self::Ledger {
+                url, token_file, ..
+            } => f
+                .debug_struct("Ledger")
+                .field("url", url)
+                .field("token_file", token_file)
+                .finish_non_exhaustive(),
             Self::Http {
                 url, batch_size, ..
             } => f

@@ -7,6 +7,8 @@
 mod crashes;
 #[path = "ledger/identity.rs"]
 mod identity;
+#[path = "ledger/sidecar.rs"]
+mod sidecar;
 #[path = "ledger/surface.rs"]
 mod surface;
 #[path = "ledger/world.rs"]

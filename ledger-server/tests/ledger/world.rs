@@ -170,6 +170,8 @@ pub(crate) struct World {
     pub(crate) vkey: String,
     /// Where the ledger keeps its records.
     pub(crate) data: PathBuf,
+    /// Where it listens.
+    listen: Mutex<String>,
 }
 
 /// The running program.
@@ -207,6 +209,7 @@ impl World {
             vkey: String::from_utf8(made.stdout).unwrap().trim().to_owned(),
             folder,
             cluster,
+            listen: Mutex::new("127.0.0.1:0".to_owned()),
         }
     }
 
@@ -214,7 +217,8 @@ impl World {
         let mut command = Command::new(PROGRAM);
         let file = |name| self.folder.join(name);
         command
-            .args(["serve", "--origin", ORIGIN, "--listen", "127.0.0.1:0"])
+            .args(["serve", "--origin", ORIGIN, "--listen"])
+            .arg(&*self.listen.lock().unwrap())
             .args([
                 "--status-listen",
                 "127.0.0.1:0",
@@ -257,6 +261,11 @@ impl World {
             status,
             ca: self.folder.join("tls.crt"),
         }
+    }
+
+    /// From now on the ledger listens there.
+    pub(crate) fn pin(&self, address: SocketAddr) {
+        *self.listen.lock().unwrap() = address.to_string();
     }
 
     /// All that is in the ledger, in the order of the leaves.

@@ -4,10 +4,12 @@
 //! Invariant: a cursor moves only after the sink acknowledged what lies before it, so every sink gets every record, in order, at least once.
 
 mod backoff;
+mod client;
 mod delivery;
 mod error;
 mod file;
 mod http;
+mod ledger;
 mod stdout;
 
 use std::{

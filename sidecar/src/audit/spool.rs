@@ -95,6 +95,13 @@ impl Spool {
         self.index().bytes() >= self.limit
     }
 
+    /// The oldest position that is left, if it is before this one.
+    pub(super) fn before(&self, position: Position) -> Option<Position> {
+        let oldest = self.index().oldest();
+        let is_before = (oldest.segment, oldest.offset) < (position.segment, position.offset);
+        is_before.then_some(oldest)
+    }
+
     /// Where this sink goes on: behind what it acknowledged, or at the oldest record.
     pub(super) fn join(&self, sink: &str) -> Position {
         let mut index = self.index();

@@ -14,6 +14,7 @@ use super::{
     error::SinkError,
     file::FileSink,
     http::HttpSink,
+    ledger::LedgerSink,
     stdout,
 };
 use crate::audit::{
@@ -25,12 +26,14 @@ use crate::audit::{
 const BATCH_BYTES: usize = 1024 * 1024;
 /// Most records in one batch of a sink that has no setting for it.
 const BATCH_RECORDS: u64 = 10_000;
-/// How long an HTTP sink lets a batch fill: a request for every record would cost both sides more than half a second of delay is worth.
+/// How long a sink that sends requests lets a batch fill: a request for every record would cost both sides more than half a second of delay is worth.
 const HTTP_GATHER: Duration = Duration::from_millis(500);
 /// Longest wait after a failure while the sidecar ends: it has seconds, not minutes.
 const FLUSH_WAIT: Duration = Duration::from_millis(250);
 /// How often a lasting failure is logged.
 const LOG_EVERY: Duration = Duration::from_secs(30);
+/// Shortest time between two returns to the oldest record: more often it helps nobody, as where two ledgers answer in turn.
+const REWIND_EVERY: Duration = Duration::from_secs(60);
 
 /// A sink and its place in the spool.
 pub(super) struct Delivery {
@@ -43,6 +46,7 @@ pub(super) struct Delivery {
     batch_records: u64,
     flushing: watch::Receiver<bool>,
     logged: Option<Instant>,
+    rewound: Option<Instant>,
 }
 
 /// What makes a sink from its settings.
@@ -56,6 +60,7 @@ enum Sink {
     Stdout,
     File(FileSink),
     Http(Box<HttpSink>),
+    Ledger(Box<LedgerSink>),
 }
 
 impl Delivery {
@@ -66,7 +71,9 @@ impl Delivery {
     ) -> Self {
         let batch_records = match &config.target {
             SinkTarget::Http { batch_size, .. } => u64::from(*batch_size).max(1),
-            SinkTarget::Stdout | SinkTarget::File { .. } => BATCH_RECORDS,
+            SinkTarget::Stdout | SinkTarget::File { .. } | SinkTarget::Ledger { .. } => {
+                BATCH_RECORDS
+            }
         };
         Self {
             position: around.spool.join(&config.name),
@@ -81,6 +88,7 @@ impl Delivery {
             batch_records,
             flushing,
             logged: None,
+            rewound: None,
         }
     }
 
@@ -115,7 +123,10 @@ impl Delivery {
     /// Lets a batch fill.
     async fn gather(&mut self) {
         let waiting = self.spool.lag(self.position);
-        let http = matches!(self.config.target, SinkTarget::Http { .. });
+        let http = matches!(
+            self.config.target,
+            SinkTarget::Http { .. } | SinkTarget::Ledger { .. }
+        );
         if http && (1..self.batch_records).contains(&waiting) {
             self.pause(HTTP_GATHER, Duration::ZERO).await;
         }
@@ -135,11 +146,14 @@ impl Delivery {
         }
     }
 
-    /// Delivers this batch, however long it takes. When the endpoint finds it too large, returns, so that a smaller one is read.
+    /// Delivers this batch, however long it takes. When the endpoint finds it too large, or lacks what comes before it, returns, so that another one is read.
     async fn deliver(&mut self, batch: Batch) {
         let mut backoff = Backoff::default();
         while let Err(error) = self.attempt(&batch).await {
             let shrink = error.is_too_large() && batch.records > 1;
+            if error.is_behind() && self.rewind() {
+                return;
+            }
             self.failed(&error, &mut backoff).await;
             if shrink {
                 self.batch_records = (batch.records / 2).max(1);
@@ -154,6 +168,24 @@ impl Delivery {
         self.spool.delivered(&self.config.name, batch.records);
     }
 
+    /// Goes back to the oldest record that is left. False where it is there already, or was a moment ago.
+    fn rewind(&mut self) -> bool {
+        if self.rewound.is_some_and(|at| at.elapsed() < REWIND_EVERY) {
+            return false;
+        }
+        let Some(oldest) = self.spool.before(self.position) else {
+            return false;
+        };
+        self.rewound = Some(Instant::now());
+        tracing::warn!(
+            sink = self.config.name,
+            "the sink lacks records that it had acknowledged; it is sent all that are left"
+        );
+        self.position = oldest;
+        self.spool.advance(&self.config.name, oldest);
+        true
+    }
+
     async fn attempt(&mut self, batch: &Batch) -> Result<(), SinkError> {
         if self.sink.is_none() {
             self.sink = Some(self.maker.make(&self.config.target)?);
@@ -161,6 +193,7 @@ impl Delivery {
         match &mut self.sink {
             Some(Sink::File(file)) => file.deliver(&batch.bytes),
             Some(Sink::Http(http)) => http.deliver(&batch.bytes).await,
+            Some(Sink::Ledger(ledger)) => ledger.deliver(&batch.bytes, batch.records).await,
             Some(Sink::Stdout) | None => stdout::deliver(batch.bytes.clone()).await,
         }
     }
@@ -196,6 +229,10 @@ impl Maker {
             SinkTarget::Http { .. } => {
                 let http = HttpSink::new(target, self.net.clone(), &self.version)?;
                 Ok(Sink::Http(Box::new(http)))
+            }
+            SinkTarget::Ledger { .. } => {
+                let ledger = LedgerSink::new(target, self.net.clone(), &self.version)?;
+                Ok(Sink::Ledger(Box::new(ledger)))
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use std::{io, time::Duration};
 
+use chaperone_crds::chain::StreamId;
 use thiserror::Error;
 
 /// A failed delivery. The batch was not acknowledged.
@@ -16,6 +17,32 @@ pub(super) enum SinkError {
     /// The spool.
     #[error("reading the spool: {0}")]
     Spool(io::Error),
+    /// The file of a token.
+    #[error("the token {path}: {source}")]
+    Token {
+        /// Which.
+        path: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// What the ledger answered makes no sense.
+    #[error("the ledger's answer makes no sense: {0}")]
+    Answer(String),
+    /// The spool has a line that is no record.
+    #[error("the spool has a line that is no record: {0}")]
+    NotARecord(chaperone_crds::head::NotARecord),
+    /// The ledger lacks records that the spool's cursor is past.
+    #[error(
+        "the ledger expects record {expected} of stream {stream}, and the oldest that is left here is {from}"
+    )]
+    Behind {
+        /// Of which stream.
+        stream: StreamId,
+        /// What the ledger expects.
+        expected: u64,
+        /// Where the batch begins.
+        from: u64,
+    },
     /// No address for the endpoint's name.
     #[error("resolving {host}: {source}")]
     Resolve {
@@ -55,6 +82,10 @@ impl SinkError {
             Self::Settings(_) => "settings",
             Self::Write(_) => "write",
             Self::Spool(_) => "spool",
+            Self::Token { .. } => "token",
+            Self::Answer(_) => "answer",
+            Self::NotARecord(_) => "not-a-record",
+            Self::Behind { .. } => "behind",
             Self::Resolve { .. } => "resolve",
             Self::Connect(_) => "connect",
             Self::Tls(_) => "tls",
@@ -72,7 +103,7 @@ impl SinkError {
     /// True where repeating soon cannot help: someone has to change something. The records wait meanwhile.
     pub(super) fn needs_a_person(&self) -> bool {
         match self {
-            Self::Settings(_) => true,
+            Self::Settings(_) | Self::Answer(_) | Self::NotARecord(_) | Self::Behind { .. } => true,
             Self::Status { status, .. } => !matches!(status, 408 | 413 | 429 | 500..),
             _ => false,
         }
@@ -81,6 +112,11 @@ impl SinkError {
     /// True where a smaller batch may help.
     pub(super) fn is_too_large(&self) -> bool {
         matches!(self, Self::Status { status: 413, .. })
+    }
+
+    /// True where older records of the spool may help.
+    pub(super) fn is_behind(&self) -> bool {
+        matches!(self, Self::Behind { .. })
     }
 
     /// What the endpoint asked for.

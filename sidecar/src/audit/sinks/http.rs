@@ -1,74 +1,31 @@
 //! An HTTP endpoint as a sink: batches are POSTed as gzipped newline-delimited JSON; any 2xx answer acknowledges.
 //!
-//! Owns one HTTP/1.1 connection at a time. Refuses redirects: records go where the settings say. Invariant: `deliver` returns Ok only after a 2xx answer
-//! to exactly these bytes.
-
-mod endpoint;
-mod tls;
+//! Invariant: `deliver` returns Ok only after a 2xx answer to exactly these bytes.
 
 use std::{
     io::{self, Write as _},
-    net::{IpAddr, SocketAddr},
     sync::Arc,
-    time::Duration,
 };
 
 use bytes::Bytes;
 use chaperone_crds::control::SinkTarget;
 use flate2::{Compression, write::GzEncoder};
-use http_body_util::{BodyExt as _, Full, Limited};
+use http_body_util::Full;
 use hyper::{
-    Request, Response, StatusCode,
-    body::Incoming,
-    client::conn::http1::{SendRequest, handshake},
+    Request,
     header::{self, HeaderValue},
 };
-use hyper_util::rt::TokioIo;
-use jiff::{Timestamp, fmt::rfc2822};
-use rustls::ClientConfig;
-use rustls_pki_types::ServerName;
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
-    task::AbortHandle,
-    time::timeout,
+
+use super::{
+    client::{Endpoint, HttpClient, bearer_header, tls},
+    error::SinkError,
 };
-use tokio_rustls::TlsConnector;
-
-use super::error::SinkError;
 use crate::audit::net::SinkNet;
-use endpoint::Endpoint;
 
-/// How long name, connection and TLS handshake may take together.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long an answer may take after the request.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
-/// Most of an answer's body that is read, in bytes, so that the connection can serve again. After a longer one the connection is closed.
-const MAX_ANSWER_BYTES: usize = 64 * 1024;
-/// Most of an answer's body that is logged, in characters.
-const LOGGED_CHARS: usize = 200;
-
-type Requests = SendRequest<Full<Bytes>>;
-
-/// An endpoint and the connection to it.
+/// An endpoint and by what it knows us.
 pub(super) struct HttpSink {
-    endpoint: Endpoint,
+    client: HttpClient,
     authorization: Option<HeaderValue>,
-    user_agent: HeaderValue,
-    tls: Option<Arc<ClientConfig>>,
-    net: Arc<dyn SinkNet>,
-    connection: Option<Connection>,
-}
-
-struct Connection {
-    requests: Requests,
-    driver: AbortHandle,
-}
-
-impl Drop for Connection {
-    fn drop(&mut self) {
-        self.driver.abort();
-    }
 }
 
 impl HttpSink {
@@ -83,19 +40,13 @@ impl HttpSink {
         };
         let endpoint = Endpoint::parse(url)?;
         let authorization = bearer.as_deref().map(bearer_header).transpose()?;
-        let user_agent = HeaderValue::from_str(&format!("chaperone/{version}"))
-            .map_err(|_| SinkError::Settings("the version is no header value".to_owned()))?;
         let tls = match endpoint.is_tls {
             true => Some(Arc::new(tls::client_config(target)?)),
             false => None,
         };
         Ok(Self {
-            endpoint,
+            client: HttpClient::new(endpoint, tls, net, version)?,
             authorization,
-            user_agent,
-            tls,
-            net,
-            connection: None,
         })
     }
 
@@ -103,23 +54,18 @@ impl HttpSink {
     pub(super) async fn deliver(&mut self, lines: &[u8]) -> Result<(), SinkError> {
         let body = gzip(lines).map_err(SinkError::Write)?;
         let request = self.request(body);
-        let mut connection = self.connection().await?;
-        let answer = timeout(ANSWER_TIMEOUT, exchange(&mut connection.requests, request))
-            .await
-            .map_err(|_| SinkError::Timeout(ANSWER_TIMEOUT))??;
-        if answer.reusable {
-            self.connection = Some(connection);
+        let answer = self.client.exchange(request).await?;
+        match answer.status.is_success() {
+            true => Ok(()),
+            false => Err(answer.into_error()),
         }
-        answer.result
     }
 
     fn request(&self, body: Bytes) -> Request<Full<Bytes>> {
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = hyper::Method::POST;
-        *request.uri_mut() = self.endpoint.target.clone();
+        *request.uri_mut() = self.client.endpoint().target.clone();
         let headers = request.headers_mut();
-        headers.insert(header::HOST, self.endpoint.authority.clone());
-        headers.insert(header::USER_AGENT, self.user_agent.clone());
         headers.insert(
             header::CONTENT_TYPE,
             HeaderValue::from_static("application/x-ndjson"),
@@ -130,141 +76,12 @@ impl HttpSink {
         }
         request
     }
-
-    /// The connection that is there, if it can take a request, or a new one.
-    async fn connection(&mut self) -> Result<Connection, SinkError> {
-        let kept = self.connection.take();
-        let connected = async {
-            if let Some(mut connection) = kept
-                && connection.requests.ready().await.is_ok()
-            {
-                return Ok(connection);
-            }
-            self.connect().await
-        };
-        timeout(CONNECT_TIMEOUT, connected)
-            .await
-            .map_err(|_| SinkError::Timeout(CONNECT_TIMEOUT))?
-    }
-
-    async fn connect(&self) -> Result<Connection, SinkError> {
-        let tcp = self.dial().await?;
-        let Some(tls) = &self.tls else {
-            return http_connection(tcp).await;
-        };
-        let name = ServerName::try_from(self.endpoint.host.clone())
-            .map_err(|e| SinkError::Settings(format!("{}: {e}", self.endpoint.host)))?;
-        let stream = TlsConnector::from(tls.clone())
-            .connect(name, tcp)
-            .await
-            .map_err(SinkError::Tls)?;
-        http_connection(stream).await
-    }
-
-    /// The first address that takes the connection.
-    async fn dial(&self) -> Result<TcpStream, SinkError> {
-        let host = &self.endpoint.host;
-        let resolve = |source| SinkError::Resolve {
-            host: host.clone(),
-            source,
-        };
-        let addresses = match host.parse::<IpAddr>() {
-            Ok(ip) => vec![ip],
-            Err(_) => self.net.resolve(host).await.map_err(resolve)?,
-        };
-        let mut failure = resolve(io::Error::new(io::ErrorKind::NotFound, "no address"));
-        for ip in addresses {
-            match self.net.dial(SocketAddr::new(ip, self.endpoint.port)).await {
-                Ok(stream) => return Ok(stream),
-                Err(error) => failure = SinkError::Connect(error),
-            }
-        }
-        Err(failure)
-    }
-}
-
-async fn http_connection<S>(stream: S) -> Result<Connection, SinkError>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let (requests, connection) = handshake(TokioIo::new(stream)).await?;
-    let driver = tokio::spawn(async move {
-        // The request's own future tells its failure.
-        let _ = connection.await;
-    });
-    Ok(Connection {
-        requests,
-        driver: driver.abort_handle(),
-    })
-}
-
-struct Answer {
-    result: Result<(), SinkError>,
-    /// Whether the connection is at the beginning of the next answer.
-    reusable: bool,
-}
-
-async fn exchange(
-    requests: &mut Requests,
-    request: Request<Full<Bytes>>,
-) -> Result<Answer, SinkError> {
-    let response = requests.send_request(request).await?;
-    let status = response.status();
-    let retry_after = retry_after(&response, Timestamp::now());
-    let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES)
-        .collect()
-        .await
-        .map(|body| body.to_bytes());
-    let reusable = body.is_ok();
-    let result = match status.is_success() {
-        true => Ok(()),
-        false => Err(SinkError::Status {
-            status: status.as_u16(),
-            retry_after,
-            text: excerpt(status, &body.unwrap_or_default()),
-        }),
-    };
-    Ok(Answer { result, reusable })
-}
-
-/// `Retry-After` (RFC 9110 §10.2.3): seconds, or a date.
-fn retry_after(response: &Response<Incoming>, now: Timestamp) -> Option<Duration> {
-    let value = response.headers().get(header::RETRY_AFTER)?.to_str().ok()?;
-    parse_retry_after(value, now)
-}
-
-fn parse_retry_after(value: &str, now: Timestamp) -> Option<Duration> {
-    if let Ok(seconds) = value.trim().parse() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let at = rfc2822::parse(value.trim()).ok()?.timestamp();
-    Some(at.duration_since(now).unsigned_abs()).filter(|_| at > now)
-}
-
-fn excerpt(status: StatusCode, body: &[u8]) -> String {
-    let text = String::from_utf8_lossy(body);
-    let text: String = text
-        .chars()
-        .take(LOGGED_CHARS)
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect();
-    match text.trim() {
-        "" => status.canonical_reason().unwrap_or("no reason").to_owned(),
-        text => text.to_owned(),
-    }
 }
 
 fn gzip(lines: &[u8]) -> io::Result<Bytes> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
     encoder.write_all(lines)?;
     encoder.finish().map(Bytes::from)
-}
-
-fn bearer_header(token: &str) -> Result<HeaderValue, SinkError> {
-    let mut value = HeaderValue::from_str(&format!("Bearer {}", token.trim()))
-        .map_err(|_| SinkError::Settings("the bearer token is no header value".to_owned()))?;
-    value.set_sensitive(true);
-    Ok(value)
 }
 
 #[cfg(test)]

@@ -1,6 +1,10 @@
 //! The HTTP sink against a real endpoint, alone and as part of the evidence path.
 
-use std::{sync::Mutex, time::Instant};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Mutex,
+    time::{Duration, Instant},
+};
 
 use chaperone_crds::{
     control::SinkConfig,
@@ -9,6 +13,7 @@ use chaperone_crds::{
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::{RootCertStore, ServerConfig, server::WebPkiClientVerifier};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
 use super::*;
@@ -269,20 +274,4 @@ async fn an_endpoint_that_is_away_is_a_connect_failure_and_one_that_refuses_need
     assert_eq!(refused.reason(), "unauthorized");
     assert!(refused.needs_a_person());
     assert!(refused.to_string().contains("403: not now"), "{refused}");
-}
-
-#[test]
-fn retry_after_is_read_as_seconds_and_as_a_date() {
-    let now: Timestamp = "2026-11-24T10:00:00Z".parse().unwrap();
-    for (value, seconds) in [
-        ("120", Some(120)),
-        (" 0 ", Some(0)),
-        ("Tue, 24 Nov 2026 10:01:00 GMT", Some(60)),
-        ("Tue, 24 Nov 2026 09:59:00 GMT", None),
-        ("-1", None),
-        ("soon", None),
-    ] {
-        let expected = seconds.map(Duration::from_secs);
-        assert_eq!(parse_retry_after(value, now), expected, "{value}");
-    }
 }

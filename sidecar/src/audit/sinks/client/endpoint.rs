@@ -1,4 +1,4 @@
-//! The URL of an HTTP sink, taken apart once.
+//! The URL of a sink, taken apart once.
 
 use hyper::{Uri, header::HeaderValue};
 
@@ -6,19 +6,19 @@ use super::SinkError;
 
 /// Where batches go.
 #[derive(Debug)]
-pub(super) struct Endpoint {
-    pub(super) is_tls: bool,
+pub(in crate::audit::sinks) struct Endpoint {
+    pub(in crate::audit::sinks) is_tls: bool,
     /// Name or address, without brackets.
-    pub(super) host: String,
-    pub(super) port: u16,
+    pub(in crate::audit::sinks) host: String,
+    pub(in crate::audit::sinks) port: u16,
     /// Value of `Host`.
-    pub(super) authority: HeaderValue,
+    pub(in crate::audit::sinks) authority: HeaderValue,
     /// Path and query: the request's target.
-    pub(super) target: Uri,
+    pub(in crate::audit::sinks) target: Uri,
 }
 
 impl Endpoint {
-    pub(super) fn parse(url: &str) -> Result<Self, SinkError> {
+    pub(in crate::audit::sinks) fn parse(url: &str) -> Result<Self, SinkError> {
         let bad = |why: &str| SinkError::Settings(format!("url {url:?}: {why}"));
         let uri: Uri = url.parse().map_err(|e| bad(&format!("{e}")))?;
         let (is_tls, usual_port) = match uri.scheme_str() {

@@ -1,4 +1,4 @@
-//! TLS settings of an HTTP sink: whom it trusts, and by what it shows who it is.
+//! TLS settings of sinks: whom they trust, and by what they show who they are.
 
 use std::sync::Arc;
 
@@ -8,8 +8,24 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 
 use super::SinkError;
 
+/// These roots and no others; ALPN `http/1.1`. For an endpoint that is ours.
+pub(in crate::audit::sinks) fn trusting_only(ca_bundle: &str) -> Result<ClientConfig, SinkError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(ca_bundle, "caBundle")? {
+        roots.add(certificate).map_err(settings("caBundle"))?;
+    }
+    let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(settings("TLS"))?;
+    let mut config = builder.with_root_certificates(roots).with_no_client_auth();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(config)
+}
+
 /// The Mozilla roots and the sink's bundle; the sink's client certificate, if it has one. ALPN `http/1.1`.
-pub(super) fn client_config(target: &SinkTarget) -> Result<ClientConfig, SinkError> {
+pub(in crate::audit::sinks) fn client_config(
+    target: &SinkTarget,
+) -> Result<ClientConfig, SinkError> {
     let SinkTarget::Http {
         ca_bundle,
         client_cert,

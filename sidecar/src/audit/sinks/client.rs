@@ -1,0 +1,270 @@
+//! An HTTP/1.1 client of one endpoint, for sinks.
+//!
+//! Owns one connection at a time, and the bounds of an exchange. Refuses redirects: records go where the settings say.
+
+mod endpoint;
+pub(super) mod tls;
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::{
+    Request, Response, StatusCode,
+    body::Incoming,
+    client::conn::http1::{SendRequest, handshake},
+    header::{self, HeaderValue},
+};
+use hyper_util::rt::TokioIo;
+use jiff::{Timestamp, fmt::rfc2822};
+use rustls::ClientConfig;
+use rustls_pki_types::ServerName;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    task::AbortHandle,
+    time::timeout,
+};
+use tokio_rustls::TlsConnector;
+
+use super::error::SinkError;
+use crate::audit::net::SinkNet;
+pub(super) use endpoint::Endpoint;
+
+/// How long name, connection and TLS handshake may take together.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long an answer may take after the request.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Most of an answer's body that is read, in bytes, so that the connection can serve again. After a longer one the connection is closed.
+const MAX_ANSWER_BYTES: usize = 64 * 1024;
+/// Most of an answer's body that is logged, in characters.
+const LOGGED_CHARS: usize = 200;
+
+type Requests = SendRequest<Full<Bytes>>;
+
+/// An endpoint and the connection to it.
+pub(super) struct HttpClient {
+    endpoint: Endpoint,
+    user_agent: HeaderValue,
+    tls: Option<Arc<ClientConfig>>,
+    net: Arc<dyn SinkNet>,
+    connection: Option<Connection>,
+}
+
+struct Connection {
+    requests: Requests,
+    driver: AbortHandle,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
+
+/// What an endpoint answered.
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    retry_after: Option<Duration>,
+    /// None of one that was too long.
+    pub(super) body: Option<Bytes>,
+}
+
+impl Answer {
+    /// The answer as a failure.
+    pub(super) fn into_error(self) -> SinkError {
+        SinkError::Status {
+            status: self.status.as_u16(),
+            retry_after: self.retry_after,
+            text: excerpt(self.status, &self.body.unwrap_or_default()),
+        }
+    }
+}
+
+impl HttpClient {
+    /// Nothing is connected yet.
+    pub(super) fn new(
+        endpoint: Endpoint,
+        tls: Option<Arc<ClientConfig>>,
+        net: Arc<dyn SinkNet>,
+        version: &str,
+    ) -> Result<Self, SinkError> {
+        let user_agent = HeaderValue::from_str(&format!("chaperone/{version}"))
+            .map_err(|_| SinkError::Settings("the version is no header value".to_owned()))?;
+        Ok(Self {
+            endpoint,
+            user_agent,
+            tls,
+            net,
+            connection: None,
+        })
+    }
+
+    /// Where it goes.
+    pub(super) fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// Sends a request, to which it adds Host and User-Agent, and reads the answer.
+    pub(super) async fn exchange(
+        &mut self,
+        mut request: Request<Full<Bytes>>,
+    ) -> Result<Answer, SinkError> {
+        let headers = request.headers_mut();
+        headers.insert(header::HOST, self.endpoint.authority.clone());
+        headers.insert(header::USER_AGENT, self.user_agent.clone());
+        let mut connection = self.connection().await?;
+        let answer = timeout(ANSWER_TIMEOUT, exchange(&mut connection.requests, request))
+            .await
+            .map_err(|_| SinkError::Timeout(ANSWER_TIMEOUT))??;
+        // After a body that was not read to its end the connection is not at the beginning of the next answer.
+        if answer.body.is_some() {
+            self.connection = Some(connection);
+        }
+        Ok(answer)
+    }
+
+    /// The connection that is there, if it can take a request, or a new one.
+    async fn connection(&mut self) -> Result<Connection, SinkError> {
+        let kept = self.connection.take();
+        let connected = async {
+            if let Some(mut connection) = kept
+                && connection.requests.ready().await.is_ok()
+            {
+                return Ok(connection);
+            }
+            self.connect().await
+        };
+        timeout(CONNECT_TIMEOUT, connected)
+            .await
+            .map_err(|_| SinkError::Timeout(CONNECT_TIMEOUT))?
+    }
+
+    async fn connect(&self) -> Result<Connection, SinkError> {
+        let tcp = self.dial().await?;
+        let Some(tls) = &self.tls else {
+            return http_connection(tcp).await;
+        };
+        let name = ServerName::try_from(self.endpoint.host.clone())
+            .map_err(|e| SinkError::Settings(format!("{}: {e}", self.endpoint.host)))?;
+        let stream = TlsConnector::from(tls.clone())
+            .connect(name, tcp)
+            .await
+            .map_err(SinkError::Tls)?;
+        http_connection(stream).await
+    }
+
+    /// The first address that takes the connection.
+    async fn dial(&self) -> Result<TcpStream, SinkError> {
+        let host = &self.endpoint.host;
+        let resolve = |source| SinkError::Resolve {
+            host: host.clone(),
+            source,
+        };
+        let addresses = match host.parse::<IpAddr>() {
+            Ok(ip) => vec![ip],
+            Err(_) => self.net.resolve(host).await.map_err(resolve)?,
+        };
+        let mut failure = resolve(io::Error::new(io::ErrorKind::NotFound, "no address"));
+        for ip in addresses {
+            match self.net.dial(SocketAddr::new(ip, self.endpoint.port)).await {
+                Ok(stream) => return Ok(stream),
+                Err(error) => failure = SinkError::Connect(error),
+            }
+        }
+        Err(failure)
+    }
+}
+
+async fn http_connection<S>(stream: S) -> Result<Connection, SinkError>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (requests, connection) = handshake(TokioIo::new(stream)).await?;
+    let driver = tokio::spawn(async move {
+        // The request's own future tells its failure.
+        let _ = connection.await;
+    });
+    Ok(Connection {
+        requests,
+        driver: driver.abort_handle(),
+    })
+}
+
+async fn exchange(
+    requests: &mut Requests,
+    request: Request<Full<Bytes>>,
+) -> Result<Answer, SinkError> {
+    let response = requests.send_request(request).await?;
+    let status = response.status();
+    let retry_after = retry_after(&response, Timestamp::now());
+    let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES)
+        .collect()
+        .await;
+    Ok(Answer {
+        status,
+        retry_after,
+        body: body.ok().map(|body| body.to_bytes()),
+    })
+}
+
+/// `Retry-After` (RFC 9110 §10.2.3): seconds, or a date.
+fn retry_after(response: &Response<Incoming>, now: Timestamp) -> Option<Duration> {
+    let value = response.headers().get(header::RETRY_AFTER)?.to_str().ok()?;
+    parse_retry_after(value, now)
+}
+
+fn parse_retry_after(value: &str, now: Timestamp) -> Option<Duration> {
+    if let Ok(seconds) = value.trim().parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let at = rfc2822::parse(value.trim()).ok()?.timestamp();
+    Some(at.duration_since(now).unsigned_abs()).filter(|_| at > now)
+}
+
+fn excerpt(status: StatusCode, body: &[u8]) -> String {
+    let text = String::from_utf8_lossy(body);
+    let text: String = text
+        .chars()
+        .take(LOGGED_CHARS)
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect();
+    match text.trim() {
+        "" => status.canonical_reason().unwrap_or("no reason").to_owned(),
+        text => text.to_owned(),
+    }
+}
+
+/// Value of `Authorization` with this bearer token.
+pub(super) fn bearer_header(token: &str) -> Result<HeaderValue, SinkError> {
+    let mut value = HeaderValue::from_str(&format!("Bearer {}", token.trim()))
+        .map_err(|_| SinkError::Settings("the bearer token is no header value".to_owned()))?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_after_is_read_as_seconds_and_as_a_date() {
+        let now: Timestamp = "2026-11-24T10:00:00Z".parse().unwrap();
+        for (value, seconds) in [
+            ("120", Some(120)),
+            (" 0 ", Some(0)),
+            ("Tue, 24 Nov 2026 10:01:00 GMT", Some(60)),
+            ("Tue, 24 Nov 2026 09:59:00 GMT", None),
+            ("-1", None),
+            ("soon", None),
+        ] {
+            let expected = seconds.map(Duration::from_secs);
+            assert_eq!(parse_retry_after(value, now), expected, "{value}");
+        }
+    }
+}
