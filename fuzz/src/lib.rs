@@ -16,6 +16,7 @@ mod policy;
 mod proof;
 mod story;
 mod tls;
+mod tls_stream;
 mod upgrade;
 mod websocket;
 
@@ -50,6 +51,7 @@ pub const TARGETS: &[Target] = &[
     ("resolver_files", names::resolver_files),
     ("spool", evidence::spool),
     ("tls_hello", tls::hello),
+    ("tls_stream", tls_stream::stream),
     ("upgrade", upgrade::upgrade),
     ("url", policy::url),
     ("verify", evidence::verify),

@@ -7,6 +7,7 @@ mod client_certificate;
 mod held;
 pub mod hello;
 mod settings;
+pub mod stream;
 mod upstream;
 
 use std::{borrow::Cow, io, sync::Arc, time::Duration};
@@ -16,12 +17,12 @@ use chaperone_crds::{
     resources::{Mode, Protocol},
 };
 use rustls::AlertDescription;
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 pub(crate) use self::{client_certificate::Asking, settings::Settings};
 pub use self::{held::check as check_client_certificate, settings::SettingsError};
 use self::{
     hello::Hello,
+    stream::ServerTls,
     upstream::{UpstreamError, Verified},
 };
 use crate::{
@@ -39,7 +40,7 @@ use crate::{
 /// Longest handshake with the agent.
 const AGENT_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(15);
 
-type AgentTls<A> = TlsStream<Prefixed<A>>;
+type AgentTls<A> = ServerTls<Prefixed<A>>;
 
 /// A connection that is TLS with the sidecar on both sides.
 struct Both<A> {
@@ -264,7 +265,7 @@ async fn intercept<A: Io>(
     name: &str,
     upstream: Box<Verified>,
 ) -> Option<Box<Both<A>>> {
-    let chosen = upstream.stream.get_ref().1.alpn_protocol();
+    let chosen = upstream.stream.session().alpn_protocol();
     let chosen = chosen.map(<[u8]>::to_vec);
     let link = Link {
         certificate: upstream.certificate.clone(),
@@ -331,8 +332,9 @@ async fn inside_http2<A: Io>(both: Box<Both<A>>) {
 const AGENTS_CERTIFICATE: &str = "the agent presents a client certificate, which cannot be passed on; list the host under tls.passthrough";
 
 fn has_certificate<A>(agent: &Wire<AgentTls<A>>) -> bool {
-    let (_, tls) = agent.stream.get_ref();
-    tls.peer_certificates()
+    let session = agent.stream.session();
+    session
+        .peer_certificates()
         .is_some_and(|chain| !chain.is_empty())
 }
 
@@ -371,7 +373,7 @@ enum HandshakeError {
 
 /// Whether both sides agreed on HTTP/2.
 fn speaks_http2<A>(agent: &AgentTls<A>) -> bool {
-    agent.get_ref().1.alpn_protocol() == Some(hello::H2.as_bytes())
+    agent.session().alpn_protocol() == Some(hello::H2.as_bytes())
 }
 
 /// Finishes the agent's handshake with a leaf for `name`, and with the protocol that the upstream chose in ALPN: what the agent speaks is what the upstream reads. `ask`: for a
@@ -391,7 +393,7 @@ async fn handshake<A: Io>(
     if config.alpn_protocols.first() != chosen.as_ref() {
         Arc::make_mut(&mut config).alpn_protocols = chosen.into_iter().collect();
     }
-    let accept = TlsAcceptor::from(config).accept(Prefixed::new(agent.unread, agent.stream));
+    let accept = stream::accept(config, Prefixed::new(agent.unread, agent.stream));
     match tokio::time::timeout(AGENT_HANDSHAKE_TIMEOUT, accept).await {
         Ok(Ok(stream)) => Ok(Wire::new(stream, bytes::BytesMut::new())),
         Ok(Err(error)) if rejects_certificate(&error) => Err(HandshakeError::Rejected(error)),

@@ -14,7 +14,6 @@ use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf},
     net::TcpStream,
 };
-use tokio_rustls::{client, server};
 
 use crate::prefixed::Prefixed;
 
@@ -43,18 +42,6 @@ impl Io for TcpStream {
 impl<S: Io> Io for Prefixed<S> {
     fn break_off(&mut self) {
         self.get_mut().break_off();
-    }
-}
-
-impl<S: Io> Io for server::TlsStream<S> {
-    fn break_off(&mut self) {
-        self.get_mut().0.break_off();
-    }
-}
-
-impl<S: Io> Io for client::TlsStream<S> {
-    fn break_off(&mut self) {
-        self.get_mut().0.break_off();
     }
 }
 

@@ -29,7 +29,7 @@ use rcgen::{
 use rustls::{
     ClientConfig, HandshakeKind, RootCertStore, ServerConfig, SupportedProtocolVersion,
     pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, pem::PemObject},
-    server::WebPkiClientVerifier,
+    server::{ServerSessionMemoryCache, StoresServerSessions, WebPkiClientVerifier},
     version::{TLS12, TLS13},
 };
 use tokio::{
@@ -75,6 +75,14 @@ struct Upstream {
 
 impl Upstream {
     async fn start(version: &'static SupportedProtocolVersion, clients: Clients) -> Self {
+        Self::storing(version, clients, ServerSessionMemoryCache::new(16)).await
+    }
+
+    async fn storing(
+        version: &'static SupportedProtocolVersion,
+        clients: Clients,
+        sessions: Arc<dyn StoresServerSessions>,
+    ) -> Self {
         let (authority, root) = Authority::self_made("upstream").unwrap();
         let certified = authority.server_config(HOST).unwrap();
         let (client_root, client) = client_certificate();
@@ -89,7 +97,8 @@ impl Upstream {
                 .with_client_cert_verifier(verifier().allow_unauthenticated().build().unwrap()),
             Clients::Demands => builder.with_client_cert_verifier(verifier().build().unwrap()),
         };
-        let config = builder.with_cert_resolver(certified.cert_resolver.clone());
+        let mut config = builder.with_cert_resolver(certified.cert_resolver.clone());
+        config.session_storage = sessions;
         let acceptor = TlsAcceptor::from(Arc::new(config));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -224,6 +233,46 @@ async fn sessions_are_resumed_on_both_sides_and_not_past_a_change_of_policy() {
         assert_ne!(seen[3].1, resumed, "{version:?}");
         assert_eq!(world.stopped().await.len(), 4);
     }
+}
+
+/// A store that remembers another secret than was agreed: what resumes from it cannot be decrypted.
+#[derive(Debug)]
+struct Forgetful(Arc<ServerSessionMemoryCache>);
+
+impl StoresServerSessions for Forgetful {
+    fn put(&self, key: Vec<u8>, mut value: Vec<u8>) -> bool {
+        // Server name, version, suite, length; then the secret.
+        let secret = 1 + 1 + HOST.len() + 2 + 2 + 1;
+        value[secret + 5] ^= 1;
+        self.0.put(key, value)
+    }
+
+    fn get(&self, key: &[u8]) -> Option<Vec<u8>> {
+        self.0.get(key)
+    }
+
+    fn take(&self, key: &[u8]) -> Option<Vec<u8>> {
+        self.0.take(key)
+    }
+
+    fn can_cache(&self) -> bool {
+        true
+    }
+}
+
+#[tokio::test]
+async fn a_session_that_does_not_hold_is_given_up() {
+    let sessions = Arc::new(Forgetful(ServerSessionMemoryCache::new(16)));
+    let upstream = Upstream::storing(&TLS12, Clients::Ignores, sessions).await;
+    let mut world = World::new(ENFORCE, &upstream.root, upstream.address);
+    let config = agent(&[&world.root.clone()], None);
+    let mut heard = Vec::new();
+    for _ in 0..3 {
+        heard.push(world.ask(&config).await.unwrap().0);
+    }
+    // The second one resumes, in vain.
+    assert!(heard[1].contains("cannot decrypt"), "{}", heard[1]);
+    assert_eq!(heard[0], heard[2]);
 }
 
 #[tokio::test]

@@ -118,7 +118,7 @@ fn poll_verdict(upstream: &mut UpstreamTls, cx: &mut Context<'_>) -> Poll<io::Re
     let mut room = [const { MaybeUninit::uninit() }; EARLY_BYTES];
     let mut early = ReadBuf::uninit(&mut room);
     match Pin::new(&mut *upstream).poll_read(cx, &mut early) {
-        Poll::Pending if upstream.get_ref().1.tls13_tickets_received() == 0 => Poll::Pending,
+        Poll::Pending if upstream.session().tls13_tickets_received() == 0 => Poll::Pending,
         Poll::Pending => Poll::Ready(Ok(BytesMut::new())),
         read @ Poll::Ready(_) => {
             ready!(read)?;

@@ -18,8 +18,9 @@ use chaperone_crds::{
 };
 use rustls::{
     ClientConfig, Error, RootCertStore,
-    client::Resumption,
+    client::{ClientSessionMemoryCache, ClientSessionStore, Resumption},
     crypto::CryptoProvider,
+    pki_types::ServerName,
     version::{TLS12, TLS13},
 };
 
@@ -27,6 +28,8 @@ use super::{client_certificate::ClientCertificate, held::Held};
 
 /// Most settings that are kept. What lies beyond is made each time that it is needed: slower, never wrong. Policies have a few.
 const MAX_KEPT: usize = 64;
+/// Most upstreams whose sessions are kept for one of them: what rustls keeps by default.
+const MAX_SESSIONS: usize = 256;
 
 /// What a connection to one upstream is made with.
 #[derive(Clone)]
@@ -38,6 +41,15 @@ pub(crate) struct Towards {
     pub(super) trust: Trust,
     /// The client certificate that is presented, or why it cannot be.
     pub(super) held: Option<Usable>,
+    sessions: Arc<ClientSessionMemoryCache>,
+}
+
+impl Towards {
+    /// Gives up the session of TLS 1.2 with an upstream whose handshake failed: if it was resumed and does not hold, the next one would fail too. rustls does so itself behind its buffered API
+    /// only.
+    pub(super) fn forget(&self, upstream: &ServerName<'_>) {
+        self.sessions.remove_tls12_session(&upstream.to_owned());
+    }
 }
 
 /// A client certificate that is held, or why it cannot be used.
@@ -212,10 +224,13 @@ fn towards(
         .with_root_certificates(roots)
         .with_client_cert_resolver(Arc::new(ClientCertificate::new(certified)));
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    if held.is_some() {
-        config.resumption = Resumption::disabled();
-    }
+    let sessions = Arc::new(ClientSessionMemoryCache::new(MAX_SESSIONS));
+    config.resumption = match held {
+        Some(_) => Resumption::disabled(),
+        None => Resumption::store(sessions.clone()),
+    };
     Ok(Towards {
+        sessions,
         config: Arc::new(config),
         min_version: asked.min_version,
         trust: asked.trust,

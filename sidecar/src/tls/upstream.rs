@@ -9,12 +9,12 @@ use chaperone_crds::{
 };
 use rustls::{AlertDescription, ProtocolVersion, client::Resumption, pki_types::ServerName};
 use time::OffsetDateTime;
-use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::{
     client_certificate::{Asked, noticing, verdict},
     held::Held,
     settings::Towards,
+    stream::{self, ClientTls},
 };
 use crate::{gap::Reason, link::Link, prefixed::Prefixed, wire::Io};
 
@@ -22,7 +22,7 @@ use crate::{gap::Reason, link::Link, prefixed::Prefixed, wire::Io};
 const UPSTREAM_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// TLS with an upstream.
-pub(crate) type UpstreamTls = TlsStream<Prefixed<Box<dyn Io>>>;
+pub(crate) type UpstreamTls = ClientTls<Prefixed<Box<dyn Io>>>;
 
 /// A verified upstream.
 pub(crate) struct Verified {
@@ -139,7 +139,7 @@ pub(crate) async fn connect(
     if config.alpn_protocols != offered {
         Arc::make_mut(&mut config).alpn_protocols = offered.to_vec();
     }
-    let connect = TlsConnector::from(config).connect(server_name, stream);
+    let connect = stream::connect(config, server_name.clone(), stream);
     let connect = tokio::time::timeout(UPSTREAM_HANDSHAKE_TIMEOUT, connect);
     let (connected, asked) = noticing(connect).await;
     if asked == Asked::InVain {
@@ -147,7 +147,10 @@ pub(crate) async fn connect(
     }
     match connected {
         Ok(Ok(stream)) => verified(stream, asked, held).await,
-        Ok(Err(error)) => Err(classify(error, &towards, asked, held)),
+        Ok(Err(error)) => {
+            towards.forget(&server_name);
+            Err(classify(error, &towards, asked, held))
+        }
         Err(_) => Err(UpstreamError::Handshake(io::ErrorKind::TimedOut.into())),
     }
 }
@@ -170,7 +173,7 @@ async fn verified(
     held: Option<&Held>,
 ) -> Result<Box<Verified>, UpstreamError> {
     // Over TLS 1.2 the upstream's verdict was part of the handshake (RFC 5246 §7.4.6).
-    let is_judged = stream.get_ref().1.protocol_version() == Some(ProtocolVersion::TLSv1_2);
+    let is_judged = stream.session().protocol_version() == Some(ProtocolVersion::TLSv1_2);
     let early = match asked == Asked::No || is_judged {
         true => BytesMut::new(),
         false => verdict(&mut stream)
