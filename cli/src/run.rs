@@ -14,6 +14,7 @@ use chaperone_crds::{
     grpc::DescriptorSet,
     hosts::HostPattern,
     pod::PodIdentity,
+    resources::Format,
     snapshot::{Policy, Snapshot},
 };
 use chaperone_sidecar::{
@@ -182,6 +183,7 @@ fn outcome(args: &Args) -> anyhow::Result<ExitStatus> {
         sinks: vec![SinkConfig {
             name: SINK.to_owned(),
             target: SinkTarget::File { path: audit },
+            format: Format::Native,
         }],
         extra_roots,
         grpc_descriptors,

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     grpc::DescriptorSet,
     pod::PodIdentity,
+    resources::Format,
     snapshot::{CertificateRef, Revision, Snapshot},
     tokenize::MaskKey,
 };
@@ -115,6 +116,13 @@ pub struct SinkConfig {
     pub name: String,
     /// What kind of sink.
     pub target: SinkTarget,
+    /// How records are written for it. Absent (from an older operator): as they are.
+    #[serde(default, skip_serializing_if = "is_native")]
+    pub format: Format,
+}
+
+fn is_native(format: &Format) -> bool {
+    *format == Format::Native
 }
 
 /// What kind of sink, with its settings.

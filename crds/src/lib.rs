@@ -16,6 +16,7 @@ pub mod head;
 pub mod hosts;
 pub mod pod;
 pub mod record;
+pub mod render;
 pub mod resources;
 pub mod snapshot;
 pub mod tokenize;

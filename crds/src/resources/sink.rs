@@ -7,6 +7,7 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Spec of an `AuditSink`: exactly one of `stdout`, `file`, `http`.
@@ -38,9 +39,45 @@ pub struct AuditSinkSpec {
     /// Append records to a file in the sidecar's spool volume.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file: Option<FileSink>,
-    /// POST records as newline-delimited JSON.
+    /// POST records: as newline-delimited JSON, or as CloudEvents.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http: Option<HttpSink>,
+    /// How records are written: `Native` (the record's own line), `CloudEvents` (1.0, structured mode, JSON), `OCSF` (1.8) or `ECS` (Elastic Common Schema). Each holds the record's line. Default Native.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format: Option<Format>,
+}
+
+/// How records are written: `Native` (the record's own line), `CloudEvents` (1.0, structured mode, JSON), `OCSF` (1.8) or `ECS` (Elastic Common Schema). Each holds the record's line. Default Native.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Format {
+    /// The record's own line, byte for byte.
+    #[default]
+    Native,
+    /// CloudEvents 1.0, structured mode, JSON.
+    CloudEvents,
+    /// Open Cybersecurity Schema Framework 1.8.
+    #[serde(rename = "OCSF")]
+    Ocsf,
+    /// Elastic Common Schema.
+    #[serde(rename = "ECS")]
+    Ecs,
+}
+
+impl Format {
+    /// Every format.
+    pub const ALL: [Self; 4] = [Self::Native, Self::CloudEvents, Self::Ocsf, Self::Ecs];
+}
+
+impl std::fmt::Display for Format {
+    /// As it is written in a sink.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Native => "Native",
+            Self::CloudEvents => "CloudEvents",
+            Self::Ocsf => "OCSF",
+            Self::Ecs => "ECS",
+        })
+    }
 }
 
 /// Standard output has no settings.
@@ -68,7 +105,7 @@ pub struct FileSink {
     validation = Rule::new("!(has(self.bearerTokenSecret) && has(self.tlsSecret))").message("set bearerTokenSecret or tlsSecret, not both")
 )]
 pub struct HttpSink {
-    /// Where batches are sent: POST, `Content-Type: application/x-ndjson`, gzip. Any 2xx answer acknowledges the batch.
+    /// Where batches are sent: POST, gzip, `Content-Type: application/x-ndjson` unless `format` says otherwise. Any 2xx answer acknowledges the batch.
     #[schemars(length(min = 8, max = 2048), regex(pattern = r"^https?://[^\s]+$"))]
     pub url: String,
     /// Allow a plain http:// URL. Records then cross the network in clear.

@@ -14,6 +14,7 @@ use chaperone_crds::{
     control::{SinkConfig, SinkTarget},
     pod::PodIdentity,
     record::{AgentRef, Event, EventKind},
+    resources::Format,
     verify::{Start, verify},
 };
 use chaperone_sidecar::audit::{self, AuditConfig, AuditHandle, HostNet, Recorder};
@@ -39,6 +40,7 @@ fn ledger_sink(folder: &Path, url: &str) -> SinkConfig {
             ca_bundle: fs::read_to_string(folder.join("tls.crt")).unwrap(),
             token_file: text("token"),
         },
+        format: Format::Native,
     }
 }
 
@@ -48,6 +50,7 @@ fn file_sink(folder: &Path) -> SinkConfig {
         target: SinkTarget::File {
             path: folder.join("audit.jsonl").to_str().unwrap().to_owned(),
         },
+        format: Format::Native,
     }
 }
 

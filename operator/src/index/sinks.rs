@@ -3,7 +3,7 @@
 use axum::http::Uri;
 use chaperone_crds::{
     control::{SinkConfig, SinkTarget},
-    resources::{AuditSink, AuditSinkSpec, HttpSink},
+    resources::{AuditSink, AuditSinkSpec, Format, HttpSink},
 };
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
@@ -43,6 +43,7 @@ pub fn resolve(
         sinks.extend(target.map(|target| SinkConfig {
             name: name.clone(),
             target,
+            format: resource.spec.format.unwrap_or_default(),
         }));
         outcomes.push(SinkOutcome {
             name,
@@ -55,6 +56,7 @@ pub fn resolve(
         sinks.push(SinkConfig {
             name: DEFAULT_SINK.to_owned(),
             target: SinkTarget::Stdout,
+            format: Format::Native,
         });
     }
     sinks.sort_by(|a, b| a.name.cmp(&b.name));

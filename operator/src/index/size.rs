@@ -106,7 +106,7 @@ fn bytes(part: &impl Serialize) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use chaperone_crds::control::SinkTarget;
+    use chaperone_crds::{control::SinkTarget, resources::Format};
     use serde_json::json;
 
     use super::*;
@@ -127,6 +127,7 @@ mod tests {
                 ca_bundle: Some("\n".repeat(bundle / 2)),
                 batch_size: 500,
             },
+            format: Format::Native,
         }
     }
 

@@ -9,6 +9,8 @@ use std::{fs, path::Path, time::Duration};
 use chaperone_crds::{
     control::{SinkConfig, SinkTarget},
     record::{OperationInfo, Record},
+    render::render_lines,
+    resources::Format,
     verify::{Report, Start, verify},
 };
 use tokio::time::sleep;
@@ -74,6 +76,7 @@ pub(super) fn file_sink(name: &str, path: &Path) -> SinkConfig {
         target: SinkTarget::File {
             path: path.to_str().unwrap().to_owned(),
         },
+        format: Format::Native,
     }
 }
 
@@ -146,6 +149,30 @@ async fn records_reach_a_file_and_the_closed_stream_verifies() {
     assert!(metric(&registry, "chaperone_audit_sink_records_total") >= 102.0);
     assert_eq!(metric(&registry, "chaperone_audit_records_total"), 102.0);
     assert_eq!(metric(&registry, "chaperone_audit_sink_lag_records"), 0.0);
+}
+
+#[tokio::test]
+async fn a_file_has_every_record_in_the_format_that_its_sink_asks_for() {
+    for format in Format::ALL {
+        let dir = scratch(&format!("format-{format}"));
+        let (native, file) = (dir.join("native"), dir.join("rendered"));
+        let (recorder, handle, _) = start_with(config(&dir.join("spool"))).await;
+        let rendered = SinkConfig {
+            format,
+            ..file_sink("rendered", &file)
+        };
+        handle
+            .set_sinks(vec![file_sink("native", &native), rendered])
+            .unwrap();
+        for number in 0..100 {
+            recorder.record(event(number)).await;
+        }
+        assert_eq!(handle.close("terminated", PATIENCE).await.undelivered, 0);
+        let report = judge(&native);
+        assert!(report.is_intact() && report.records() == 102, "{report}");
+        let expected = render_lines(format, &fs::read(&native).unwrap()).unwrap();
+        assert!(fs::read(&file).unwrap() == expected, "{format}");
+    }
 }
 
 #[tokio::test]

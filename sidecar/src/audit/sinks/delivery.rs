@@ -2,7 +2,11 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use chaperone_crds::control::{SinkConfig, SinkTarget};
+use chaperone_crds::{
+    control::{SinkConfig, SinkTarget},
+    render::render_lines,
+    resources::Format,
+};
 use tokio::{
     sync::watch,
     time::{Instant, sleep},
@@ -149,7 +153,8 @@ impl Delivery {
     /// Delivers this batch, however long it takes. When the endpoint finds it too large, or lacks what comes before it, returns, so that another one is read.
     async fn deliver(&mut self, batch: Batch) {
         let mut backoff = Backoff::default();
-        while let Err(error) = self.attempt(&batch).await {
+        let mut lines = None;
+        while let Err(error) = self.attempt(&batch, &mut lines).await {
             let shrink = error.is_too_large() && batch.records > 1;
             if error.is_behind() && self.rewind() {
                 return;
@@ -186,15 +191,24 @@ impl Delivery {
         true
     }
 
-    async fn attempt(&mut self, batch: &Batch) -> Result<(), SinkError> {
+    /// `rendered` keeps the lines in the sink's format from one attempt to the next.
+    async fn attempt(
+        &mut self,
+        batch: &Batch,
+        rendered: &mut Option<Vec<u8>>,
+    ) -> Result<(), SinkError> {
+        let lines = match rendered {
+            Some(lines) => lines,
+            None => rendered.insert(render_lines(self.config.format, &batch.bytes)?),
+        };
         if self.sink.is_none() {
-            self.sink = Some(self.maker.make(&self.config.target)?);
+            self.sink = Some(self.maker.make(&self.config)?);
         }
         match &mut self.sink {
-            Some(Sink::File(file)) => file.deliver(&batch.bytes),
-            Some(Sink::Http(http)) => http.deliver(&batch.bytes).await,
-            Some(Sink::Ledger(ledger)) => ledger.deliver(&batch.bytes, batch.records).await,
-            Some(Sink::Stdout) | None => stdout::deliver(batch.bytes.clone()).await,
+            Some(Sink::File(file)) => file.deliver(lines),
+            Some(Sink::Http(http)) => http.deliver(lines).await,
+            Some(Sink::Ledger(ledger)) => ledger.deliver(lines, batch.records).await,
+            Some(Sink::Stdout) | None => stdout::deliver(lines.clone()).await,
         }
     }
 
@@ -220,17 +234,20 @@ impl Delivery {
 }
 
 impl Maker {
-    fn make(&self, target: &SinkTarget) -> Result<Sink, SinkError> {
-        match target {
+    fn make(&self, config: &SinkConfig) -> Result<Sink, SinkError> {
+        match &config.target {
             SinkTarget::Stdout => Ok(Sink::Stdout),
             SinkTarget::File { path } => {
                 FileSink::open(path, self.file_dir.as_deref()).map(Sink::File)
             }
-            SinkTarget::Http { .. } => {
-                let http = HttpSink::new(target, self.net.clone(), &self.version)?;
+            target @ SinkTarget::Http { .. } => {
+                let http = HttpSink::new(target, config.format, self.net.clone(), &self.version)?;
                 Ok(Sink::Http(Box::new(http)))
             }
-            SinkTarget::Ledger { .. } => {
+            SinkTarget::Ledger { .. } if config.format != Format::Native => Err(
+                SinkError::Settings("a ledger takes records as they are: format Native".to_owned()),
+            ),
+            target @ SinkTarget::Ledger { .. } => {
                 let ledger = LedgerSink::new(target, self.net.clone(), &self.version)?;
                 Ok(Sink::Ledger(Box::new(ledger)))
             }

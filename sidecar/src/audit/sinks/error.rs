@@ -2,7 +2,7 @@
 
 use std::{io, time::Duration};
 
-use chaperone_crds::chain::StreamId;
+use chaperone_crds::{chain::StreamId, render::RenderError};
 use thiserror::Error;
 
 /// A failed delivery. The batch was not acknowledged.
@@ -11,6 +11,9 @@ pub(super) enum SinkError {
     /// Settings that cannot work.
     #[error("unusable settings: {0}")]
     Settings(String),
+    /// A record that cannot be written in the sink's format.
+    #[error(transparent)]
+    Render(#[from] RenderError),
     /// The file or standard output.
     #[error("writing: {0}")]
     Write(io::Error),
@@ -80,6 +83,7 @@ impl SinkError {
     pub(super) fn reason(&self) -> &'static str {
         match self {
             Self::Settings(_) => "settings",
+            Self::Render(_) => "render",
             Self::Write(_) => "write",
             Self::Spool(_) => "spool",
             Self::Token { .. } => "token",
@@ -103,7 +107,11 @@ impl SinkError {
     /// True where repeating soon cannot help: someone has to change something. The records wait meanwhile.
     pub(super) fn needs_a_person(&self) -> bool {
         match self {
-            Self::Settings(_) | Self::Answer(_) | Self::NotARecord(_) | Self::Behind { .. } => true,
+            Self::Settings(_)
+            | Self::Render(_)
+            | Self::Answer(_)
+            | Self::NotARecord(_)
+            | Self::Behind { .. } => true,
             Self::Status { status, .. } => !matches!(status, 408 | 413 | 429 | 500..),
             _ => false,
         }

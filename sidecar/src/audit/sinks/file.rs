@@ -9,9 +9,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use chaperone_crds::chain::MAX_RECORD_BYTES;
+use chaperone_crds::{
+    render::{MAX_RENDERED_BYTES, beginning},
+    resources::Format,
+};
 
 use super::error::SinkError;
+
+/// Bytes of a file's end that nearly always have the end of a line in them: more are read, and held in memory, only where they have not.
+const USUAL_TAIL: usize = 64 * 1024;
 
 /// An open file, locked against other processes of ours.
 #[derive(Debug)]
@@ -96,19 +102,35 @@ fn open(path: &Path) -> io::Result<FileSink> {
 
 /// Where the last whole line ends. Only what can be a torn record is taken for one: a longer tail without a newline was not written by a sink.
 fn whole_lines(file: &File, size: u64) -> io::Result<u64> {
-    let length = size.min(MAX_RECORD_BYTES as u64 + 1);
-    let mut tail = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
-    let start = size.saturating_sub(length);
-    file.read_exact_at(&mut tail, start)?;
+    let (mut start, mut tail) = ends(file, size, USUAL_TAIL)?;
+    if memchr::memrchr(b'\n', &tail).is_none() {
+        (start, tail) = ends(file, size, MAX_RENDERED_BYTES)?;
+    }
     match memchr::memrchr(b'\n', &tail) {
         Some(at) => Ok(start.saturating_add(at as u64).saturating_add(1)),
         None if size == 0 => Ok(0),
-        None if start == 0 && tail.starts_with(b"{\"v\":") => Ok(0),
+        None if start == 0 && is_ours(&tail) => Ok(0),
         None => Err(io::Error::new(
             io::ErrorKind::InvalidData,
             "the file is there already and does not end with a line",
         )),
     }
+}
+
+/// At most `bytes` and one more of the file's end, and where they begin.
+fn ends(file: &File, size: u64, bytes: usize) -> io::Result<(u64, Vec<u8>)> {
+    let length = size.min(bytes as u64 + 1);
+    let mut tail = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
+    let start = size.saturating_sub(length);
+    file.read_exact_at(&mut tail, start)?;
+    Ok((start, tail))
+}
+
+/// Whether a file without a whole line begins as a record does, in a format that the sink may have had.
+fn is_ours(tail: &[u8]) -> bool {
+    Format::ALL
+        .iter()
+        .any(|format| tail.starts_with(beginning(*format).as_bytes()))
 }
 
 #[cfg(test)]
@@ -127,6 +149,18 @@ mod tests {
         sink.deliver(b"two\n").unwrap();
         sink.deliver(b"three\n").unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "one\ntwo\nthree\n");
+    }
+
+    #[test]
+    fn a_first_record_that_is_torn_is_cut_in_any_format() {
+        let dir = scratch("file-torn");
+        for format in Format::ALL {
+            let path = dir.join(format.to_string());
+            fs::write(&path, format!("{}0\"torn", beginning(format))).unwrap();
+            let mut sink = FileSink::open(path.to_str().unwrap(), None).unwrap();
+            sink.deliver(b"one\n").unwrap();
+            assert_eq!(fs::read_to_string(&path).unwrap(), "one\n");
+        }
     }
 
     #[test]

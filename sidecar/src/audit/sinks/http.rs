@@ -1,6 +1,8 @@
-//! An HTTP endpoint as a sink: batches are POSTed as gzipped newline-delimited JSON; any 2xx answer acknowledges.
+//! An HTTP endpoint as a sink: batches are POSTed gzipped, as newline-delimited JSON or as CloudEvents; any 2xx answer acknowledges.
 //!
 //! Invariant: `deliver` returns Ok only after a 2xx answer to exactly these bytes.
+
+mod content;
 
 use std::{
     io::{self, Write as _},
@@ -8,7 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use chaperone_crds::control::SinkTarget;
+use chaperone_crds::{control::SinkTarget, resources::Format};
 use flate2::{Compression, write::GzEncoder};
 use http_body_util::Full;
 use hyper::{
@@ -21,10 +23,12 @@ use super::{
     error::SinkError,
 };
 use crate::audit::net::SinkNet;
+use content::Content;
 
 /// An endpoint and by what it knows us.
 pub(super) struct HttpSink {
     client: HttpClient,
+    content: Content,
     authorization: Option<HeaderValue>,
 }
 
@@ -32,10 +36,17 @@ impl HttpSink {
     /// Reads the settings. Nothing is connected yet.
     pub(super) fn new(
         target: &SinkTarget,
+        format: Format,
         net: Arc<dyn SinkNet>,
         version: &str,
     ) -> Result<Self, SinkError> {
-        let SinkTarget::Http { url, bearer, .. } = target else {
+        let SinkTarget::Http {
+            url,
+            bearer,
+            batch_size,
+            ..
+        } = target
+        else {
             return Err(SinkError::Settings("not an HTTP sink".to_owned()));
         };
         let endpoint = Endpoint::parse(url)?;
@@ -46,13 +57,14 @@ impl HttpSink {
         };
         Ok(Self {
             client: HttpClient::new(endpoint, tls, net, version)?,
+            content: Content::new(format, *batch_size),
             authorization,
         })
     }
 
     /// Sends the lines; Ok is the endpoint's acknowledgement.
     pub(super) async fn deliver(&mut self, lines: &[u8]) -> Result<(), SinkError> {
-        let body = gzip(lines).map_err(SinkError::Write)?;
+        let body = gzip(&self.content.body(lines)).map_err(SinkError::Write)?;
         let request = self.request(body);
         let answer = self.client.exchange(request).await?;
         match answer.status.is_success() {
@@ -68,7 +80,7 @@ impl HttpSink {
         let headers = request.headers_mut();
         headers.insert(
             header::CONTENT_TYPE,
-            HeaderValue::from_static("application/x-ndjson"),
+            HeaderValue::from_static(self.content.media_type()),
         );
         headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         if let Some(authorization) = &self.authorization {

@@ -32,6 +32,7 @@ struct Kept {
     batches: Vec<usize>,
     authorization: Vec<Option<String>>,
     requests: usize,
+    media_types: Vec<String>,
 }
 
 /// The endpoint. It ends with the runtime that it was started on.
@@ -84,18 +85,20 @@ impl Collector {
         request: Request<Incoming>,
         reply: &(impl Fn(usize, usize) -> Reply + ?Sized),
     ) -> Result<Response<Full<Bytes>>, std::io::Error> {
-        assert_eq!(request.headers()["content-type"], "application/x-ndjson");
+        let media_type = request.headers()["content-type"].to_str().unwrap();
+        let media_type = media_type.to_owned();
         let authorization = request.headers().get("authorization");
         let authorization = authorization.map(|v| v.to_str().unwrap().to_owned());
         let body = request.into_body().collect().await;
         let body = body.map_err(std::io::Error::other)?.to_bytes();
         let mut lines = Vec::new();
         GzDecoder::new(&body[..]).read_to_end(&mut lines).unwrap();
-        assert!(lines.ends_with(b"\n"));
+        assert!(media_type != "application/x-ndjson" || lines.ends_with(b"\n"));
         let count = lines.iter().filter(|b| **b == b'\n').count();
         let mut kept = self.kept.lock().unwrap();
         let answer = reply(kept.requests, count);
         kept.requests += 1;
+        kept.media_types.push(media_type);
         kept.authorization.push(authorization);
         let accepted = !matches!(answer, Reply::Refuse(..));
         if accepted {
@@ -125,6 +128,11 @@ impl Collector {
 
     pub(in crate::audit) fn requests(&self) -> usize {
         self.kept.lock().unwrap().requests
+    }
+
+    /// `Content-Type` of each request.
+    pub(in crate::audit) fn media_types(&self) -> Vec<String> {
+        self.kept.lock().unwrap().media_types.clone()
     }
 
     pub(in crate::audit) fn authorization(&self) -> Vec<Option<String>> {

@@ -52,6 +52,7 @@ async fn child() {
     let http = SinkConfig {
         name: "http".to_owned(),
         target: http,
+        format: Format::Native,
     };
     let file = file_sink("file", Path::new(&env::var(FILE).unwrap()));
     handle.set_sinks(vec![http, file]).unwrap();

@@ -34,12 +34,17 @@ fn target(url: &str) -> SinkTarget {
 }
 
 fn sink(target: &SinkTarget) -> HttpSink {
-    HttpSink::new(target, Arc::new(HostNet), "0.1.0").unwrap()
+    HttpSink::new(target, Format::Native, Arc::new(HostNet), "0.1.0").unwrap()
 }
 
 fn named(target: SinkTarget) -> Vec<SinkConfig> {
     let name = "http".to_owned();
-    vec![SinkConfig { name, target }]
+    let format = Format::Native;
+    vec![SinkConfig {
+        name,
+        target,
+        format,
+    }]
 }
 
 /// A CA, and what it issued: certificate and key as PEM.
@@ -107,6 +112,62 @@ async fn batches_have_at_most_their_size_and_every_record_is_acknowledged_in_ord
 }
 
 #[tokio::test]
+async fn an_endpoint_gets_every_record_in_the_format_that_its_sink_asks_for() {
+    for (format, batch_size) in [
+        (Format::CloudEvents, 1),
+        (Format::CloudEvents, 40),
+        (Format::Ocsf, 40),
+        (Format::Ecs, 40),
+    ] {
+        let dir = scratch(&format!("http-{format}-{batch_size}"));
+        let collector = Collector::start(None, |request, _| match request {
+            0 => Reply::AcceptAndHangUp,
+            _ => Reply::Accept,
+        })
+        .await;
+        let (recorder, handle, _) = start_with(config(&dir)).await;
+        let mut sinks = named(target(&format!("http://{}/", collector.address)));
+        sinks[0].format = format;
+        if let SinkTarget::Http { batch_size: b, .. } = &mut sinks[0].target {
+            *b = batch_size;
+        }
+        handle.set_sinks(sinks).unwrap();
+        for number in 0..100 {
+            recorder.record(event(number)).await;
+        }
+        assert_eq!(handle.close("terminated", PATIENCE).await.undelivered, 0);
+        // Each body is one array, one event, or lines of events.
+        let body = collector.lines();
+        let events: Vec<serde_json::Value> = match (format, batch_size) {
+            (Format::CloudEvents, 40) => serde_json::Deserializer::from_slice(&body)
+                .into_iter::<Vec<serde_json::Value>>()
+                .flat_map(Result::unwrap)
+                .collect(),
+            _ => serde_json::Deserializer::from_slice(&body)
+                .into_iter()
+                .map(Result::unwrap)
+                .collect(),
+        };
+        let seq = |event: &serde_json::Value| match format {
+            Format::CloudEvents => event["data"]["seq"].as_u64().unwrap(),
+            Format::Ocsf => event["metadata"]["sequence"].as_u64().unwrap(),
+            _ => event["event"]["sequence"].as_u64().unwrap(),
+        };
+        let mut seen: Vec<u64> = events.iter().map(seq).collect();
+        assert!(seen.len() > 102, "the first batch came twice");
+        seen.sort_unstable();
+        seen.dedup();
+        assert!(seen.into_iter().eq(0..102), "{format}");
+        let expected = match (format, batch_size) {
+            (Format::CloudEvents, 1) => "application/cloudevents+json; charset=utf-8",
+            (Format::CloudEvents, _) => "application/cloudevents-batch+json; charset=utf-8",
+            _ => "application/x-ndjson",
+        };
+        assert!(collector.media_types().iter().all(|m| m == expected));
+    }
+}
+
+#[tokio::test]
 async fn an_endpoint_that_fails_now_and_then_gets_everything_all_the_same() {
     let dir = scratch("http-failures");
     let collector = Collector::start(None, |request, _| match request % 4 {
@@ -159,7 +220,7 @@ async fn a_connection_serves_many_batches_and_carries_the_token() {
         *bearer = Some("secret-token\n".to_owned());
     }
     let net = Arc::new(Counting(dialled.clone()));
-    let mut sink = HttpSink::new(&target, net, "0.1.0").unwrap();
+    let mut sink = HttpSink::new(&target, Format::Native, net, "0.1.0").unwrap();
     for _ in 0..3 {
         sink.deliver(b"{}\n").await.unwrap();
     }
@@ -235,7 +296,7 @@ async fn settings_that_cannot_work_are_named() {
     let unusable = |change: fn(&mut SinkTarget)| {
         let mut bad = target("https://localhost/");
         change(&mut bad);
-        let made = HttpSink::new(&bad, Arc::new(HostNet), "0.1.0");
+        let made = HttpSink::new(&bad, Format::Native, Arc::new(HostNet), "0.1.0");
         made.err().expect("unusable").to_string()
     };
     let message = unusable(|t| {
