@@ -13,6 +13,7 @@ use anyhow::Context;
 use chaperone_crds::{
     compile::{PolicyError, compile_policy},
     documents::{self, Document, DocumentError, MAX_FILE_BYTES},
+    filter::Filter,
 };
 use serde::Serialize;
 
@@ -160,6 +161,23 @@ impl From<&PolicyError> for Mistake {
     }
 }
 
+/// What is wrong with a sink's filter. The text has the places.
+fn filter_mistake(document: &Document) -> Option<Mistake> {
+    let Document::AuditSink(sink) = document else {
+        return None;
+    };
+    let errors = Filter::compile(sink.spec.filter.as_deref()?).err()?;
+    Some(Mistake {
+        text: format!("{}, {errors}", document.title()),
+        message: errors.to_string(),
+        policy: None,
+        rule: None,
+        field: "spec.filter".to_owned(),
+        line: 0,
+        column: 0,
+    })
+}
+
 /// The verdict on the text of a file: a pure function.
 fn judge(file: &str, text: &str) -> Verdict {
     let (documents, errors): (Vec<Document>, Vec<Mistake>) = match documents::parse(text) {
@@ -169,6 +187,7 @@ fn judge(file: &str, text: &str) -> Verdict {
                 .filter_map(Document::policy)
                 .filter_map(|policy| compile_policy(&policy).err())
                 .flat_map(|errors| errors.0.iter().map(Mistake::from).collect::<Vec<_>>())
+                .chain(documents.iter().filter_map(filter_mistake))
                 .collect();
             (documents, errors)
         }
@@ -239,6 +258,17 @@ mod tests {
         assert_eq!(
             text(verdict),
             "p.yaml: accepted: AgentPolicy agents/coding, AuditSink out\n"
+        );
+    }
+
+    #[test]
+    fn a_wrong_filter_of_a_sink_is_told_with_a_caret() {
+        let sink = "apiVersion: chaperone.dev/v1alpha1\nkind: AuditSink\nmetadata: {name: out}\nspec: {stdout: {}, filter: 'record.knd == \"dns\"'}\n";
+        let text = text(judge("s.yaml", sink));
+        assert!(
+            text.contains("AuditSink out, spec.filter, line 1, column 8: unknown field")
+                && text.contains("\n         ^"),
+            "{text}"
         );
     }
 

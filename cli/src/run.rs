@@ -184,6 +184,7 @@ fn outcome(args: &Args) -> anyhow::Result<ExitStatus> {
             name: SINK.to_owned(),
             target: SinkTarget::File { path: audit },
             format: Format::Native,
+            filter: None,
         }],
         extra_roots,
         grpc_descriptors,

@@ -15,13 +15,14 @@ mod faults;
 mod functions;
 mod json;
 mod path;
+mod record;
 mod shape;
 mod values;
 
 use std::sync::{Arc, LazyLock};
 
 use cel::{
-    Context, Env, Value,
+    Context, Env, ExecutionError, Value,
     common::{
         ast::IdedExpr,
         types::{CelBool, CelInt, CelString},
@@ -32,6 +33,7 @@ use cel::{
 
 pub(crate) use facts::{Facts, Store};
 pub(crate) use functions::{Networks, Pattern};
+pub(crate) use record::evaluate_record;
 use values::TextMap;
 
 /// Prefix of the identifier that stands for a presence test: `has http.body`. No source text can spell it.
@@ -69,10 +71,21 @@ pub(crate) fn evaluate(
     source: &str,
     facts: &Facts<'_>,
 ) -> Result<bool, String> {
-    budget::begin();
     let activation = Activation { facts, literals };
+    run(expression, &activation, |error| {
+        faults::describe(error, source, facts)
+    })
+}
+
+/// Evaluates an expression with these variables. `describe` says an error in words.
+fn run(
+    expression: &IdedExpr,
+    variables: &dyn VariableResolver,
+    describe: impl FnOnce(&ExecutionError) -> String,
+) -> Result<bool, String> {
+    budget::begin();
     let mut context = Context::with_env(Arc::clone(&ENV));
-    context.set_variable_resolver(&activation);
+    context.set_variable_resolver(variables);
     // Not `resolve_val`: it is inlined into the caller, and a debug build of the caller has frames of 50 kB a level.
     let result = Value::resolve(expression, &context);
     if budget::exhausted() {
@@ -81,8 +94,18 @@ pub(crate) fn evaluate(
     match result {
         Ok(Value::Bool(answer)) => Ok(answer),
         Ok(_) => Err("it yields neither true nor false".to_owned()),
-        Err(error) => Err(faults::describe(&error, source, facts)),
+        Err(error) => Err(describe(&error)),
     }
+}
+
+/// The literal of an expression that an identifier stands for.
+fn literal<'l>(literals: &'l Literals, name: &str) -> Option<CowVal<'l, 'l>> {
+    if let Some(number) = name.strip_prefix(PATTERN) {
+        let pattern = literals.patterns.get(number.parse::<usize>().ok()?)?;
+        return Some(CowVal::Borrowed(pattern));
+    }
+    let number = name.strip_prefix(NETWORKS)?.parse::<usize>().ok()?;
+    Some(CowVal::Borrowed(literals.networks.get(number)?))
 }
 
 /// Resolves the identifiers of one expression on one operation.
@@ -186,12 +209,7 @@ impl Activation<'_, '_> {
                 .present(field)
                 .map(|is| CowVal::owned(CelBool::from(is)));
         }
-        if let Some(number) = name.strip_prefix(PATTERN) {
-            let pattern = self.literals.patterns.get(number.parse::<usize>().ok()?)?;
-            return Some(CowVal::Borrowed(pattern));
-        }
-        let number = name.strip_prefix(NETWORKS)?.parse::<usize>().ok()?;
-        Some(CowVal::Borrowed(self.literals.networks.get(number)?))
+        literal(self.literals, name)
     }
 
     /// `None`: it cannot be told, because the body or the path could not be judged.

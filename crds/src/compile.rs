@@ -11,6 +11,7 @@ mod error;
 mod expression;
 mod masks;
 mod parse_error;
+mod record;
 mod rules;
 mod snapshot;
 mod types;
@@ -20,17 +21,21 @@ use std::sync::Arc;
 
 pub use datagrams::DatagramRule;
 pub use error::{PolicyError, PolicyErrors};
-pub(crate) use error::{excerpt, nearest};
+pub(crate) use error::{Trouble, excerpt, nearest};
+pub(crate) use expression::Expression;
 pub use masks::MaskSet;
+#[cfg(test)]
+pub(crate) use record::RECORD;
+pub(crate) use record::type_of;
 pub(crate) use rules::CompiledRule;
 pub use snapshot::CompiledSnapshot;
 pub(crate) use snapshot::{Defaults, PolicyHead};
+#[cfg(test)]
+pub(crate) use types::Field;
+pub(crate) use types::Ty;
 pub use upstreams::{UpstreamEntries, UpstreamTls};
 
-use self::{
-    error::{Part, Trouble},
-    rules::match_host,
-};
+use self::{error::Part, rules::match_host};
 use crate::{
     detect::{MaskWith, check_field, check_header, check_pattern},
     hosts::HostPattern,

@@ -119,6 +119,9 @@ pub struct SinkConfig {
     /// How records are written for it. Absent (from an older operator): as they are.
     #[serde(default, skip_serializing_if = "is_native")]
     pub format: Format,
+    /// Which records it gets: an expression over the record. Absent: every record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filter: Option<String>,
 }
 
 fn is_native(format: &Format) -> bool {

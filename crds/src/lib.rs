@@ -11,6 +11,7 @@ pub mod control;
 pub mod decide;
 pub mod detect;
 pub mod documents;
+pub mod filter;
 pub mod grpc;
 pub mod head;
 pub mod hosts;

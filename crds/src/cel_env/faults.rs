@@ -17,8 +17,17 @@ pub(super) fn fault(message: impl Into<String>) -> ExecutionError {
 
 /// The error as a sentence.
 pub(super) fn describe(error: &ExecutionError, source: &str, facts: &Facts<'_>) -> String {
+    describe_with(error, source, |name| undeclared(name, facts))
+}
+
+/// The error as a sentence; `undeclared` says why a variable has no value.
+pub(super) fn describe_with(
+    error: &ExecutionError,
+    source: &str,
+    undeclared: impl FnOnce(&str) -> String,
+) -> String {
     match error {
-        ExecutionError::UndeclaredReference(name) => undeclared(name, facts),
+        ExecutionError::UndeclaredReference(name) => undeclared(name),
         // A key from the expression's own text gives nothing away; one that the agent sent could.
         ExecutionError::NoSuchKey(key) if source.contains(key.as_str()) && !key.is_empty() => {
             format!("\"{key}\" is not there; test it first, with has() or in")

@@ -64,8 +64,30 @@ impl<'a> Json<'a> {
         }
     }
 
+    /// The value of a field of an object.
+    pub(super) fn field(&self, name: &str) -> Option<&Self> {
+        let Self::Map(map) = self else {
+            return None;
+        };
+        let at = map
+            .0
+            .binary_search_by(|(key, _)| key.inner().cmp(name))
+            .ok()?;
+        map.0.get(at).map(|(_, value)| value)
+    }
+
+    /// An array without elements.
+    pub(super) fn no_list() -> List<'static> {
+        List(Arc::default())
+    }
+
+    /// An object without fields.
+    pub(super) fn no_map() -> Map<'static> {
+        Map(Arc::default())
+    }
+
     /// The value as the result of a lookup, paid for by its length.
-    fn lend<'b, 'v>(&'b self) -> Result<CowVal<'b, 'v>, ExecutionError>
+    pub(super) fn lend<'b, 'v>(&'b self) -> Result<CowVal<'b, 'v>, ExecutionError>
     where
         'a: 'v,
     {

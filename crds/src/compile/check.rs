@@ -14,7 +14,7 @@ use cel::common::ast::{
 
 use super::{
     error::{Trouble, nearest},
-    types::{OBJECTS, Object, Ty, object},
+    types::{FieldKind, Object, Scope, Ty},
 };
 use crate::cel_env::{Literals, PRESENCE};
 
@@ -41,11 +41,13 @@ pub(super) struct Checked {
 /// All troubles, in the order in which they stand in the text.
 pub(super) fn check(
     source: &str,
+    scope: &Scope,
     positions: &SourceInfo,
     tree: &mut IdedExpr,
 ) -> Result<Checked, Vec<Trouble>> {
     let mut checker = Checker {
         source,
+        scope,
         positions,
         scopes: Vec::new(),
         loops: 0,
@@ -82,6 +84,7 @@ pub(super) fn check(
 
 struct Checker<'s> {
     source: &'s str,
+    scope: &'s Scope,
     positions: &'s SourceInfo,
     /// Loop variables, innermost last.
     scopes: Vec<(String, Ty)>,
@@ -167,12 +170,14 @@ impl Checker<'_> {
         if let Some((_, ty)) = self.scopes.iter().rev().find(|(known, _)| known == name) {
             return ty.clone();
         }
-        let message = if let Some(object) = object(name) {
+        let message = if let Some(object) = self.scope.object(name) {
             format!(
                 "{name} is no value of its own; read one of its fields: {}",
                 object.field_names()
             )
-        } else if let Some(object) = OBJECTS
+        } else if let Some(object) = self
+            .scope
+            .objects
             .iter()
             .rev()
             .find(|object| object.field(name).is_some())
@@ -182,7 +187,9 @@ impl Checker<'_> {
                 object.name
             )
         } else {
-            let known = OBJECTS.iter().map(|object| object.name);
+            let known = self.scope.objects.iter().map(|object| object.name);
+            // A part of a variable is no variable.
+            let known = known.filter(|name| !name.contains('.'));
             let known: Vec<&str> = known
                 .chain(
                     self.scopes
@@ -224,11 +231,10 @@ impl Checker<'_> {
 
     /// The variable that a node names, where no loop variable hides it.
     fn object_of(&self, node: &IdedExpr) -> Option<&'static Object> {
-        let Expr::Ident(name) = &node.expr else {
-            return None;
-        };
-        let hidden = self.scopes.iter().any(|(known, _)| known == name);
-        object(name).filter(|_| !hidden)
+        let path = path(node)?;
+        let root = path.split('.').next().unwrap_or_default();
+        let hidden = self.scopes.iter().any(|(known, _)| known == root);
+        self.scope.object(&path).filter(|_| !hidden)
     }
 
     /// A field of a variable: one identifier from here on.
@@ -250,6 +256,16 @@ impl Checker<'_> {
             return Ty::Dyn;
         };
         let path = format!("{}.{}", object.name, field.name);
+        if let (FieldKind::Part, false, Some(part)) = (&field.kind, test, self.scope.object(&path))
+        {
+            let fields = part.field_names();
+            self.field_trouble(
+                node.id,
+                name,
+                format!("{path} is no value of its own; read one of its fields: {fields}"),
+            );
+            return Ty::Dyn;
+        }
         self.checked.reads_http |= matches!(object.name, "http" | "grpc");
         self.checked.reads_dns |= object.name == "dns";
         self.checked.reads_body |= matches!(path.as_str(), "http.body" | "http.detected");
@@ -283,7 +299,7 @@ impl Checker<'_> {
     fn comprehension(&mut self, id: u64, of: &mut ComprehensionExpr) -> Ty {
         self.loops += 1;
         if self.loops == MAX_LOOPS + 1 {
-            self.trouble(id, format!("loops may be nested {MAX_LOOPS} deep, a loop over a loop's result included; fold a filter into exists with &&, or split the rule"));
+            self.trouble(id, format!("loops may be nested {MAX_LOOPS} deep, a loop over a loop's result included; fold a filter into exists with &&, or {}", self.scope.if_large));
         }
         let range = self.visit(&mut of.iter_range);
         let element = match range {
@@ -298,7 +314,7 @@ impl Checker<'_> {
                 Ty::Dyn
             }
         };
-        if object(&of.iter_var).is_some() {
+        if self.scope.object(&of.iter_var).is_some() {
             self.trouble(
                 id,
                 format!(
@@ -337,7 +353,7 @@ impl Checker<'_> {
         let before = self.elements;
         self.elements += count;
         if before <= MAX_LITERALS && self.elements > MAX_LITERALS {
-            self.trouble(id, format!("the literal lists of an expression may have {MAX_LITERALS} elements in all; use match.hosts for hosts, or split the rule"));
+            self.trouble(id, format!("the literal lists of an expression may have {MAX_LITERALS} elements in all; {}", self.scope.if_large));
         }
     }
 
@@ -368,6 +384,18 @@ impl Checker<'_> {
             Some(name) => start + 1 + (name.len() - name.trim_start().len()),
             None => start,
         }
+    }
+}
+
+/// The path that a node spells: `a`, `a.b`.
+fn path(node: &IdedExpr) -> Option<String> {
+    match &node.expr {
+        Expr::Ident(name) => Some(name.clone()),
+        Expr::Select(select) if !select.test => {
+            let of = path(&select.operand)?;
+            Some(format!("{of}.{}", select.field))
+        }
+        _ => None,
     }
 }
 

@@ -8,6 +8,7 @@ use super::{
     check::{self, Checked},
     error::Trouble,
     parse_error,
+    types::{FILTER, RULE, Scope},
 };
 use crate::{
     cel_env::{self, Facts, Literals},
@@ -44,28 +45,38 @@ impl Expression {
     /// # Errors
     /// All that is wrong with it.
     pub(crate) fn compile(source: &str) -> Result<Self, Vec<Trouble>> {
+        Self::compile_in(source, &RULE)
+    }
+
+    /// Compiles a sink's filter: an expression over a record.
+    ///
+    /// # Errors
+    /// All that is wrong with it.
+    pub(crate) fn compile_filter(source: &str) -> Result<Self, Vec<Trouble>> {
+        Self::compile_in(source, &FILTER)
+    }
+
+    fn compile_in(source: &str, scope: &Scope) -> Result<Self, Vec<Trouble>> {
         let one = |trouble| Err(vec![trouble]);
         if source.trim().is_empty() {
-            return one(Trouble::at(
-                source,
-                0,
-                "the expression is empty; leave when out for a rule that always applies",
-            ));
+            return one(Trouble::at(source, 0, scope.if_empty));
         }
         if source.len() > MAX_WHEN_BYTES {
             return one(Trouble::at(
                 source,
                 0,
                 format!(
-                    "the expression has {} bytes and may have {MAX_WHEN_BYTES}; split the rule in two",
-                    source.len()
+                    "the expression has {} bytes and may have {MAX_WHEN_BYTES}; {}",
+                    source.len(),
+                    scope.if_large
                 ),
             ));
         }
         let program = cel_env::environment()
             .compile(source)
-            .map_err(|errors| vec![parse_error::explain(source, &errors)])?;
-        if let Some(trouble) = too_deep(source, program.expression(), program.source_info()) {
+            .map_err(|errors| vec![parse_error::explain(source, scope, &errors)])?;
+        if let Some(trouble) = too_deep(source, scope, program.expression(), program.source_info())
+        {
             return one(trouble);
         }
         let mut tree = program.expression().clone();
@@ -76,7 +87,7 @@ impl Expression {
             reads_body,
             reads_ws,
             reads_grpc_message,
-        } = check::check(source, program.source_info(), &mut tree)?;
+        } = check::check(source, scope, program.source_info(), &mut tree)?;
         Ok(Self {
             source: source.to_owned(),
             method: first_method(&tree).map(str::to_owned),
@@ -101,6 +112,14 @@ impl Expression {
             return Ok(false);
         }
         cel_env::evaluate(&self.tree, &self.literals, &self.source, facts)
+    }
+
+    /// Evaluates a filter on the line of a record.
+    ///
+    /// # Errors
+    /// Why there is no answer, as a sentence.
+    pub(crate) fn evaluate_record(&self, line: &[u8]) -> Result<bool, String> {
+        cel_env::evaluate_record(&self.tree, &self.literals, &self.source, line)
     }
 
     /// Whether it reads any part of `http`.
@@ -158,6 +177,7 @@ fn first_method(tree: &IdedExpr) -> Option<&str> {
 /// Walks the tree without recursion: it may be deeper than the stack allows.
 fn too_deep(
     source: &str,
+    scope: &Scope,
     tree: &IdedExpr,
     positions: &cel::common::ast::SourceInfo,
 ) -> Option<Trouble> {
@@ -169,7 +189,8 @@ fn too_deep(
                 source,
                 usize::try_from(offset).unwrap_or_default(),
                 format!(
-                    "the expression is nested more than {MAX_DEPTH} levels deep here; join terms with && or ||, which do not nest, or split the rule"
+                    "the expression is nested more than {MAX_DEPTH} levels deep here; join terms with && or ||, which do not nest, or {}",
+                    scope.if_large
                 ),
             ));
         }

@@ -2,10 +2,10 @@
 
 use cel::ParseErrors;
 
-use super::error::Trouble;
+use super::{error::Trouble, types::Scope};
 
 /// The first error, at its place. Later ones mostly follow from it.
-pub(super) fn explain(source: &str, errors: &ParseErrors) -> Trouble {
+pub(super) fn explain(source: &str, scope: &Scope, errors: &ParseErrors) -> Trouble {
     let Some(error) = errors.errors.first() else {
         return Trouble::at(source, 0, "the expression cannot be parsed");
     };
@@ -19,11 +19,11 @@ pub(super) fn explain(source: &str, errors: &ParseErrors) -> Trouble {
         .chars()
         .skip(column)
         .collect();
-    Trouble::in_line(source, line, column, advice(&error.msg, &rest))
+    Trouble::in_line(source, line, column, advice(&error.msg, &rest, scope))
 }
 
 /// `rest` is the line from the error's column on.
-fn advice(message: &str, rest: &str) -> String {
+fn advice(message: &str, rest: &str, scope: &Scope) -> String {
     let first = rest.chars().next();
     if message.contains("has() macro") {
         return "has() tests a field, as in has(http.body) or has(http.body.user); test a key with in, as in \"x-team\" in http.headers".to_owned();
@@ -34,7 +34,10 @@ fn advice(message: &str, rest: &str) -> String {
         return "the first argument of a loop is the name of its variable, as in list.exists(x, x > 1)".to_owned();
     }
     if message.contains("ecursion limit") {
-        return "the expression is nested too deeply here; split the rule".to_owned();
+        return format!(
+            "the expression is nested too deeply here; {}",
+            scope.if_large
+        );
     }
     if message.contains("unsupported syntax") {
         return "optional values (?) are not supported; test with has() or in".to_owned();

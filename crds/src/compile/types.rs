@@ -104,16 +104,19 @@ pub(crate) struct Object {
 /// One field of a variable.
 pub(crate) struct Field {
     pub(crate) name: &'static str,
-    kind: FieldKind,
+    pub(super) kind: FieldKind,
     /// Whether it can be absent, so that `has` is a question.
     pub(crate) optional: bool,
 }
 
-enum FieldKind {
+pub(super) enum FieldKind {
+    /// An object that is read by its own fields only.
+    Part,
     Text,
     Bool,
     Int,
     TextList,
+    List,
     TextMap,
     Detectors,
     Json,
@@ -128,12 +131,13 @@ impl Field {
             FieldKind::TextList => Ty::list(Ty::Text),
             FieldKind::TextMap => Ty::map(Ty::Text),
             FieldKind::Detectors => Ty::list(Ty::Detector),
-            FieldKind::Json => Ty::Dyn,
+            FieldKind::List => Ty::list(Ty::Dyn),
+            FieldKind::Json | FieldKind::Part => Ty::Dyn,
         }
     }
 }
 
-const fn field(name: &'static str, kind: FieldKind) -> Field {
+pub(super) const fn field(name: &'static str, kind: FieldKind) -> Field {
     Field {
         name,
         kind,
@@ -141,7 +145,7 @@ const fn field(name: &'static str, kind: FieldKind) -> Field {
     }
 }
 
-const fn optional(name: &'static str, kind: FieldKind) -> Field {
+pub(super) const fn optional(name: &'static str, kind: FieldKind) -> Field {
     Field {
         name,
         kind,
@@ -222,9 +226,34 @@ pub(crate) const OBJECTS: &[Object] = &[
     },
 ];
 
-/// The variable of this name.
-pub(crate) fn object(name: &str) -> Option<&'static Object> {
-    OBJECTS.iter().find(|object| object.name == name)
+/// What an expression is about: the variables that it has, and what errors advise.
+pub(crate) struct Scope {
+    pub(crate) objects: &'static [Object],
+    /// What to do about an expression that is empty.
+    pub(crate) if_empty: &'static str,
+    /// What to do about one that is too large.
+    pub(crate) if_large: &'static str,
+}
+
+/// The scope of a rule's `when`: one operation.
+pub(crate) const RULE: Scope = Scope {
+    objects: OBJECTS,
+    if_empty: "the expression is empty; leave when out for a rule that always applies",
+    if_large: "split the rule",
+};
+
+/// The scope of a sink's `filter`: one record.
+pub(crate) const FILTER: Scope = Scope {
+    objects: super::record::RECORD,
+    if_empty: "the filter is empty; leave it out for a sink that gets every record",
+    if_large: "write a simpler filter",
+};
+
+impl Scope {
+    /// The variable of this name.
+    pub(crate) fn object(&self, name: &str) -> Option<&'static Object> {
+        self.objects.iter().find(|object| object.name == name)
+    }
 }
 
 impl Object {

@@ -10,6 +10,8 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::filter::MAX_FILTER_BYTES;
+
 /// Spec of an `AuditSink`: exactly one of `stdout`, `file`, `http`.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[kube(
@@ -22,7 +24,7 @@ use serde::{Deserialize, Serialize};
     category = "chaperone",
     status = "SinkStatus",
     derive = "PartialEq",
-    doc = "AuditSink says where sidecars ship their audit records. Every sink receives every record.",
+    doc = "AuditSink says where sidecars ship their audit records. Every sink receives every record that its filter lets pass.",
     validation = Rule::new("self.metadata.name.size() <= 63").message("the name of an AuditSink has at most 63 characters"),
     printcolumn(name = "URL", type_ = "string", json_path = ".spec.http.url"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
@@ -45,6 +47,10 @@ pub struct AuditSinkSpec {
     /// How records are written: `Native` (the record's own line), `CloudEvents` (1.0, structured mode, JSON), `OCSF` (1.8) or `ECS` (Elastic Common Schema). Each holds the record's line. Default Native.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub format: Option<Format>,
+    /// CEL expression over `record`, a record as docs/audit-record.md describes it, such as `record.decision.action == "Deny"`. Records for which it is false do not reach this sink. Those of a stream's frame (`stream.*` and `config`) always do, and so do those that it cannot be evaluated on. What reaches a filtered sink is no whole chain. Default: every record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = MAX_FILTER_BYTES))]
+    pub filter: Option<String>,
 }
 
 /// How records are written: `Native` (the record's own line), `CloudEvents` (1.0, structured mode, JSON), `OCSF` (1.8) or `ECS` (Elastic Common Schema). Each holds the record's line. Default Native.

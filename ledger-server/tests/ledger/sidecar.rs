@@ -41,6 +41,7 @@ fn ledger_sink(folder: &Path, url: &str) -> SinkConfig {
             token_file: text("token"),
         },
         format: Format::Native,
+        filter: None,
     }
 }
 
@@ -51,6 +52,7 @@ fn file_sink(folder: &Path) -> SinkConfig {
             path: folder.join("audit.jsonl").to_str().unwrap().to_owned(),
         },
         format: Format::Native,
+        filter: None,
     }
 }
 

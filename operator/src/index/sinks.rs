@@ -3,6 +3,7 @@
 use axum::http::Uri;
 use chaperone_crds::{
     control::{SinkConfig, SinkTarget},
+    filter::Filter,
     resources::{AuditSink, AuditSinkSpec, Format, HttpSink},
 };
 use k8s_openapi::api::core::v1::Secret;
@@ -44,6 +45,7 @@ pub fn resolve(
             name: name.clone(),
             target,
             format: resource.spec.format.unwrap_or_default(),
+            filter: resource.spec.filter.clone(),
         }));
         outcomes.push(SinkOutcome {
             name,
@@ -57,6 +59,7 @@ pub fn resolve(
             name: DEFAULT_SINK.to_owned(),
             target: SinkTarget::Stdout,
             format: Format::Native,
+            filter: None,
         });
     }
     sinks.sort_by(|a, b| a.name.cmp(&b.name));
@@ -66,10 +69,13 @@ pub fn resolve(
 /// What is wrong with a sink whatever the Secrets are, one sentence each.
 #[must_use]
 pub fn check(spec: &AuditSinkSpec) -> Vec<String> {
-    let Some(http) = &spec.http else {
-        return Vec::new();
-    };
     let mut problems = Vec::new();
+    if let Some(Err(errors)) = spec.filter.as_deref().map(Filter::compile) {
+        problems.push(errors.to_string());
+    }
+    let Some(http) = &spec.http else {
+        return problems;
+    };
     if let Err(problem) = check_url(http) {
         problems.push(format!("spec.http.url: {problem}"));
     }
@@ -235,6 +241,28 @@ mod tests {
         assert_eq!(sinks.len(), 1);
         assert_eq!(outcomes[0].problems.len(), 2);
         assert!(outcomes[0].problems[0].contains("Secret gone"));
+    }
+
+    #[test]
+    fn a_wrong_filter_is_named_with_its_place_and_a_right_one_reaches_the_sidecar() {
+        let with = |filter: &str| {
+            sink(
+                "s",
+                json!({"stdout": {}, "format": "ECS", "filter": filter}),
+            )
+        };
+        let good = with("record.decision.action == \"Deny\"");
+        assert_eq!(check(&good.spec), Vec::<String>::new());
+        let (sinks, _) = resolve(&[&good], token, DefaultSink::None);
+        assert_eq!(sinks[0].filter, good.spec.filter);
+        assert_eq!(sinks[0].format, Format::Ecs);
+        let problems = check(&with("record.decision.acton == \"Deny\"").spec);
+        assert!(
+            problems.len() == 1
+                && problems[0].starts_with("spec.filter, line 1, column 17: unknown field")
+                && problems[0].ends_with("                  ^"),
+            "{problems:?}"
+        );
     }
 
     #[test]

@@ -128,6 +128,7 @@ mod tests {
                 batch_size: 500,
             },
             format: Format::Native,
+            filter: None,
         }
     }
 

@@ -14,6 +14,7 @@ pub(super) struct AuditMetrics {
     pub(super) spool_errors: IntCounterVec,
     pub(super) sink_records: IntCounterVec,
     pub(super) sink_errors: IntCounterVec,
+    pub(super) sink_left_out: IntCounterVec,
     pub(super) sink_lag: IntGaugeVec,
 }
 
@@ -74,6 +75,11 @@ impl AuditMetrics {
                 "Records that the sink acknowledged.",
                 &["sink"],
             )?,
+            sink_left_out: counters(
+                "chaperone_audit_sink_left_out_records_total",
+                "Records that the sink's filter kept back.",
+                &["sink"],
+            )?,
             sink_errors: counters(
                 "chaperone_audit_sink_errors_total",
                 "Failed deliveries; they are repeated until they succeed.",
@@ -105,6 +111,7 @@ mod tests {
             spool_errors,
             sink_records,
             sink_errors,
+            sink_left_out,
             sink_lag,
         } = AuditMetrics::new(&registry).unwrap();
         assert_documented(
@@ -119,6 +126,7 @@ mod tests {
                 Box::new(spool_errors),
                 Box::new(sink_records),
                 Box::new(sink_errors),
+                Box::new(sink_left_out),
                 Box::new(sink_lag),
             ],
         );

@@ -144,6 +144,12 @@ impl Spool {
         total.inc_by(records);
     }
 
+    /// Counts what the sink's filter kept back.
+    pub(super) fn left_out(&self, sink: &str, records: u64) {
+        let total = self.metrics.sink_left_out.with_label_values(&[sink]);
+        total.inc_by(records);
+    }
+
     /// Counts a failed delivery.
     pub(super) fn sink_failed(&self, sink: &str, reason: &str) {
         let total = self.metrics.sink_errors.with_label_values(&[sink, reason]);

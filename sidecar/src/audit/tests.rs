@@ -77,6 +77,7 @@ pub(super) fn file_sink(name: &str, path: &Path) -> SinkConfig {
             path: path.to_str().unwrap().to_owned(),
         },
         format: Format::Native,
+        filter: None,
     }
 }
 
@@ -173,6 +174,40 @@ async fn a_file_has_every_record_in_the_format_that_its_sink_asks_for() {
         let expected = render_lines(format, &fs::read(&native).unwrap()).unwrap();
         assert!(fs::read(&file).unwrap() == expected, "{format}");
     }
+}
+
+#[tokio::test]
+async fn a_filtered_sink_gets_what_passes_and_holds_nothing_up() {
+    let dir = scratch("filter");
+    let (whole, filtered) = (dir.join("whole"), dir.join("filtered"));
+    let (recorder, handle, registry) = start_with(config(&dir.join("spool"))).await;
+    let some = SinkConfig {
+        filter: Some("record.operation.resource.endsWith(\"7\")".to_owned()),
+        ..file_sink("some", &filtered)
+    };
+    let unreadable = SinkConfig {
+        filter: Some("record.of.the.future".to_owned()),
+        ..file_sink("all", &whole)
+    };
+    handle.set_sinks(vec![some, unreadable]).unwrap();
+    for number in 0..100 {
+        recorder.record(event(number)).await;
+    }
+    assert_eq!(handle.close("terminated", PATIENCE).await.undelivered, 0);
+    assert_eq!(judge(&whole).records(), 102);
+    let kept = records(&filtered);
+    let seqs: Vec<u64> = kept.iter().map(|record| record.seq).collect();
+    let expected: Vec<u64> = (0..102)
+        .filter(|n| n % 10 == 8 || [0, 101].contains(n))
+        .collect();
+    assert_eq!(seqs, expected);
+    assert_eq!(
+        metric(&registry, "chaperone_audit_sink_left_out_records_total"),
+        90.0
+    );
+    // What passed is no whole chain, and the verifier says so.
+    let report = verify(&fs::read(&filtered).unwrap()[..], Start::Anywhere).unwrap();
+    assert!(!report.is_intact(), "{report}");
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use chaperone_crds::{
     control::{SinkConfig, SinkTarget},
+    filter::{Filter, Passes},
     render::render_lines,
     resources::Format,
 };
@@ -43,6 +44,7 @@ const REWIND_EVERY: Duration = Duration::from_secs(60);
 pub(super) struct Delivery {
     spool: Arc<Spool>,
     config: SinkConfig,
+    filter: Option<Filter>,
     maker: Maker,
     sink: Option<Sink>,
     position: Position,
@@ -50,6 +52,7 @@ pub(super) struct Delivery {
     batch_records: u64,
     flushing: watch::Receiver<bool>,
     logged: Option<Instant>,
+    logged_doubt: Option<Instant>,
     rewound: Option<Instant>,
 }
 
@@ -88,10 +91,12 @@ impl Delivery {
                 file_dir: around.file_dir.clone(),
             },
             sink: None,
+            filter: filter(&config),
             config,
             batch_records,
             flushing,
             logged: None,
+            logged_doubt: None,
             rewound: None,
         }
     }
@@ -151,10 +156,10 @@ impl Delivery {
     }
 
     /// Delivers this batch, however long it takes. When the endpoint finds it too large, or lacks what comes before it, returns, so that another one is read.
-    async fn deliver(&mut self, batch: Batch) {
+    async fn deliver(&mut self, mut batch: Batch) {
         let mut backoff = Backoff::default();
-        let mut lines = None;
-        while let Err(error) = self.attempt(&batch, &mut lines).await {
+        let mut ready = None;
+        while let Err(error) = self.attempt(&mut batch, &mut ready).await {
             let shrink = error.is_too_large() && batch.records > 1;
             if error.is_behind() && self.rewind() {
                 return;
@@ -170,7 +175,8 @@ impl Delivery {
         }
         self.position = batch.end;
         self.spool.advance(&self.config.name, batch.end);
-        self.spool.delivered(&self.config.name, batch.records);
+        self.spool
+            .delivered(&self.config.name, ready.unwrap_or_default());
     }
 
     /// Goes back to the oldest record that is left. False where it is there already, or was a moment ago.
@@ -191,16 +197,25 @@ impl Delivery {
         true
     }
 
-    /// `rendered` keeps the lines in the sink's format from one attempt to the next.
+    /// `ready` is how many records leave, once the batch is what leaves.
     async fn attempt(
         &mut self,
-        batch: &Batch,
-        rendered: &mut Option<Vec<u8>>,
+        batch: &mut Batch,
+        ready: &mut Option<u64>,
     ) -> Result<(), SinkError> {
-        let lines = match rendered {
-            Some(lines) => lines,
-            None => rendered.insert(render_lines(self.config.format, &batch.bytes)?),
-        };
+        if ready.is_none() {
+            let (kept, left_out) = self.leave_out(&batch.bytes);
+            let kept = kept.as_deref().unwrap_or(&batch.bytes);
+            if self.config.format != Format::Native || left_out > 0 {
+                batch.bytes = render_lines(self.config.format, kept)?;
+            }
+            self.spool.left_out(&self.config.name, left_out);
+            *ready = Some(batch.records.saturating_sub(left_out));
+        }
+        if batch.bytes.is_empty() {
+            return Ok(());
+        }
+        let lines = &batch.bytes;
         if self.sink.is_none() {
             self.sink = Some(self.maker.make(&self.config)?);
         }
@@ -210,6 +225,38 @@ impl Delivery {
             Some(Sink::Ledger(ledger)) => ledger.deliver(lines, batch.records).await,
             Some(Sink::Stdout) | None => stdout::deliver(lines.clone()).await,
         }
+    }
+
+    /// The lines without those that the filter keeps back, where there is a filter, and how many it kept back.
+    fn leave_out(&mut self, lines: &[u8]) -> (Option<Vec<u8>>, u64) {
+        let Some(filter) = &self.filter else {
+            return (None, 0);
+        };
+        let mut left_out = 0;
+        let mut doubt = None;
+        let mut kept = Vec::with_capacity(lines.len());
+        for line in lines.split_inclusive(|b| *b == b'\n') {
+            match filter.passes(line.strip_suffix(b"\n").unwrap_or(line)) {
+                Passes::Yes => kept.extend_from_slice(line),
+                Passes::No => left_out += 1,
+                Passes::InDoubt(why) => {
+                    kept.extend_from_slice(line);
+                    doubt = Some(why);
+                }
+            }
+        }
+        if let Some(why) = doubt
+            && self.logged_doubt.is_none_or(|at| at.elapsed() >= LOG_EVERY)
+        {
+            self.logged_doubt = Some(Instant::now());
+            let sink = &self.config.name;
+            tracing::warn!(
+                sink,
+                why,
+                "the filter has no answer for a record, which is delivered"
+            );
+        }
+        (Some(kept), left_out)
     }
 
     async fn failed(&mut self, error: &SinkError, backoff: &mut Backoff) {
@@ -233,6 +280,17 @@ impl Delivery {
     }
 }
 
+/// The operator admits no filter that does not compile; where its version knows more than this one, everything is delivered.
+fn filter(config: &SinkConfig) -> Option<Filter> {
+    let filter = Filter::compile(config.filter.as_deref()?);
+    filter
+        .inspect_err(|error| {
+            let sink = &config.name;
+            tracing::error!(sink, %error, "the filter cannot be read; every record is delivered");
+        })
+        .ok()
+}
+
 impl Maker {
     fn make(&self, config: &SinkConfig) -> Result<Sink, SinkError> {
         match &config.target {
@@ -244,9 +302,13 @@ impl Maker {
                 let http = HttpSink::new(target, config.format, self.net.clone(), &self.version)?;
                 Ok(Sink::Http(Box::new(http)))
             }
-            SinkTarget::Ledger { .. } if config.format != Format::Native => Err(
-                SinkError::Settings("a ledger takes records as they are: format Native".to_owned()),
-            ),
+            SinkTarget::Ledger { .. }
+                if config.format != Format::Native || config.filter.is_some() =>
+            {
+                Err(SinkError::Settings(
+                    "a ledger takes every record as it is: format Native, and no filter".to_owned(),
+                ))
+            }
             target @ SinkTarget::Ledger { .. } => {
                 let ledger = LedgerSink::new(target, self.net.clone(), &self.version)?;
                 Ok(Sink::Ledger(Box::new(ledger)))

@@ -53,6 +53,7 @@ async fn child() {
         name: "http".to_owned(),
         target: http,
         format: Format::Native,
+        filter: None,
     };
     let file = file_sink("file", Path::new(&env::var(FILE).unwrap()));
     handle.set_sinks(vec![http, file]).unwrap();

@@ -44,6 +44,7 @@ fn named(target: SinkTarget) -> Vec<SinkConfig> {
         name,
         target,
         format,
+        filter: None,
     }]
 }
 
