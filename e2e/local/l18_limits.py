@@ -56,11 +56,12 @@ s = socket.create_connection(("198.18.7.2", {ABUSE_PORT})); s.settimeout(10); s.
     finally:
         ports_of_the_machine(*before)
     out, err = process.communicate("\n", timeout=60)
-    assert process.returncode == 0 and (served, failed) == (str(PORTS), str(2 * PORTS)), (served, failed, err)
+    # Ports run out towards one address at a time: when none is left towards the first, the name's other address is dialled.
+    assert process.returncode == 0 and (served, failed) == (str(2 * PORTS), str(PORTS)), (served, failed, err)
     assert out.strip() == "HTTP/1.1 200", out
     records = [json.loads(line) for line in log.read_text().splitlines()]
     told = [r for r in records if r["kind"] == "http" and r["http"].get("status") == 502]
-    assert len(told) == 2 * PORTS and all("cannot reach the upstream" in r["error"] for r in told), told[:1]
+    assert len(told) == PORTS and all("cannot reach the upstream" in r["error"] for r in told), told[:1]
     assert verify(log).returncode == 0
 
 
