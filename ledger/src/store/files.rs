@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     io::{self, Write as _},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 /// Replaces a file: a reader, and a crash, finds the old or the new content. Durable when it returns.
@@ -14,12 +14,36 @@ pub(super) fn replace(dir: &Path, name: &str, content: &[u8]) -> io::Result<()> 
 
 /// The same without the directory's sync: after a loss of power the file may not be there, but what is there is whole.
 pub(super) fn write(path: &Path, content: &[u8]) -> io::Result<()> {
-    let mut unfinished = path.as_os_str().to_owned();
-    unfinished.push(".tmp");
-    let mut file = File::create(&unfinished)?;
-    file.write_all(content)?;
-    file.sync_data()?;
-    fs::rename(&unfinished, path)
+    Unfinished::write(path, content)?.finish()
+}
+
+/// A file under another name until it is synced.
+///
+/// Many are best written first and finished then: the first sync carries the others' bytes along.
+#[must_use = "a file has its name only once it is finished"]
+pub(super) struct Unfinished {
+    file: File,
+    there: PathBuf,
+    path: PathBuf,
+}
+
+impl Unfinished {
+    /// Writes it, without a sync.
+    pub(super) fn write(path: &Path, content: &[u8]) -> io::Result<Self> {
+        let mut there = path.as_os_str().to_owned();
+        there.push(".tmp");
+        let there = PathBuf::from(there);
+        let mut file = File::create(&there)?;
+        file.write_all(content)?;
+        let path = path.to_owned();
+        Ok(Self { file, there, path })
+    }
+
+    /// Syncs it and gives it its name.
+    pub(super) fn finish(self) -> io::Result<()> {
+        self.file.sync_data()?;
+        fs::rename(&self.there, &self.path)
+    }
 }
 
 pub(super) fn sync_dir(dir: &Path) -> io::Result<()> {

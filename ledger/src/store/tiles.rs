@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fs, io, path::PathBuf};
 
 use thiserror::Error;
 
-use super::files;
+use super::files::{self, Unfinished};
 use crate::{
     leaf::Leaf,
     merkle::Hash,
@@ -82,12 +82,19 @@ impl Tiles {
 
     /// Writes the full tiles that are not on disk; the partial ones in their place go.
     pub(super) fn write_full(&mut self) -> io::Result<()> {
-        while let Some((tile, bytes)) = self.full.first_key_value() {
-            self.write(*tile, bytes)?;
-            let partial = self.dir.join(format!("{tile}.p"));
-            // There may be none. One that stays is what the tile begins with.
-            let _ = fs::remove_dir_all(partial);
-            self.full.pop_first();
+        while !self.full.is_empty() {
+            let mut written = Vec::new();
+            // Each is an open file until it is finished.
+            for (tile, bytes) in self.full.iter().take(MAX_WAITING) {
+                written.push((*tile, Unfinished::write(&self.place(*tile)?, bytes)?));
+            }
+            for (tile, file) in written {
+                file.finish()?;
+                let partial = self.dir.join(format!("{tile}.p"));
+                // There may be none. One that stays is what the tile begins with.
+                let _ = fs::remove_dir_all(partial);
+                self.full.remove(&tile);
+            }
         }
         Ok(())
     }
@@ -134,11 +141,16 @@ impl Tiles {
     }
 
     fn write(&self, tile: Tile, bytes: &[u8]) -> io::Result<()> {
+        files::write(&self.place(tile)?, bytes)
+    }
+
+    /// Where a tile is written: its folder is there then.
+    fn place(&self, tile: Tile) -> io::Result<PathBuf> {
         let path = self.dir.join(tile.to_string());
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder)?;
         }
-        files::write(&path, bytes)
+        Ok(path)
     }
 
     /// What the last tile of the row has so far, if it is this one.
