@@ -132,6 +132,8 @@ struct Talk {
     heard: [Vec<u8>; 2],
     /// Whether the peer said close_notify. The buffered API lets it go on.
     is_over: bool,
+    /// Whether our side did. Bytes that are no TLS after that meet an assertion of rustls, in debug builds and with either API: a fatal alert follows close_notify.
+    is_shut: bool,
     /// Whether anything but our side and its peer touched the bytes.
     is_disturbed: bool,
 }
@@ -210,7 +212,12 @@ fn act<C: Side>(
             talk.is_over = true;
             peer.send_close_notify();
         }
-        6 => drop(Pin::new(&mut *stream).poll_shutdown(&mut cx)),
+        6 if talk.is_disturbed => {}
+        6 => {
+            talk.is_shut = true;
+            drop(Pin::new(&mut *stream).poll_shutdown(&mut cx));
+        }
+        _ if talk.is_shut => {}
         _ => {
             // Of what the peer sends next, a byte changes; without any, the pipe ends, or something is put in.
             talk.is_disturbed = true;
