@@ -351,7 +351,7 @@ pub(crate) mod tests {
                 gap(),
                 "gap        tls api.example.com:443  passthrough ↑1.2K ↓5.4M",
             ),
-            (unreported(), "gap        unreported-packets 17 packets"),
+            (unreported(), "gap          unreported-packets 17 packets"),
             (
                 refused_gap(),
                 "DENY       tls api.example.com:443  passthrough ↑1.2K ↓5.4M",
