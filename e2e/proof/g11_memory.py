@@ -39,7 +39,8 @@ def get(host, name):
     connection = http.client.HTTPConnection(host, timeout=1)
     connection.request('GET', f'/hello.txt?{name}'); return connection.getresponse().status
 def udp(name):
-    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.settimeout(0.2); s.sendto(name.encode(), (address, 7007)); return s.recv(99) and 'echo'
+    # A port of its own for each: the same one again within conntrack's time is the same flow.
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.settimeout(0.2); s.bind(('', 20000 + index)); s.sendto(name.encode(), (address, 7007)); return s.recv(99) and 'echo'
 index = 0
 while time.time() < until:
     index += 1; begin = time.time(); seen = []
