@@ -14,3 +14,6 @@ pub mod merkle;
 pub mod note;
 pub mod store;
 pub mod tile;
+
+#[cfg(test)]
+mod testing;

@@ -3,15 +3,15 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    sync::atomic::{AtomicU32, Ordering},
 };
 
 use chaperone_crds::{
-    chain::{Chain, StreamId},
+    chain::Chain,
     record::{AgentRef, CloseInfo, Event, EventKind},
 };
 
 use super::*;
+use crate::testing::{Folder, ORIGIN, id, key};
 use crate::{
     cosignature::Time,
     key::{Algorithm, SigningKey},
@@ -19,34 +19,15 @@ use crate::{
     store::{Config, Store},
 };
 
-const ORIGIN: &str = "ledger.example/prod";
 /// Records of the first stream; more than two tiles.
 const MANY: u64 = 600;
 
-struct Folder(PathBuf);
+trait Segments {
+    fn segment(&self, number: u64) -> PathBuf;
+    fn edit(&self, file: &Path, edit: impl FnOnce(&mut Vec<u8>));
+}
 
-impl Folder {
-    fn new() -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("chaperone-ledger-audit-{}-{number}", std::process::id());
-        // In memory where there is one: a start syncs.
-        let memory = Path::new("/dev/shm");
-        let base = match memory.is_dir() {
-            true => memory.to_owned(),
-            false => std::env::temp_dir(),
-        };
-        let path = base.join(name);
-        fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-
-    fn copy(&self) -> Self {
-        let copy = Self::new();
-        copy_all(&self.0, &copy.0);
-        copy
-    }
-
+impl Segments for Folder {
     fn segment(&self, number: u64) -> PathBuf {
         segments::path(&self.0.join(layout::RECORDS), number)
     }
@@ -58,36 +39,9 @@ impl Folder {
     }
 }
 
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-fn copy_all(from: &Path, to: &Path) {
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            fs::create_dir_all(&target).unwrap();
-            copy_all(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), target).unwrap();
-        }
-    }
-}
-
-fn key(seed: u8) -> SigningKey {
-    SigningKey::from_seed(ORIGIN.parse().unwrap(), Algorithm::Ed25519, [seed; 32])
-}
-
 fn witness() -> SigningKey {
     let name = "witness.example/w1".parse().unwrap();
     SigningKey::from_seed(name, Algorithm::CosignatureV1, [9; 32])
-}
-
-fn id(number: u8) -> StreamId {
-    StreamId::from_random([number; 16])
 }
 
 /// The lines of a whole stream, of which each says `note`.

@@ -3,7 +3,6 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    sync::atomic::{AtomicU32, Ordering},
 };
 
 use chaperone_crds::{
@@ -12,47 +11,15 @@ use chaperone_crds::{
 };
 
 use super::*;
+use crate::testing::{Folder, ORIGIN, id, key};
 use crate::{
     cosignature::Time,
-    key::{Algorithm, SigningKey, VerifierKey},
+    key::VerifierKey,
     store::{Config, Store},
 };
 
-const ORIGIN: &str = "ledger.example/prod";
-
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new() -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("chaperone-ledger-bundle-{}-{number}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.join(name)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-fn key() -> SigningKey {
-    SigningKey::from_seed(ORIGIN.parse().unwrap(), Algorithm::Ed25519, [5; 32])
-}
-
 fn keys() -> Vec<VerifierKey> {
-    vec![key().verifier().clone()]
-}
-
-fn id(number: u8) -> StreamId {
-    StreamId::from_random([number; 16])
+    vec![key(5).verifier().clone()]
 }
 
 /// The lines of a stream in which every third record is of session `ours`, and the others of none or `other`.
@@ -104,7 +71,7 @@ fn ledger(folder: &Folder) -> PathBuf {
     take(2, &second[..50]);
     take(1, &first[120..500]);
     take(2, &second[50..]);
-    store.checkpoint(&[&key()], Time::new(1).unwrap()).unwrap();
+    store.checkpoint(&[&key(5)], Time::new(1).unwrap()).unwrap();
     let _ = store.stage(&id(1), &first[500..].concat()).unwrap();
     store.commit().unwrap();
     dir
@@ -173,7 +140,7 @@ fn what_cannot_be_exported_says_why_and_leaves_no_folder() {
     let nobody = Subject::Session("nobody".to_owned());
     let refused = export(&ledger, &into, &nobody, &keys(), false).unwrap_err();
     assert!(matches!(refused, ExportError::Nothing(_)), "{refused}");
-    let other = SigningKey::from_seed(ORIGIN.parse().unwrap(), Algorithm::Ed25519, [6; 32]);
+    let other = key(6);
     let refused = export(&ledger, &into, &ours(), &[other.verifier().clone()], false);
     assert!(matches!(refused, Err(ExportError::Checkpoint(_))));
     fs::remove_file(ledger.join("tile/0/001")).unwrap();
@@ -294,7 +261,7 @@ fn what_would_never_end_is_refused() {
 fn a_forged_bundle_with_a_key_of_its_own_is_refused() {
     let folder = Folder::new();
     let into = bundle(&folder, false);
-    let mine = SigningKey::from_seed(ORIGIN.parse().unwrap(), Algorithm::Ed25519, [7; 32]);
+    let mine = key(7);
     let verdict = verify(&into, &[mine.verifier().clone()]).unwrap();
     assert!(
         matches!(verdict.faults[..], [Fault::Checkpoint(_)]),

@@ -1,10 +1,6 @@
 //! The store against a model in memory, and against crashes at every byte of the last write.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    sync::atomic::{AtomicU32, Ordering},
-};
+use std::{fs, path::PathBuf};
 
 use chaperone_crds::{
     chain::Chain,
@@ -13,38 +9,19 @@ use chaperone_crds::{
 use proptest::prelude::*;
 
 use super::*;
+use crate::testing::{Folder, ORIGIN, id, key};
 use crate::{
     key::Algorithm,
     merkle::{consistency_proof, inclusion_proof, root, verify_consistency, verify_inclusion},
     tile::TileTree,
 };
 
-const ORIGIN: &str = "ledger.example/prod";
+trait Records {
+    fn newest(&self) -> PathBuf;
+    fn records(&self) -> Vec<u8>;
+}
 
-/// A folder in memory where there is one, gone with the test.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new() -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let memory = Path::new("/dev/shm");
-        let base = if memory.is_dir() {
-            memory.to_owned()
-        } else {
-            std::env::temp_dir()
-        };
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path = base.join(format!("chaperone-ledger-{}-{number}", std::process::id()));
-        fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-
-    fn copy(&self) -> Self {
-        let copy = Self::new();
-        copy_all(&self.0, &copy.0);
-        copy
-    }
-
+impl Records for Folder {
     fn newest(&self) -> PathBuf {
         let records = self.0.join("records");
         segments::path(&records, *segments::list(&records).unwrap().last().unwrap())
@@ -58,34 +35,11 @@ impl Folder {
     }
 }
 
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-fn copy_all(from: &Path, to: &Path) {
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            fs::create_dir_all(&target).unwrap();
-            copy_all(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), target).unwrap();
-        }
-    }
-}
-
-fn key() -> SigningKey {
-    SigningKey::from_seed(ORIGIN.parse().unwrap(), Algorithm::Ed25519, [5; 32])
-}
-
 fn config(folder: &Folder) -> Config {
     Config {
         dir: folder.0.clone(),
         origin: ORIGIN.parse().unwrap(),
-        keys: vec![key().verifier().clone()],
+        keys: vec![key(5).verifier().clone()],
         segment_bytes: 4096,
         checkpoint_seconds: 10,
     }
@@ -97,10 +51,6 @@ fn open(folder: &Folder) -> Result<Store, OpenError> {
 
 fn time(seconds: u64) -> Time {
     Time::new(seconds).unwrap()
-}
-
-fn id(number: u8) -> StreamId {
-    StreamId::from_random([number; 16])
 }
 
 /// The lines of a whole stream: opened, so many operations, closed.
@@ -309,8 +259,8 @@ fn every_record_is_proved_by_the_checkpoint_and_older_ones_are_its_beginning() {
     let mut heads = Vec::new();
     for batch in all.chunks(100) {
         take(&mut store, 1, batch);
-        let note = store.checkpoint(&[&key()], time(1)).unwrap();
-        let keys = [key().verifier().clone()];
+        let note = store.checkpoint(&[&key(5)], time(1)).unwrap();
+        let keys = [key(5).verifier().clone()];
         let signed = crate::checkpoint::open(&note, &ORIGIN.parse().unwrap(), &keys).unwrap();
         heads.push(signed.checkpoint);
     }
@@ -342,7 +292,7 @@ fn a_checkpoint_comes_when_it_is_due() {
     let folder = Folder::new();
     let mut store = open(&folder).unwrap();
     let all = lines(1, 4);
-    let key = key();
+    let key = key(5);
     let tick = |store: &mut Store, now| store.tick(&[&key], time(now)).unwrap().is_some();
     assert!(tick(&mut store, 100), "there was none");
     assert!(!tick(&mut store, 200), "nothing is new");
@@ -361,7 +311,7 @@ fn what_contradicts_the_signature_stops_the_start() {
     let mut store = open(&folder).unwrap();
     let all = lines(1, 20);
     take(&mut store, 1, &all);
-    store.checkpoint(&[&key()], time(1)).unwrap();
+    store.checkpoint(&[&key(5)], time(1)).unwrap();
     drop(store);
     // Records that were signed are gone.
     let copy = folder.copy();
@@ -407,7 +357,7 @@ fn every_byte_that_is_another_is_seen_or_cut_nowhere() {
     let folder = Folder::new();
     let mut store = open(&folder).unwrap();
     take(&mut store, 1, &lines(1, 3));
-    store.checkpoint(&[&key()], time(1)).unwrap();
+    store.checkpoint(&[&key(5)], time(1)).unwrap();
     drop(store);
     let newest = folder.newest();
     let sound = fs::read(&newest).unwrap();
@@ -424,7 +374,7 @@ fn full_tiles_that_are_missing_are_written_and_others_stop_the_start() {
     let folder = Folder::new();
     let mut store = open(&folder).unwrap();
     take(&mut store, 1, &lines(1, 598));
-    store.checkpoint(&[&key()], time(1)).unwrap();
+    store.checkpoint(&[&key(5)], time(1)).unwrap();
     drop(store);
     for name in ["tile/0/000", "tile/entries/001"] {
         let path = folder.0.join(name);
@@ -441,7 +391,7 @@ fn full_tiles_that_are_missing_are_written_and_others_stop_the_start() {
     assert!(folder.0.join("tile/0/002.p/88").is_file());
     let mut store = open(&folder).unwrap();
     take(&mut store, 2, &lines(2, 198));
-    store.checkpoint(&[&key()], time(1)).unwrap();
+    store.checkpoint(&[&key(5)], time(1)).unwrap();
     assert!(folder.0.join("tile/0/002").is_file());
     assert!(!folder.0.join("tile/0/002.p").exists());
 }
@@ -463,7 +413,7 @@ fn a_crash_at_every_byte_of_a_write_loses_and_doubles_nothing() {
     let mut store = open(&folder).unwrap();
     let all = lines(1, 6);
     take(&mut store, 1, &all[..3]);
-    store.checkpoint(&[&key()], time(1)).unwrap();
+    store.checkpoint(&[&key(5)], time(1)).unwrap();
     let kept = folder.records();
     take(&mut store, 1, &all[3..6]);
     drop(store);
@@ -541,7 +491,7 @@ proptest! {
                     }
                 }
                 Step::Checkpoint => {
-                    store.checkpoint(&[&key()], time(1)).unwrap();
+                    store.checkpoint(&[&key(5)], time(1)).unwrap();
                 }
                 Step::Crash { torn } => {
                     drop(store);
