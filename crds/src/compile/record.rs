@@ -3,7 +3,18 @@
 //! A part of a record that is absent reads as the zero value of its type (CEL's rule for messages), and `has` tells whether it is there. Invariant: the names are those of the record's JSON
 //! Schema, all of them; a test holds them together.
 
-use super::types::{FieldKind, Object, Ty, field, optional};
+use super::types::{Field, FieldKind, Object, Ty, field, optional};
+
+/// Who a pod is.
+const POD_IDENTITY: &[Field] = &[
+    optional("images", FieldKind::TextList),
+    optional("labels", FieldKind::TextMap),
+    optional("namespace", FieldKind::Text),
+    optional("node", FieldKind::Text),
+    optional("pod", FieldKind::Text),
+    optional("serviceAccount", FieldKind::Text),
+    optional("uid", FieldKind::Text),
+];
 
 /// Every part, by its path.
 pub(crate) const RECORD: &[Object] = &[
@@ -162,15 +173,7 @@ pub(crate) const RECORD: &[Object] = &[
     },
     Object {
         name: "record.identity.workload",
-        fields: &[
-            optional("images", FieldKind::TextList),
-            optional("labels", FieldKind::TextMap),
-            optional("namespace", FieldKind::Text),
-            optional("node", FieldKind::Text),
-            optional("pod", FieldKind::Text),
-            optional("serviceAccount", FieldKind::Text),
-            optional("uid", FieldKind::Text),
-        ],
+        fields: POD_IDENTITY,
     },
     Object {
         name: "record.message",
@@ -198,15 +201,7 @@ pub(crate) const RECORD: &[Object] = &[
     },
     Object {
         name: "record.open.identity",
-        fields: &[
-            optional("images", FieldKind::TextList),
-            optional("labels", FieldKind::TextMap),
-            optional("namespace", FieldKind::Text),
-            optional("node", FieldKind::Text),
-            optional("pod", FieldKind::Text),
-            optional("serviceAccount", FieldKind::Text),
-            optional("uid", FieldKind::Text),
-        ],
+        fields: POD_IDENTITY,
     },
     Object {
         name: "record.operation",
