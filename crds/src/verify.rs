@@ -28,7 +28,8 @@ use crate::{
 };
 use stream::StreamState;
 
-/// Most streams in one file. A stream's state is about 1 KiB and grows to 128 KiB for long ones; more streams belong in more files.
+/// Most streams in one file. A stream's state is about 1 KiB and grows to 128 KiB for long ones, and by 2 MiB at most where as many operations are under way at once as are followed; more
+/// streams belong in more files.
 pub const MAX_STREAMS: usize = 100_000;
 /// Most faults of single lines that a report lists; further ones are counted.
 pub const MAX_LISTED_LINE_FAULTS: usize = 100;
