@@ -22,6 +22,11 @@ impl<S> Prefixed<S> {
         Self { prefix, inner }
     }
 
+    /// Puts bytes back before whatever comes next. What was put back before and not read yet is gone.
+    pub(crate) fn put_back(&mut self, prefix: BytesMut) {
+        self.prefix = prefix;
+    }
+
     /// The stream below.
     pub fn get_ref(&self) -> &S {
         &self.inner

@@ -9,21 +9,22 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use bytes::{Buf, BytesMut};
+use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::begin;
-use crate::wire::Io;
+use crate::{prefixed::Prefixed, wire::Io};
 
 /// Bytes that are read at once while the preface is under way: with its SETTINGS it mostly takes less than 100.
 const READ_BYTES: usize = 1024;
 
 /// Reads `inner` from the agent's preface on.
 pub(crate) struct Begun<S> {
-    inner: S,
+    /// Once the preface is there, with what is to be yielded before anything else.
+    inner: Prefixed<S>,
     /// Settings of the request, until the preface is there.
     settings: Option<Vec<u8>>,
-    /// What came of the preface; once it is there, what is to be yielded before anything else.
+    /// What came of the preface.
     held: BytesMut,
 }
 
@@ -31,7 +32,7 @@ impl<S> Begun<S> {
     /// Around a stream of which `unread` was read already. `settings`: of the request.
     pub(crate) fn new(inner: S, unread: BytesMut, settings: Vec<u8>) -> Self {
         Self {
-            inner,
+            inner: Prefixed::new(BytesMut::new(), inner),
             settings: Some(settings),
             held: unread,
         }
@@ -44,8 +45,8 @@ impl<S: AsyncRead + Unpin> Begun<S> {
         while let Some(settings) = &self.settings {
             let begun = begin(settings, &self.held);
             if let Some(begun) = begun.map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))? {
-                self.held = begun;
-                self.settings = None;
+                self.inner.put_back(begun);
+                (self.settings, self.held) = (None, BytesMut::new());
                 break;
             }
             let mut room = [0; READ_BYTES];
@@ -68,17 +69,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Begun<S> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         ready!(self.poll_preface(cx))?;
-        if self.held.is_empty() {
-            return Pin::new(&mut self.inner).poll_read(cx, buf);
-        }
-        let count = self.held.len().min(buf.remaining());
-        buf.put_slice(self.held.get(..count).unwrap_or_default());
-        self.held.advance(count);
-        if self.held.is_empty() {
-            // The stream may live long, and never needs the buffer again.
-            self.held = BytesMut::new();
-        }
-        Poll::Ready(Ok(()))
+        Pin::new(&mut self.inner).poll_read(cx, buf)
     }
 }
 
@@ -114,7 +105,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Begun<S> {
 
 impl<S: Io> Io for Begun<S> {
     fn break_off(&mut self) {
-        self.inner.break_off();
+        self.inner.get_mut().break_off();
     }
 }
 
