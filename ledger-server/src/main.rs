@@ -2,7 +2,7 @@
 
 use chaperone_ledger_server::{
     key_file,
-    run::{run, start_logging},
+    run::run,
     settings::{Command, CommandLine},
 };
 use clap::Parser;
@@ -21,7 +21,7 @@ async fn main() -> anyhow::Result<()> {
             Ok(())
         }
         Command::Serve(settings) => {
-            start_logging(&settings)?;
+            chaperone_server::logging::start(&settings.log, settings.log_format)?;
             // Fails only if a provider was installed before, and nothing ran before.
             let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
             run(*settings).await

@@ -1,8 +1,7 @@
 //! What the ledger counts. Names and labels are documented in `docs/metrics.md`.
 
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
-    TextEncoder, core::Collector,
+    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, core::Collector,
 };
 
 /// Bounds of the time of a commit, in seconds: from a disk with a battery to one that stalls.
@@ -140,11 +139,7 @@ impl Metrics {
     /// The metrics in the text exposition format, and its content type.
     #[must_use]
     pub fn render(&self) -> (String, String) {
-        let encoder = TextEncoder::new();
-        let text = encoder
-            .encode_to_string(&self.registry.gather())
-            .unwrap_or_default();
-        (encoder.format_type().to_owned(), text)
+        chaperone_server::exposition::render(&self.registry)
     }
 }
 

@@ -1,7 +1,6 @@
 //! The life of the process, top to bottom: keys, directory, servers, and an end that loses nothing.
 
 use std::{
-    io::IsTerminal,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -38,7 +37,7 @@ use crate::{
     certificate::Certificate,
     key_file,
     metrics::Metrics,
-    settings::{LogFormat, Settings},
+    settings::Settings,
     writer::{self, WriterConfig, WriterThread},
 };
 
@@ -46,21 +45,6 @@ use crate::{
 const STOP_TIMEOUT: Duration = Duration::from_secs(11);
 /// How long the writer may take for what it was sent and the last checkpoint.
 const LAST_COMMIT_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Starts logging as the settings say.
-///
-/// # Errors
-/// If the filter cannot be read.
-pub fn start_logging(settings: &Settings) -> anyhow::Result<()> {
-    let filter = tracing_subscriber::EnvFilter::try_new(&settings.log)
-        .with_context(|| format!("--log {}", settings.log))?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter);
-    match settings.log_format {
-        LogFormat::Json => builder.json().init(),
-        LogFormat::Text => builder.with_ansi(std::io::stdout().is_terminal()).init(),
-    }
-    Ok(())
-}
 
 /// Runs the ledger until SIGTERM or SIGINT.
 ///

@@ -3,7 +3,8 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use chaperone_ledger::checkpoint::Origin;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use chaperone_server::logging::LogFormat;
+use clap::{Args, Parser, Subcommand};
 
 /// Command line of `chaperone-ledger`. Each flag of `serve` can also be given by its environment variable.
 #[derive(Parser, Clone, Debug)]
@@ -82,15 +83,6 @@ pub struct Settings {
     /// Log format
     #[arg(long, env = "CHAPERONE_LOG_FORMAT", default_value = "json")]
     pub log_format: LogFormat,
-}
-
-/// How log lines look.
-#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogFormat {
-    /// One JSON object a line.
-    Json,
-    /// For people.
-    Text,
 }
 
 fn origin(text: &str) -> Result<Origin, String> {

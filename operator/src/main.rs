@@ -1,9 +1,6 @@
 //! `chaperone-operator`: the control path of Chaperone.
 
-use chaperone_operator::{
-    run::{run, start_logging},
-    settings::Settings,
-};
+use chaperone_operator::{run::run, settings::Settings};
 use clap::Parser;
 
 // For its symbols: copies and comparisons of static builds.
@@ -15,7 +12,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let settings = Settings::parse();
-    start_logging(&settings)?;
+    chaperone_server::logging::start(&settings.log, settings.log_format)?;
     // Fails only if a provider was installed before, and nothing ran before.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     run(settings).await

@@ -1,8 +1,8 @@
 //! What the operator counts. Names and labels are documented in `docs/metrics.md`.
 
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
-    IntGaugeVec, Opts, Registry, TextEncoder,
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry,
 };
 
 /// Bounds of the admission histogram, in seconds: the budget is 10 ms, the API server gives up after 10 s.
@@ -116,11 +116,7 @@ impl Metrics {
     /// The metrics in the text exposition format, and its content type.
     #[must_use]
     pub fn render(&self) -> (String, String) {
-        let encoder = TextEncoder::new();
-        let text = encoder
-            .encode_to_string(&self.registry.gather())
-            .unwrap_or_default();
-        (encoder.format_type().to_owned(), text)
+        chaperone_server::exposition::render(&self.registry)
     }
 }
 

@@ -1,6 +1,6 @@
 //! The life of the process, top to bottom: watch, load certificates, serve, control, and stop without dropping anyone.
 
-use std::{io::IsTerminal, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, anyhow};
 use axum::{
@@ -34,28 +34,13 @@ use crate::{
     metrics::Metrics,
     plans::Plans,
     serve::{MAX_CONNECTIONS, SIDECAR_CONNECTIONS, Server, listen, serve},
-    settings::{LogFormat, Settings},
+    settings::Settings,
     stores::Stores,
     webhooks::{self, Webhooks},
 };
 
 /// How long servers and the election may take to end: a second more than they give their connections.
 const STOP_TIMEOUT: Duration = Duration::from_secs(11);
-
-/// Starts logging as the settings say.
-///
-/// # Errors
-/// If the filter cannot be read.
-pub fn start_logging(settings: &Settings) -> anyhow::Result<()> {
-    let filter = tracing_subscriber::EnvFilter::try_new(&settings.log)
-        .with_context(|| format!("--log {}", settings.log))?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter);
-    match settings.log_format {
-        LogFormat::Json => builder.json().init(),
-        LogFormat::Text => builder.with_ansi(std::io::stdout().is_terminal()).init(),
-    }
-    Ok(())
-}
 
 /// Runs the operator until SIGTERM or SIGINT.
 ///

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
+use chaperone_server::logging::LogFormat;
 use clap::{Parser, ValueEnum};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
@@ -83,15 +84,6 @@ pub struct Settings {
     /// Log format
     #[arg(long, env = "CHAPERONE_LOG_FORMAT", default_value = "json")]
     pub log_format: LogFormat,
-}
-
-/// How log lines look.
-#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogFormat {
-    /// One JSON object a line.
-    Json,
-    /// For people.
-    Text,
 }
 
 /// The sink that every pod has without an `AuditSink`.

@@ -4,7 +4,9 @@
 //! is never believed; the API server is asked.
 
 pub mod documented;
+pub mod exposition;
 pub mod lifecycle;
+pub mod logging;
 pub mod remembered;
 pub mod reviews;
 pub mod serve;

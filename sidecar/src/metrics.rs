@@ -4,9 +4,6 @@ use prometheus::{
     Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
 
-#[cfg(test)]
-pub(crate) mod documented;
-
 /// Bounds of the decision histogram, in seconds: a decision takes about a microsecond.
 const DECISION_BUCKETS: [f64; 9] = [1e-6, 2e-6, 5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 1e-3, 1e-2];
 
@@ -198,7 +195,7 @@ mod tests {
             control_connected,
             mode,
         } = Metrics::new(&registry).unwrap();
-        documented::assert_documented(
+        chaperone_server::documented::assert_documented(
             "Sidecar: data path",
             &registry,
             vec![

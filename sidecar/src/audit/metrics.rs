@@ -97,7 +97,7 @@ impl AuditMetrics {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metrics::documented::assert_documented;
+    use chaperone_server::documented::assert_documented;
 
     #[test]
     fn the_page_names_every_metric_of_the_evidence_path() {
