@@ -75,6 +75,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         handle,
         opened,
         mut ended,
+        ..
     } = writer::start(config, metrics.clone()).context("the writer's thread")?;
     tokio::select! {
         opened = opened => opened.context("the writer ended")?.context("the directory was not opened")?,

@@ -16,10 +16,11 @@ use std::{
 use bytes::Bytes;
 use chaperone_crds::{chain::StreamId, record::AgentRef};
 use chaperone_ledger::{
+    follow::Cursor,
     key::SigningKey,
     store::{Config, OpenError},
 };
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 
 use crate::{
     authenticate::Workload,
@@ -94,6 +95,9 @@ pub struct WriterThread {
     pub handle: WriterHandle,
     /// Says when the directory is open, or why it is not.
     pub opened: oneshot::Receiver<Result<(), OpenFailed>>,
+    /// Where the committed records end, for who follows them (`chaperone_ledger::follow`): changes with each commit that has records, and is closed when the thread ends.
+    /// [`Cursor::START`] before the directory is open.
+    pub committed: watch::Receiver<Cursor>,
     /// Resolves when it ends, whatever the reason.
     pub ended: oneshot::Receiver<()>,
 }
@@ -126,6 +130,7 @@ pub fn start(config: WriterConfig, metrics: Metrics) -> io::Result<WriterThread>
     let (messages, receiver) = sync_channel(QUEUE_REQUESTS);
     let (opening, opened) = oneshot::channel();
     let (ending, ended) = oneshot::channel::<()>();
+    let (end, committed) = watch::channel(Cursor::START);
     let handle = WriterHandle {
         messages,
         metrics: metrics.clone(),
@@ -135,7 +140,7 @@ pub fn start(config: WriterConfig, metrics: Metrics) -> io::Result<WriterThread>
         .spawn(move || {
             // Dropped when the thread ends, by a panic too.
             let _ending = ending;
-            match Thread::open(config, metrics) {
+            match Thread::open(config, metrics, end) {
                 Ok(thread) => {
                     let _ = opening.send(Ok(()));
                     thread.run(&receiver);
@@ -148,6 +153,7 @@ pub fn start(config: WriterConfig, metrics: Metrics) -> io::Result<WriterThread>
     Ok(WriterThread {
         handle,
         opened,
+        committed,
         ended,
     })
 }

@@ -23,6 +23,7 @@ pub use tiles::{ReadError, Tiles};
 use crate::{
     checkpoint::{Checkpoint, Origin},
     cosignature::Time,
+    follow::Cursor,
     key::{SigningKey, VerifierKey},
     leaf::Leaf,
     merkle::{self, Hash},
@@ -353,6 +354,15 @@ impl Store {
     #[must_use]
     pub fn committed(&self) -> Committed {
         Committed(self.committed)
+    }
+
+    /// Where the committed records end, for who follows them.
+    #[must_use]
+    pub fn end(&self) -> Cursor {
+        Cursor {
+            leaf: self.committed,
+            place: self.segments.end(),
+        }
     }
 
     /// Root over all leaves that were staged.

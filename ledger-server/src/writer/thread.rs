@@ -9,10 +9,11 @@ use std::{
 use chaperone_crds::chain::StreamId;
 use chaperone_ledger::{
     cosignature::Time,
+    follow::Cursor,
     key::SigningKey,
     store::{Committed, Staged, Store},
 };
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use super::{Answer, Answered, Message, OpenFailed, QUEUE_REQUESTS, Request, Want, WriterConfig};
 use crate::{
@@ -37,6 +38,8 @@ pub(super) struct Thread {
     own: Own,
     keys: Vec<SigningKey>,
     metrics: Metrics,
+    /// Tells who follows.
+    end: watch::Sender<Cursor>,
     /// When a commit last failed, while none has succeeded since.
     failing: Option<Instant>,
     /// When it last looked whether a checkpoint is due.
@@ -59,7 +62,11 @@ enum Awaited {
 
 impl Thread {
     /// Opens the directory, learns whose the streams are, and begins or continues the ledger's own stream.
-    pub(super) fn open(config: WriterConfig, metrics: Metrics) -> Result<Self, OpenFailed> {
+    pub(super) fn open(
+        config: WriterConfig,
+        metrics: Metrics,
+        end: watch::Sender<Cursor>,
+    ) -> Result<Self, OpenFailed> {
         let mut own = Own::new(config.store.origin.as_str(), config.agent);
         let store = Store::open_with(config.store, &mut |stream, line| own.replay(stream, line));
         let mut store = store.map_err(OpenFailed::Open)?;
@@ -73,6 +80,7 @@ impl Thread {
             own,
             keys: config.keys,
             metrics,
+            end,
             failing: None,
             looked: Instant::now(),
             logged: None,
@@ -255,6 +263,8 @@ impl Thread {
     }
 
     fn signed(&self) {
+        // A checkpoint is a commit too.
+        self.tell();
         let metrics = &self.metrics;
         metrics
             .checkpoint_records
@@ -278,6 +288,17 @@ impl Thread {
         self.metrics.streams.set(gauge(streams));
         let leaves = self.store.committed().leaves();
         self.metrics.leaves.set(gauge(leaves));
+        self.tell();
+    }
+
+    /// Wakes who follows, if there is more to follow.
+    fn tell(&self) {
+        let now = self.store.end();
+        self.end.send_if_modified(|end| {
+            let is_new = *end != now;
+            *end = now;
+            is_new
+        });
     }
 }
 

@@ -8,6 +8,7 @@ use std::{
 };
 
 use super::files::sync_dir;
+use crate::follow::Place;
 
 /// Bytes of the buffer that are kept between commits.
 const IDLE_BYTES: usize = 1024 * 1024;
@@ -46,6 +47,14 @@ impl Segments {
     /// Bytes that wait for a commit.
     pub(super) fn waiting(&self) -> usize {
         self.waiting.len()
+    }
+
+    /// Where what is committed ends.
+    pub(super) fn end(&self) -> Place {
+        Place {
+            segment: self.number,
+            offset: self.committed,
+        }
     }
 
     /// Takes lines with their newlines.
@@ -107,7 +116,7 @@ pub(crate) fn list(dir: &Path) -> io::Result<Vec<u64>> {
 }
 
 /// How much of the newest segment is whole lines without a zero byte, which a loss of power may leave where bytes never came.
-pub(super) fn whole(bytes: &[u8]) -> usize {
+pub(crate) fn whole(bytes: &[u8]) -> usize {
     let end = bytes.iter().position(|b| *b == 0).unwrap_or(bytes.len());
     let whole = bytes.get(..end).unwrap_or_default();
     whole

@@ -11,6 +11,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::testing::{Folder, ORIGIN, id, key};
 use crate::{
+    follow::{self, Follower},
     key::Algorithm,
     merkle::{consistency_proof, inclusion_proof, root, verify_consistency, verify_inclusion},
     tile::TileTree,
@@ -152,6 +153,34 @@ fn a_copy_of_what_only_waits_is_not_acknowledged_before_it() {
     assert_eq!(copy.clone().receipt(before), None);
     let committed = store.commit().unwrap();
     assert!(first.receipt(committed).is_some() && copy.receipt(committed).is_some());
+}
+
+#[test]
+fn who_follows_is_given_what_is_committed_across_segments_and_starts() {
+    let folder = Folder::new();
+    let all = lines(1, 60);
+    let mut follower = Follower::new(&folder.0, Cursor::START);
+    let mut found = Vec::new();
+    for batch in all.chunks(7) {
+        // Opened anew each time: the end is known again before anything is committed.
+        let mut store = open(&folder).unwrap();
+        let before = store.end();
+        let staged = store.stage(&id(1), &batch.concat()).unwrap();
+        assert_eq!(store.end(), before, "what waits is not committed");
+        assert!(follower.next(before.place).unwrap().is_none());
+        assert!(staged.receipt(store.commit().unwrap()).is_some());
+        let end = store.end();
+        while let Some(record) = follower.next(end.place).unwrap() {
+            found.push([record.line, b"\n"].concat());
+        }
+        assert_eq!(follower.cursor(), end);
+        assert_eq!(follow::end_of(&folder.0).unwrap(), end.place);
+    }
+    assert!(
+        follower.cursor().place.segment > 1,
+        "segments are short here"
+    );
+    assert_eq!(found, all);
 }
 
 #[test]
