@@ -8,7 +8,6 @@
 
 mod handle;
 mod metrics;
-mod net;
 mod queue;
 mod sinks;
 mod spool;
@@ -23,9 +22,9 @@ use chaperone_crds::{
 use prometheus::Registry;
 use thiserror::Error;
 
+pub use chaperone_sinks::net::{HostNet, NetFuture, SinkNet};
 pub use handle::{AuditHandle, Closing};
 use metrics::AuditMetrics;
-pub use net::{HostNet, NetFuture, SinkNet};
 pub use queue::{Closed, Receipt, Recorder, TryRecordError};
 pub use sinks::BadSinkName;
 use spool::Spool;

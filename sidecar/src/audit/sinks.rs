@@ -3,8 +3,6 @@
 //! Owns which sinks there are and the order in which records reach them. Refuses to drop: a sink that fails is tried again for as long as it is configured.
 //! Invariant: a cursor moves only after the sink acknowledged what lies before it, so every sink gets every record, in order, at least once.
 
-mod backoff;
-mod client;
 mod delivery;
 mod error;
 mod file;
@@ -22,13 +20,14 @@ use std::{
 };
 
 use chaperone_crds::control::SinkConfig;
+use chaperone_sinks::net::SinkNet;
 use thiserror::Error;
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::JoinHandle,
 };
 
-use super::{net::SinkNet, spool::Spool};
+use super::spool::Spool;
 use delivery::Delivery;
 
 /// Longest name of a sink, in bytes: it is part of a file's name.

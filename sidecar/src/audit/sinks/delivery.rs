@@ -8,24 +8,19 @@ use chaperone_crds::{
     render::render_lines,
     resources::Format,
 };
+use chaperone_sinks::{
+    backoff::{Backoff, LONGEST_ASKED, random},
+    net::SinkNet,
+};
 use tokio::{
     sync::watch,
     time::{Instant, sleep},
 };
 
 use super::{
-    Surroundings,
-    backoff::{Backoff, LONGEST_ASKED, random},
-    error::SinkError,
-    file::FileSink,
-    http::HttpSink,
-    ledger::LedgerSink,
-    stdout,
+    Surroundings, error::SinkError, file::FileSink, http::HttpSink, ledger::LedgerSink, stdout,
 };
-use crate::audit::{
-    net::SinkNet,
-    spool::{Batch, Position, Read, Spool},
-};
+use crate::audit::spool::{Batch, Position, Read, Spool};
 
 /// Most bytes in one batch, before compression, unless one record is longer.
 const BATCH_BYTES: usize = 1024 * 1024;

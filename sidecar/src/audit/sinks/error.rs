@@ -3,6 +3,7 @@
 use std::{io, time::Duration};
 
 use chaperone_crds::{chain::StreamId, render::RenderError};
+use chaperone_sinks::ClientError;
 use thiserror::Error;
 
 /// A failed delivery. The batch was not acknowledged.
@@ -46,36 +47,9 @@ pub(super) enum SinkError {
         /// Where the batch begins.
         from: u64,
     },
-    /// No address for the endpoint's name.
-    #[error("resolving {host}: {source}")]
-    Resolve {
-        /// The name.
-        host: String,
-        /// Why.
-        source: io::Error,
-    },
-    /// No connection.
-    #[error("connecting: {0}")]
-    Connect(io::Error),
-    /// No TLS session.
-    #[error("TLS handshake: {0}")]
-    Tls(io::Error),
-    /// No answer in time.
-    #[error("no answer within {} s", .0.as_secs())]
-    Timeout(Duration),
-    /// The connection broke.
-    #[error("HTTP: {0}")]
-    Http(#[from] hyper::Error),
-    /// An answer other than 2xx.
-    #[error("the endpoint answered {status}: {text}")]
-    Status {
-        /// Status code.
-        status: u16,
-        /// What it asked for in `Retry-After`.
-        retry_after: Option<Duration>,
-        /// Beginning of the answer's body.
-        text: String,
-    },
+    /// The exchange with the endpoint.
+    #[error(transparent)]
+    Client(#[from] ClientError),
 }
 
 impl SinkError {
@@ -90,17 +64,7 @@ impl SinkError {
             Self::Answer(_) => "answer",
             Self::NotARecord(_) => "not-a-record",
             Self::Behind { .. } => "behind",
-            Self::Resolve { .. } => "resolve",
-            Self::Connect(_) => "connect",
-            Self::Tls(_) => "tls",
-            Self::Timeout(_) => "timeout",
-            Self::Http(_) => "http",
-            Self::Status { status: 429, .. } => "throttled",
-            Self::Status {
-                status: 401 | 403, ..
-            } => "unauthorized",
-            Self::Status { status: 500.., .. } => "server-error",
-            Self::Status { .. } => "refused",
+            Self::Client(error) => error.reason(),
         }
     }
 
@@ -112,14 +76,14 @@ impl SinkError {
             | Self::Answer(_)
             | Self::NotARecord(_)
             | Self::Behind { .. } => true,
-            Self::Status { status, .. } => !matches!(status, 408 | 413 | 429 | 500..),
+            Self::Client(error) => error.needs_a_person(),
             _ => false,
         }
     }
 
     /// True where a smaller batch may help.
     pub(super) fn is_too_large(&self) -> bool {
-        matches!(self, Self::Status { status: 413, .. })
+        matches!(self, Self::Client(error) if error.is_too_large())
     }
 
     /// True where older records of the spool may help.
@@ -130,7 +94,7 @@ impl SinkError {
     /// What the endpoint asked for.
     pub(super) fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::Status { retry_after, .. } => *retry_after,
+            Self::Client(error) => error.retry_after(),
             _ => None,
         }
     }

@@ -2,28 +2,24 @@
 //!
 //! Invariant: `deliver` returns Ok only after a 2xx answer to exactly these bytes.
 
-mod content;
-
-use std::{
-    io::{self, Write as _},
-    sync::Arc,
-};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use chaperone_crds::{control::SinkTarget, resources::Format};
-use flate2::{Compression, write::GzEncoder};
+use chaperone_sinks::{
+    Endpoint,
+    client::{HttpClient, bearer_header},
+    content::{Content, gzip},
+    net::SinkNet,
+    tls,
+};
 use http_body_util::Full;
 use hyper::{
     Request,
     header::{self, HeaderValue},
 };
 
-use super::{
-    client::{Endpoint, HttpClient, bearer_header, tls},
-    error::SinkError,
-};
-use crate::audit::net::SinkNet;
-use content::Content;
+use super::error::SinkError;
 
 /// An endpoint and by what it knows us.
 pub(super) struct HttpSink {
@@ -43,8 +39,10 @@ impl HttpSink {
         let SinkTarget::Http {
             url,
             bearer,
+            client_cert,
+            client_key,
+            ca_bundle,
             batch_size,
-            ..
         } = target
         else {
             return Err(SinkError::Settings("not an HTTP sink".to_owned()));
@@ -52,7 +50,14 @@ impl HttpSink {
         let endpoint = Endpoint::parse(url)?;
         let authorization = bearer.as_deref().map(bearer_header).transpose()?;
         let tls = match endpoint.is_tls {
-            true => Some(Arc::new(tls::client_config(target)?)),
+            true => {
+                let settings = tls::Settings {
+                    ca_bundle: ca_bundle.as_deref(),
+                    client_cert: client_cert.as_deref(),
+                    client_key: client_key.as_deref(),
+                };
+                Some(Arc::new(tls::client_config(settings, Some(tls::HTTP1))?))
+            }
             false => None,
         };
         Ok(Self {
@@ -69,7 +74,7 @@ impl HttpSink {
         let answer = self.client.exchange(request).await?;
         match answer.status.is_success() {
             true => Ok(()),
-            false => Err(answer.into_error()),
+            false => Err(answer.into_error().into()),
         }
     }
 
@@ -88,12 +93,6 @@ impl HttpSink {
         }
         request
     }
-}
-
-fn gzip(lines: &[u8]) -> io::Result<Bytes> {
-    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
-    encoder.write_all(lines)?;
-    encoder.finish().map(Bytes::from)
 }
 
 #[cfg(test)]

@@ -7,6 +7,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use chaperone_crds::{chain::StreamId, control::SinkTarget, head::Head};
+use chaperone_sinks::{
+    ClientError, Endpoint,
+    client::{Answer, HttpClient, bearer_header},
+    net::SinkNet,
+    tls,
+};
 use http_body_util::Full;
 use hyper::{
     Method, Request,
@@ -14,11 +20,7 @@ use hyper::{
 };
 use serde::Deserialize;
 
-use super::{
-    client::{Answer, Endpoint, HttpClient, bearer_header, tls},
-    error::SinkError,
-};
-use crate::audit::net::SinkNet;
+use super::error::SinkError;
 
 /// Longest file of a token, in bytes, as the ledger takes it.
 const MAX_TOKEN_BYTES: u64 = 16 * 1024;
@@ -77,7 +79,7 @@ impl LedgerSink {
         let was_known = self.known.as_ref().is_some_and(|(s, _)| *s == head.stream);
         match self.send(&head, lines, records).await {
             // It stands elsewhere than where it was: a ledger that was restored, or another one.
-            Err(SinkError::Status { status: 409, .. }) if was_known => {
+            Err(SinkError::Client(ClientError::Status { status: 409, .. })) if was_known => {
                 self.send(&head, lines, records).await
             }
             result => result,
@@ -175,7 +177,7 @@ fn unknown(lines: &[u8], seq: u64, next: u64) -> &[u8] {
 
 fn read(answer: Answer) -> Result<u64, SinkError> {
     if !answer.status.is_success() {
-        return Err(answer.into_error());
+        return Err(answer.into_error().into());
     }
     let body = answer.body.unwrap_or_default();
     let next: Result<Next, _> = serde_json::from_slice(&body);

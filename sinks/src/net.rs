@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 /// What [`SinkNet`] returns.
 pub type NetFuture<'a, T> = Pin<Box<dyn Future<Output = io::Result<T>> + Send + 'a>>;
 
-/// How sinks reach the network. Called on the thread of the sinks, inside its own runtime.
+/// How sinks reach the network. Called inside a runtime.
 pub trait SinkNet: Send + Sync + 'static {
     /// Addresses of a host name. Never called with an address.
     fn resolve<'a>(&'a self, host: &'a str) -> NetFuture<'a, Vec<IpAddr>>;

@@ -2,24 +2,30 @@
 
 use hyper::{Uri, header::HeaderValue};
 
-use super::SinkError;
+use crate::ClientError;
 
 /// Where batches go.
 #[derive(Debug)]
-pub(in crate::audit::sinks) struct Endpoint {
-    pub(in crate::audit::sinks) is_tls: bool,
+pub struct Endpoint {
+    /// Whether it is reached over TLS.
+    pub is_tls: bool,
     /// Name or address, without brackets.
-    pub(in crate::audit::sinks) host: String,
-    pub(in crate::audit::sinks) port: u16,
+    pub host: String,
+    /// Port.
+    pub port: u16,
     /// Value of `Host`.
-    pub(in crate::audit::sinks) authority: HeaderValue,
+    pub authority: HeaderValue,
     /// Path and query: the request's target.
-    pub(in crate::audit::sinks) target: Uri,
+    pub target: Uri,
 }
 
 impl Endpoint {
-    pub(in crate::audit::sinks) fn parse(url: &str) -> Result<Self, SinkError> {
-        let bad = |why: &str| SinkError::Settings(format!("url {url:?}: {why}"));
+    /// Takes an `https://` or `http://` URL apart.
+    ///
+    /// # Errors
+    /// [`ClientError::Settings`], without credentials that the URL may hold.
+    pub fn parse(url: &str) -> Result<Self, ClientError> {
+        let bad = |why: &str| ClientError::Settings(format!("url {url:?}: {why}"));
         let uri: Uri = url.parse().map_err(|e| bad(&format!("{e}")))?;
         let (is_tls, usual_port) = match uri.scheme_str() {
             Some("https") => (true, 443),
@@ -30,7 +36,7 @@ impl Endpoint {
         if authority.as_str().contains('@') {
             // Not repeated in the message: it holds a credential.
             let why = "the url holds a user; use a bearer token instead";
-            return Err(SinkError::Settings(why.to_owned()));
+            return Err(ClientError::Settings(why.to_owned()));
         }
         let target = uri.path_and_query().map_or("/", |p| p.as_str());
         Ok(Self {

@@ -1,12 +1,17 @@
 //! What a batch is as the body of a request.
 
-use std::borrow::Cow;
+use std::{
+    borrow::Cow,
+    io::{self, Write as _},
+};
 
+use bytes::Bytes;
 use chaperone_crds::resources::Format;
+use flate2::{Compression, write::GzEncoder};
 
 /// How a batch stands in a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Content {
+pub enum Content {
     /// One JSON object a line.
     Lines,
     /// One CloudEvent, in structured mode.
@@ -17,7 +22,8 @@ pub(super) enum Content {
 
 impl Content {
     /// Not every receiver of CloudEvents takes batches: a sink whose batches have one record sends no batch.
-    pub(super) fn new(format: Format, batch_size: u32) -> Self {
+    #[must_use]
+    pub fn new(format: Format, batch_size: u32) -> Self {
         match format {
             Format::CloudEvents if batch_size <= 1 => Self::Event,
             Format::CloudEvents => Self::Events,
@@ -25,7 +31,9 @@ impl Content {
         }
     }
 
-    pub(super) fn media_type(self) -> &'static str {
+    /// Value of `Content-Type`.
+    #[must_use]
+    pub fn media_type(self) -> &'static str {
         match self {
             Self::Lines => "application/x-ndjson",
             Self::Event => "application/cloudevents+json; charset=utf-8",
@@ -34,7 +42,8 @@ impl Content {
     }
 
     /// The body for these lines, each of which ends with a newline and has none within.
-    pub(super) fn body(self, lines: &[u8]) -> Cow<'_, [u8]> {
+    #[must_use]
+    pub fn body(self, lines: &[u8]) -> Cow<'_, [u8]> {
         if self != Self::Events {
             return Cow::Borrowed(lines);
         }
@@ -45,6 +54,16 @@ impl Content {
         body.push(b']');
         Cow::Owned(body)
     }
+}
+
+/// A body in coding gzip.
+///
+/// # Errors
+/// None that a buffer in memory has.
+pub fn gzip(body: &[u8]) -> io::Result<Bytes> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(body)?;
+    encoder.finish().map(Bytes::from)
 }
 
 #[cfg(test)]

@@ -2,9 +2,6 @@
 //!
 //! Owns one connection at a time, and the bounds of an exchange. Refuses redirects: records go where the settings say.
 
-mod endpoint;
-pub(super) mod tls;
-
 use std::{
     io,
     net::{IpAddr, SocketAddr},
@@ -32,9 +29,7 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 
-use super::error::SinkError;
-use crate::audit::net::SinkNet;
-pub(super) use endpoint::Endpoint;
+use crate::{ClientError, Endpoint, net::SinkNet};
 
 /// How long name, connection and TLS handshake may take together.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -48,7 +43,7 @@ const LOGGED_CHARS: usize = 200;
 type Requests = SendRequest<Full<Bytes>>;
 
 /// An endpoint and the connection to it.
-pub(super) struct HttpClient {
+pub struct HttpClient {
     endpoint: Endpoint,
     user_agent: HeaderValue,
     tls: Option<Arc<ClientConfig>>,
@@ -68,17 +63,19 @@ impl Drop for Connection {
 }
 
 /// What an endpoint answered.
-pub(super) struct Answer {
-    pub(super) status: StatusCode,
+pub struct Answer {
+    /// Status code.
+    pub status: StatusCode,
     retry_after: Option<Duration>,
     /// None of one that was too long.
-    pub(super) body: Option<Bytes>,
+    pub body: Option<Bytes>,
 }
 
 impl Answer {
     /// The answer as a failure.
-    pub(super) fn into_error(self) -> SinkError {
-        SinkError::Status {
+    #[must_use]
+    pub fn into_error(self) -> ClientError {
+        ClientError::Status {
             status: self.status.as_u16(),
             retry_after: self.retry_after,
             text: excerpt(self.status, &self.body.unwrap_or_default()),
@@ -88,14 +85,17 @@ impl Answer {
 
 impl HttpClient {
     /// Nothing is connected yet.
-    pub(super) fn new(
+    ///
+    /// # Errors
+    /// If the version cannot be a header's value.
+    pub fn new(
         endpoint: Endpoint,
         tls: Option<Arc<ClientConfig>>,
         net: Arc<dyn SinkNet>,
         version: &str,
-    ) -> Result<Self, SinkError> {
+    ) -> Result<Self, ClientError> {
         let user_agent = HeaderValue::from_str(&format!("chaperone/{version}"))
-            .map_err(|_| SinkError::Settings("the version is no header value".to_owned()))?;
+            .map_err(|_| ClientError::Settings("the version is no header value".to_owned()))?;
         Ok(Self {
             endpoint,
             user_agent,
@@ -106,22 +106,26 @@ impl HttpClient {
     }
 
     /// Where it goes.
-    pub(super) fn endpoint(&self) -> &Endpoint {
+    #[must_use]
+    pub fn endpoint(&self) -> &Endpoint {
         &self.endpoint
     }
 
     /// Sends a request, to which it adds Host and User-Agent, and reads the answer.
-    pub(super) async fn exchange(
+    ///
+    /// # Errors
+    /// [`ClientError`]; whether the endpoint had the request is not known then.
+    pub async fn exchange(
         &mut self,
         mut request: Request<Full<Bytes>>,
-    ) -> Result<Answer, SinkError> {
+    ) -> Result<Answer, ClientError> {
         let headers = request.headers_mut();
         headers.insert(header::HOST, self.endpoint.authority.clone());
         headers.insert(header::USER_AGENT, self.user_agent.clone());
         let mut connection = self.connection().await?;
         let answer = timeout(ANSWER_TIMEOUT, exchange(&mut connection.requests, request))
             .await
-            .map_err(|_| SinkError::Timeout(ANSWER_TIMEOUT))??;
+            .map_err(|_| ClientError::Timeout(ANSWER_TIMEOUT))??;
         // After a body that was not read to its end the connection is not at the beginning of the next answer.
         if answer.body.is_some() {
             self.connection = Some(connection);
@@ -130,7 +134,7 @@ impl HttpClient {
     }
 
     /// The connection that is there, if it can take a request, or a new one.
-    async fn connection(&mut self) -> Result<Connection, SinkError> {
+    async fn connection(&mut self) -> Result<Connection, ClientError> {
         let kept = self.connection.take();
         let connected = async {
             if let Some(mut connection) = kept
@@ -142,27 +146,27 @@ impl HttpClient {
         };
         timeout(CONNECT_TIMEOUT, connected)
             .await
-            .map_err(|_| SinkError::Timeout(CONNECT_TIMEOUT))?
+            .map_err(|_| ClientError::Timeout(CONNECT_TIMEOUT))?
     }
 
-    async fn connect(&self) -> Result<Connection, SinkError> {
+    async fn connect(&self) -> Result<Connection, ClientError> {
         let tcp = self.dial().await?;
         let Some(tls) = &self.tls else {
             return http_connection(tcp).await;
         };
         let name = ServerName::try_from(self.endpoint.host.clone())
-            .map_err(|e| SinkError::Settings(format!("{}: {e}", self.endpoint.host)))?;
+            .map_err(|e| ClientError::Settings(format!("{}: {e}", self.endpoint.host)))?;
         let stream = TlsConnector::from(tls.clone())
             .connect(name, tcp)
             .await
-            .map_err(SinkError::Tls)?;
+            .map_err(ClientError::Tls)?;
         http_connection(stream).await
     }
 
     /// The first address that takes the connection.
-    async fn dial(&self) -> Result<TcpStream, SinkError> {
+    async fn dial(&self) -> Result<TcpStream, ClientError> {
         let host = &self.endpoint.host;
-        let resolve = |source| SinkError::Resolve {
+        let resolve = |source| ClientError::Resolve {
             host: host.clone(),
             source,
         };
@@ -174,14 +178,14 @@ impl HttpClient {
         for ip in addresses {
             match self.net.dial(SocketAddr::new(ip, self.endpoint.port)).await {
                 Ok(stream) => return Ok(stream),
-                Err(error) => failure = SinkError::Connect(error),
+                Err(error) => failure = ClientError::Connect(error),
             }
         }
         Err(failure)
     }
 }
 
-async fn http_connection<S>(stream: S) -> Result<Connection, SinkError>
+async fn http_connection<S>(stream: S) -> Result<Connection, ClientError>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -199,7 +203,7 @@ where
 async fn exchange(
     requests: &mut Requests,
     request: Request<Full<Bytes>>,
-) -> Result<Answer, SinkError> {
+) -> Result<Answer, ClientError> {
     let response = requests.send_request(request).await?;
     let status = response.status();
     let retry_after = retry_after(&response, Timestamp::now());
@@ -241,9 +245,12 @@ fn excerpt(status: StatusCode, body: &[u8]) -> String {
 }
 
 /// Value of `Authorization` with this bearer token.
-pub(super) fn bearer_header(token: &str) -> Result<HeaderValue, SinkError> {
+///
+/// # Errors
+/// If it cannot be a header's value.
+pub fn bearer_header(token: &str) -> Result<HeaderValue, ClientError> {
     let mut value = HeaderValue::from_str(&format!("Bearer {}", token.trim()))
-        .map_err(|_| SinkError::Settings("the bearer token is no header value".to_owned()))?;
+        .map_err(|_| ClientError::Settings("the bearer token is no header value".to_owned()))?;
     value.set_sensitive(true);
     Ok(value)
 }

@@ -10,17 +10,17 @@ const LONGEST: Duration = Duration::from_secs(30);
 const SLOW_FIRST: Duration = Duration::from_secs(15);
 const SLOW_LONGEST: Duration = Duration::from_secs(300);
 /// Longest wait that an answer's `Retry-After` can ask for.
-pub(super) const LONGEST_ASKED: Duration = Duration::from_secs(300);
+pub const LONGEST_ASKED: Duration = Duration::from_secs(300);
 
 /// Counts failures in a row.
 #[derive(Debug, Default)]
-pub(super) struct Backoff {
+pub struct Backoff {
     failures: u32,
 }
 
 impl Backoff {
     /// The wait after one more failure. `random` is uniform over all values.
-    pub(super) fn next(&mut self, slow: bool, random: u32) -> Duration {
+    pub fn next(&mut self, slow: bool, random: u32) -> Duration {
         let (first, longest) = match slow {
             true => (SLOW_FIRST, SLOW_LONGEST),
             false => (FIRST, LONGEST),
@@ -34,7 +34,8 @@ impl Backoff {
 }
 
 /// A random number; a fixed one where the system has none, since jitter is a courtesy.
-pub(super) fn random() -> u32 {
+#[must_use]
+pub fn random() -> u32 {
     let mut bytes = [0x7f; 4];
     // A provider without randomness leaves the fixed number.
     let _ = rustls::crypto::aws_lc_rs::default_provider()
