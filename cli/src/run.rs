@@ -7,14 +7,14 @@ use std::{
     process::{ExitCode, ExitStatus},
 };
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use chaperone_crds::{
     control::{CertificateUse, ClientCertificate, Credential, SinkConfig, SinkTarget},
     documents::{self, Document},
     grpc::DescriptorSet,
     hosts::HostPattern,
     pod::PodIdentity,
-    resources::Format,
+    resources::{Commit, Format},
     snapshot::{Policy, Snapshot},
 };
 use chaperone_sidecar::{
@@ -150,6 +150,22 @@ fn client_certificates(args: &Args, snapshot: &Snapshot) -> anyhow::Result<Vec<C
     Ok(certificates)
 }
 
+/// A command on this machine has no ledger, and without one nothing would leave.
+fn refuse_ledger(snapshot: &Snapshot) -> anyhow::Result<()> {
+    let mut policies = snapshot.policies().iter();
+    let asks = |policy: &&Policy| {
+        let audit = policy.audit.as_ref();
+        audit.is_some_and(|audit| audit.commit == Commit::Ledger)
+    };
+    match policies.find(asks) {
+        Some(policy) => bail!(
+            "policy {} asks for audit.commit: Ledger, and there is no ledger here; ask for Disk",
+            policy.reference
+        ),
+        None => Ok(()),
+    }
+}
+
 /// Exit status when the command could not be started, as `env` and `timeout` use it.
 const NOT_STARTED: u8 = 125;
 
@@ -167,6 +183,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
 fn outcome(args: &Args) -> anyhow::Result<ExitStatus> {
     memory::refuse_huge_pages();
     let snapshot = snapshot(args.policy.as_deref())?;
+    refuse_ledger(&snapshot)?;
     let extra_roots = match &args.extra_roots {
         Some(path) => {
             fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?
@@ -279,6 +296,23 @@ fn exit_code(status: ExitStatus) -> ExitCode {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_policy_that_asks_for_a_ledger_is_refused_by_name() {
+        let spec = |commit| {
+            serde_json::from_value(
+                serde_json::json!({"mode": "Audit", "audit": {"commit": commit}}),
+            )
+            .unwrap()
+        };
+        let snapshot = |commit| {
+            let policy = Policy::namespaced("agents", "strict", 1, &spec(commit));
+            Snapshot::new(vec![policy])
+        };
+        refuse_ledger(&snapshot("Disk")).unwrap();
+        let error = refuse_ledger(&snapshot("Ledger")).unwrap_err().to_string();
+        assert!(error.starts_with("policy agents/strict asks"), "{error}");
+    }
 
     #[test]
     fn a_certificate_is_for_something_and_has_two_files() {

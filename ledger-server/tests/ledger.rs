@@ -9,6 +9,11 @@ mod crashes;
 mod identity;
 #[path = "ledger/sidecar.rs"]
 mod sidecar;
+#[allow(dead_code, reason = "the sidecar's own stories use the rest")]
+#[path = "../../sidecar/tests/support/story.rs"]
+mod story;
+#[path = "ledger/strict.rs"]
+mod strict;
 #[path = "ledger/surface.rs"]
 mod surface;
 #[path = "ledger/world.rs"]

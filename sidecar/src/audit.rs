@@ -6,6 +6,7 @@
 //! Two threads of its own, so that neither disk nor sinks ever hold up the data path: `chaperone-audit` (queue, chain, spool; blocking I/O) and
 //! `chaperone-sinks` (a current-thread runtime).
 
+mod acknowledged;
 mod handle;
 mod metrics;
 mod queue;
@@ -22,6 +23,7 @@ use chaperone_crds::{
 use prometheus::Registry;
 use thiserror::Error;
 
+pub use acknowledged::NoLedger;
 pub use chaperone_sinks::net::{HostNet, NetFuture, SinkNet};
 pub use handle::{AuditHandle, Closing};
 use metrics::AuditMetrics;
@@ -120,6 +122,7 @@ pub fn start(
         .map_err(|e| AuditError::Start(e.to_string()))?;
     let sinks = sinks::start(sinks::Surroundings {
         spool,
+        acknowledged: recorder.acknowledgements(),
         net,
         version: config.version,
         file_dir: config.file_dir,

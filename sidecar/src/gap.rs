@@ -9,7 +9,7 @@ use chaperone_crds::{
 
 use crate::{
     commit,
-    link::{Attempt, Link},
+    link::{Attempt, Link, builtin},
     splice::{Spliced, splice},
     wire::{Io, Wire},
 };
@@ -154,7 +154,8 @@ pub async fn pass<A: Io, U: Io>(
         .inc();
     link.count_connection("gap");
     // Recorded before a byte passes, and again at the end with what passed: a tunnel that never ends must not be a silent one.
-    let beginning = commit::record(&link.shared, &link.now(), event(link, &gap, None)).await;
+    let first = event(link, &gap, None);
+    let beginning = commit::record(&link.shared, &link.now(), link.cut_off(), first).await;
     let mut passed = Spliced::default();
     let broke = match &beginning {
         Ok(_) => tokio::select! {
@@ -167,9 +168,14 @@ pub async fn pass<A: Io, U: Io>(
         agent.stream.break_off();
         upstream.stream.break_off();
     }
-    let Ok(begun) = beginning else { return };
     let mut end = event(link, &gap, Some(passed));
-    end.begun = begun;
+    end.begun = beginning.unwrap_or_else(|unheld| unheld.begun);
+    if let Err(unheld) = beginning {
+        let active = link.now();
+        let (reason, why) = (unheld.why.reason(), unheld.to_string());
+        end.decision = Some(builtin(&active, Outcome::Deny, reason, &why));
+        end.error = Some(why);
+    }
     link.shared.recorder.record(end).await;
 }
 

@@ -8,7 +8,9 @@ use prometheus::{
 const DECISION_BUCKETS: [f64; 9] = [1e-6, 2e-6, 5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 1e-3, 1e-2];
 
 /// Bounds of the histogram of commits, in seconds: from a fast disk's sync to one that is stuck.
-const COMMIT_BUCKETS: [f64; 9] = [5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.2, 1.0];
+const COMMIT_BUCKETS: [f64; 11] = [
+    5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.2, 1.0, 5.0, 30.0,
+];
 
 /// Counters and gauges of the data path.
 #[derive(Clone)]
@@ -27,7 +29,7 @@ pub struct Metrics {
     pub gaps: IntCounterVec,
     /// Seconds from operation to decision.
     pub decision_seconds: Histogram,
-    /// Seconds that operations wait until a record of their beginning is on disk (`audit.commit: Disk`).
+    /// Seconds that operations wait until a record of their beginning is held (`audit.commit: Disk` or `Ledger`).
     pub commit_seconds: Histogram,
     /// Bytes of bodies: `request`, `response`.
     pub body_bytes: IntCounterVec,
@@ -126,7 +128,7 @@ impl Metrics {
             commit_seconds: Histogram::with_opts(
                 HistogramOpts::new(
                     "chaperone_audit_commit_seconds",
-                    "Seconds that an operation waits until the record of its beginning is on disk.",
+                    "Seconds that an operation waits until the record of its beginning is on disk, or on the ledger's.",
                 )
                 .buckets(COMMIT_BUCKETS.to_vec()),
             )?,

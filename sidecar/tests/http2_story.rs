@@ -571,3 +571,18 @@ async fn a_request_in_a_stream_is_on_disk_before_it_leaves_where_policy_asks() {
     );
     assert!(begun.is_some());
 }
+
+#[tokio::test]
+async fn a_request_in_a_stream_does_not_leave_where_policy_asks_for_a_ledger_and_there_is_none() {
+    let mut story = Story::begin(&policy("Audit", "  audit: {commit: Ledger}\n")).await;
+    story.serve(|_, _| async { panic!("it left") }).await;
+    let response = story.get("/a").await.unwrap();
+    assert_eq!(response.status(), 503);
+    let told = text(response).await;
+    assert!(told.contains("no-ledger"), "{told}");
+    let records = story.records().await;
+    let begun = records.iter().find(|r| r.event.kind == EventKind::Begin);
+    let over = &exchanges(&records)[0].event;
+    assert_eq!(over.begun, begun.map(|record| record.seq));
+    assert_eq!(over.decision.as_ref().unwrap().reason, "no-ledger");
+}

@@ -424,3 +424,42 @@ async fn rules_on_messages_see_the_handshake_as_the_agent_wrote_it() {
     );
     assert!(!serde_json::to_string(&records).unwrap().contains("jane"));
 }
+
+#[tokio::test]
+async fn a_message_whose_record_the_ledger_does_not_hold_does_not_leave() {
+    let policies = policy("Enforce", "  audit: {level: Request}\n");
+    let mut story = open(&policies, "", "").await;
+    story.swap(&policies.replace("{level", "{commit: Ledger, level"));
+    let secret = masked(Opcode::Text, b"secret");
+    story.agent.write_all(&secret).await.unwrap();
+    let heard = rest(&mut story.agent).await;
+    let (opcode, payload) = short(&heard);
+    assert_eq!((opcode, &payload[..2]), (8, &1013_u16.to_be_bytes()[..]));
+    let asked = rest(&mut story.upstream).await;
+    assert!(!asked.starts_with(&secret[..2]), "{asked:x?}");
+    let records = story.records().await;
+    let close = &of(&records, EventKind::WsClose)[0].event;
+    assert_eq!(close.decision.as_ref().unwrap().reason, "no-ledger");
+    assert!(close.error.as_ref().unwrap().contains("there is no ledger"));
+}
+
+#[tokio::test]
+async fn a_message_whose_beginning_has_left_is_broken_off_where_its_record_is_not_held() {
+    let policies = policy("Enforce", "  audit: {level: Request}\n");
+    let mut story = open(&policies, "", "").await;
+    let first = frame(Opcode::Text, true, Some(KEY), &[b'x'; 20_000]);
+    let half = first.len() / 2;
+    story.agent.write_all(&first[..half]).await.unwrap();
+    let begun = take(&mut story.upstream, 4096).await;
+    assert_eq!(begun[..], first[..4096]);
+    story.swap(&policies.replace("{level", "{commit: Ledger, level"));
+    let rest_of_it = async {
+        // The sidecar may hang up in the middle.
+        let _ = story.agent.write_all(&first[half..]).await;
+    };
+    let mut asked = Vec::new();
+    let read = story.upstream.read_to_end(&mut asked);
+    let (_, read) = tokio::join!(rest_of_it, read);
+    assert!(read.is_err() || asked.len() < first.len() - 4096);
+    assert_eq!(asked[..], first[4096..4096 + asked.len()], "no other bytes");
+}

@@ -447,7 +447,7 @@ pub struct Audit {
     #[serde(default = "default_body_bytes")]
     #[schemars(range(min = 0, max = 262_144))]
     pub max_body_bytes: u32,
-    /// What must hold an operation's record before a byte of it is forwarded. Async (the default): nothing; records are on the sidecar's disk within 50 ms. Disk: the disk, synced.
+    /// What must hold an operation's record before a byte of it is forwarded. Async (the default): nothing; records are on the sidecar's disk within 50 ms. Disk: the disk, synced. Ledger: the ledger's disk, synced and acknowledged; what it does not acknowledge within 30 s is refused.
     #[serde(default, skip_serializing_if = "Commit::is_default")]
     pub commit: Commit,
 }
@@ -476,6 +476,8 @@ pub enum Commit {
     Async,
     /// The sidecar's disk, synced: a record of kind `begin` is there before the operation leaves.
     Disk,
+    /// The ledger's disk, synced: the record of kind `begin` is acknowledged by the ledger before the operation leaves.
+    Ledger,
 }
 
 impl Commit {

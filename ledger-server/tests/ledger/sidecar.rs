@@ -31,7 +31,7 @@ const KILLS: u64 = 10;
 /// More than sinks need to take what is left.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-fn ledger_sink(folder: &Path, url: &str) -> SinkConfig {
+pub(crate) fn ledger_sink(folder: &Path, url: &str) -> SinkConfig {
     let text = |name: &str| folder.join(name).to_str().unwrap().to_owned();
     SinkConfig {
         name: "ledger".to_owned(),

@@ -16,7 +16,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, oneshot};
 
 pub(super) use signal::Signal;
 
-use super::metrics::AuditMetrics;
+use super::{
+    acknowledged::{Acknowledged, NoLedger},
+    metrics::AuditMetrics,
+};
 
 /// Unit of room in the queue, in bytes.
 const ROOM_UNIT: usize = 1024;
@@ -31,6 +34,7 @@ pub struct Recorder {
     capacity: u32,
     signal: Arc<Signal>,
     metrics: AuditMetrics,
+    acknowledged: Arc<Acknowledged>,
 }
 
 /// Proof that a record is on disk: only [`Recorder::record_durable`] makes one, after `fdatasync`.
@@ -137,6 +141,7 @@ pub(super) fn new(bytes: u32, metrics: AuditMetrics) -> (Recorder, Queue) {
         capacity,
         signal: signal.clone(),
         metrics,
+        acknowledged: Arc::default(),
     };
     let control = Arc::new(Control {
         signal: signal.clone(),
@@ -186,6 +191,19 @@ impl Recorder {
         let (sender, receiver) = oneshot::channel();
         self.put(event, room, Some(sender));
         receiver.await.map_err(|_| Closed)
+    }
+
+    /// Waits until the ledger has this record on its disk, which it is sent at once then, however few there are to send.
+    ///
+    /// # Errors
+    /// When no ledger is among the sinks.
+    pub async fn acknowledged(&self, receipt: &Receipt) -> Result<(), NoLedger> {
+        self.acknowledged.wait(receipt).await
+    }
+
+    /// For the sinks.
+    pub(super) fn acknowledgements(&self) -> Arc<Acknowledged> {
+        self.acknowledged.clone()
     }
 
     /// Takes the event if there is room.

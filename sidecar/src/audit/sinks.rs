@@ -19,7 +19,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use chaperone_crds::control::SinkConfig;
+use chaperone_crds::control::{SinkConfig, SinkTarget};
 use chaperone_sinks::net::SinkNet;
 use thiserror::Error;
 use tokio::{
@@ -27,7 +27,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::spool::Spool;
+use super::{acknowledged::Acknowledged, spool::Spool};
 use delivery::Delivery;
 
 /// Longest name of a sink, in bytes: it is part of a file's name.
@@ -39,6 +39,7 @@ const FLUSH_LOOK: Duration = Duration::from_millis(10);
 #[derive(Clone)]
 pub(super) struct Surroundings {
     pub(super) spool: Arc<Spool>,
+    pub(super) acknowledged: Arc<Acknowledged>,
     pub(super) net: Arc<dyn SinkNet>,
     pub(super) version: String,
     pub(super) file_dir: Option<PathBuf>,
@@ -52,6 +53,7 @@ pub struct BadSinkName(String);
 /// Talks to the thread of the sinks.
 #[derive(Debug)]
 pub(super) struct SinksHandle {
+    acknowledged: Arc<Acknowledged>,
     commands: mpsc::UnboundedSender<Command>,
 }
 
@@ -64,6 +66,7 @@ enum Command {
 /// Starts the thread. It ends when the handle is dropped.
 pub(super) fn start(around: Surroundings) -> io::Result<SinksHandle> {
     let (commands, receiver) = mpsc::unbounded_channel();
+    let acknowledged = around.acknowledged.clone();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -74,7 +77,10 @@ pub(super) fn start(around: Surroundings) -> io::Result<SinksHandle> {
             // A write to a stalled standard output must not hold the process.
             runtime.shutdown_background();
         })?;
-    Ok(SinksHandle { commands })
+    Ok(SinksHandle {
+        acknowledged,
+        commands,
+    })
 }
 
 impl SinksHandle {
@@ -86,6 +92,9 @@ impl SinksHandle {
         if let Some(bad) = bad {
             return Err(BadSinkName(bad.name.chars().take(MAX_NAME).collect()));
         }
+        let is_ledger = |sink: &SinkConfig| matches!(sink.target, SinkTarget::Ledger { .. });
+        // Here and not on the thread: what is judged by policies that come with these sinks finds it.
+        self.acknowledged.configure(sinks.iter().any(is_ledger));
         // The thread ends only when this handle is dropped.
         let _ = self.commands.send(Command::Set(sinks));
         Ok(())

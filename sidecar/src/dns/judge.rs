@@ -6,7 +6,7 @@ use std::{net::IpAddr, pin::Pin};
 
 use chaperone_crds::record::{DecisionInfo, Outcome};
 
-use crate::audit::Closed;
+use crate::commit::Unheld;
 
 /// What policy says of one query.
 #[derive(Clone, Debug, PartialEq)]
@@ -18,7 +18,7 @@ pub struct Ruling {
 }
 
 /// The number of a record that a query is about to be asked, once it is there; none where policy asks for none.
-pub type Beginning<'a> = Pin<Box<dyn Future<Output = Result<Option<u64>, Closed>> + Send + 'a>>;
+pub type Beginning<'a> = Pin<Box<dyn Future<Output = Result<Option<u64>, Unheld>> + Send + 'a>>;
 
 /// Who judges queries.
 pub trait Judge: Send + Sync + 'static {

@@ -209,7 +209,11 @@ impl Server {
         let begun = self.judge.begin(&event.name, &event.query_type, ruling);
         match begun.await {
             Ok(begun) => event.begun = begun,
-            Err(_) => return (SERVFAIL, question.reply(message, SERVFAIL)),
+            Err(unheld) => {
+                event.begun = unheld.begun;
+                ruling.error = Some(unheld.to_string());
+                return (SERVFAIL, question.reply(message, SERVFAIL));
+            }
         }
         let asked = self.resolver.forward(question, message, event.transport);
         match asked.await {

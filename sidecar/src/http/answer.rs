@@ -67,10 +67,10 @@ pub(crate) fn denial(decision: &DecisionInfo) -> Vec<u8> {
 
 /// What is told of bytes that Chaperone refuses, or of an upstream that failed, as JSON.
 pub(crate) fn failure(status: u16, reason: &str, message: &str) -> Vec<u8> {
-    let kind = if status < 500 {
-        "chaperone_refused"
-    } else {
-        "chaperone_upstream_error"
+    let kind = match status {
+        ..500 => "chaperone_refused",
+        503 => "chaperone_unavailable",
+        _ => "chaperone_upstream_error",
     };
     json(Problem {
         r#type: kind,

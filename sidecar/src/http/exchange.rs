@@ -328,7 +328,7 @@ impl<A: Io> Exchange<'_, A> {
         }
         // Once it is known which address is gone to, and before anything goes there.
         if let Err(why) = self.evidence.begun(self.link, &self.active).await {
-            return self.unanswered(Failure::Unrecorded(why)).await;
+            return self.unanswered(Failure::Unheld(why)).await;
         }
         let view = RequestView::of_http1(&self.head, self.secure);
         self.call = judge::call(self.link, &self.active, &self.evidence, &subject, &view);

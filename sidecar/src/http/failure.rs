@@ -1,14 +1,17 @@
 //! Why an exchange failed before the agent saw anything of a response, and what it is told.
 
-use super::{download::DownloadError, record::Unrecorded, upload::UploadError};
-use crate::body::{CodingError, Unreadable};
+use super::{download::DownloadError, upload::UploadError};
+use crate::{
+    body::{CodingError, Unreadable},
+    commit::Unheld,
+};
 
 /// Why there is no response to pass on.
 pub(crate) enum Failure {
     /// The upstream cannot be reached, or the request not be made ready for it.
     Upstream(&'static str, String),
-    /// It may not leave before it is recorded, and that cannot be.
-    Unrecorded(Unrecorded),
+    /// It may not leave before its record is held, and that is not.
+    Unheld(Unheld),
     /// The request must be masked and cannot be read.
     Unreadable(Unreadable),
     /// The request did not go out whole.
@@ -52,7 +55,7 @@ impl Failure {
         match self {
             Self::Unreadable(_) | Self::Upload(UploadError::Coding(_)) => true,
             Self::Download(error) => error.is_unread(),
-            Self::Upstream(..) | Self::Unrecorded(_) | Self::Upload(_) => false,
+            Self::Upstream(..) | Self::Unheld(_) | Self::Upload(_) => false,
         }
     }
 
@@ -60,7 +63,9 @@ impl Failure {
     pub(crate) fn told(self) -> Told {
         let (status, reason, message, refused) = match self {
             Self::Upstream(reason, message) => (Some(502), reason, message, false),
-            Self::Unrecorded(why) => (Some(503), "stopping", why.to_string(), false),
+            Self::Unheld(Unheld { why, .. }) => {
+                (Some(503), why.reason(), why.to_string(), why.is_refusal())
+            }
             Self::Unreadable(why) => (Some(415), why.request_reason(), why.to_string(), true),
             Self::Upload(error) => {
                 let (status, reason, refused) = match &error {

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     body::Outgoing,
-    commit,
+    commit::{self, Unheld},
     grpc::{self, Verdict},
     link::{Link, builtin, micros},
     shared::Active,
@@ -29,11 +29,6 @@ use crate::{
 
 /// Most characters of a content type in a record.
 const MAX_TYPE_CHARS: usize = 128;
-
-/// A request that must not leave, because the sidecar stops and no record of it can be had first.
-#[derive(Debug, thiserror::Error)]
-#[error("the sidecar stopped before the request was recorded")]
-pub(crate) struct Unrecorded;
 
 /// A response, as far as it came.
 pub(crate) struct Received<'a> {
@@ -124,9 +119,9 @@ impl Evidence {
     /// Records that the request is about to leave, where policy asks for that.
     ///
     /// # Errors
-    /// When there can be no record: the request must not leave.
-    pub(crate) async fn begun(&mut self, link: &Link, active: &Active) -> Result<(), Unrecorded> {
-        let beginning = commit::begin(&link.shared, active, || {
+    /// When nothing that policy asks for holds the record: the request must not leave.
+    pub(crate) async fn begun(&mut self, link: &Link, active: &Active) -> Result<(), Unheld> {
+        let beginning = commit::begin(&link.shared, active, link.cut_off(), || {
             let mut event = self.event.clone();
             event.kind = EventKind::Begin;
             event.http = Some(self.http.clone());
@@ -137,12 +132,9 @@ impl Evidence {
             });
             event
         });
-        tokio::select! {
-            biased;
-            begun = beginning => self.event.begun = begun.map_err(|_| Unrecorded)?,
-            () = link.cut_off(), if commit::is_asked(active) => return Err(Unrecorded),
-        }
-        Ok(())
+        let beginning = beginning.await;
+        self.event.begun = beginning.unwrap_or_else(|unheld| unheld.begun);
+        beginning.map(|_| ())
     }
 
     /// Keeps the beginning of a body if the audit level asks for it.

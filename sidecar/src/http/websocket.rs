@@ -20,7 +20,7 @@ use self::{
     talk::Talk,
 };
 use crate::{
-    commit,
+    commit::{self, Unheld},
     link::{DRAIN, Link, builtin, micros},
     websocket::{FrameError, Opcode, Side, close_payload, write_frame},
     wire::{self, Io, Wire},
@@ -45,6 +45,8 @@ enum End {
     Malformed(FrameError),
     /// One of the two broke off.
     Broke(io::Error),
+    /// A message may not leave before its record is held, and that is not.
+    Unheld(Unheld),
     /// The sidecar stops.
     Stopping,
 }
@@ -153,12 +155,17 @@ where
                 if let Err(error) = write(to, &mut direction.out).await {
                     return End::Broke(error);
                 }
+                direction.written();
             }
             // Before the message's end leaves.
             Ok(Step::Record(event)) => {
                 let (shared, active) = (&talk.link.shared, talk.link.now());
-                if commit::record(shared, &active, event).await.is_err() {
-                    return End::Stopping;
+                let unsent = direction.take_back();
+                let stop = talk.link.cut_off();
+                match commit::record(shared, &active, stop, event).await {
+                    Ok(_) => direction.give_back(unsent),
+                    Err(unheld) if unheld.why.is_refusal() => return End::Unheld(unheld),
+                    Err(_) => return End::Stopping,
                 }
             }
             Ok(Step::Denied(denied)) => return End::Denied(denied),
@@ -167,6 +174,7 @@ where
                 if let Err(error) = write(to, &mut direction.out).await {
                     return End::Broke(error);
                 }
+                direction.written();
                 let idle = direction.is_idle() && unread.is_empty();
                 let read = tokio::select! {
                     biased;
@@ -236,7 +244,8 @@ struct Verdict {
     code: Option<u16>,
     words: String,
     error: Option<String>,
-    refused: bool,
+    /// Why Chaperone refuses to go on, as a word.
+    refused: Option<&'static str>,
 }
 
 impl Verdict {
@@ -249,12 +258,17 @@ impl Verdict {
             refused,
         };
         match end {
-            End::Denied(denied) => chaperone(1008, denied.words.clone(), None, false),
+            End::Denied(denied) => chaperone(1008, denied.words.clone(), None, None),
             End::Malformed(error) => {
                 let words = error.to_string();
-                chaperone(error.close_code(), words.clone(), Some(words), true)
+                let refused = Some("malformed-frame");
+                chaperone(error.close_code(), words.clone(), Some(words), refused)
             }
-            End::Stopping => chaperone(1001, "the sidecar stops".to_owned(), None, false),
+            End::Unheld(unheld) => {
+                let words = unheld.to_string();
+                chaperone(1013, words.clone(), Some(words), Some(unheld.why.reason()))
+            }
+            End::Stopping => chaperone(1001, "the sidecar stops".to_owned(), None, None),
             End::Eof => Self::ended(side, None, sent, received),
             End::Broke(error) => Self::ended(side, Some(error.to_string()), sent, received),
         }
@@ -277,7 +291,7 @@ impl Verdict {
             words: String::new(),
             // After a close frame, how the sockets end says nothing.
             error: error.filter(|_| code.is_none()),
-            refused: false,
+            refused: None,
         }
     }
 }
@@ -286,8 +300,7 @@ async fn record(talk: &Talk<'_>, verdict: Verdict, sent: &Direction, received: &
     let shared = &talk.link.shared;
     let active = talk.link.now();
     let mut event = talk.event(&active, EventKind::WsClose, "close");
-    if verdict.refused {
-        let reason = "malformed-frame";
+    if let Some(reason) = verdict.refused {
         shared.metrics.denials.with_label_values(&[reason]).inc();
         event.decision = Some(builtin(&active, Outcome::Deny, reason, &verdict.words));
     }

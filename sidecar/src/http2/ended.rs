@@ -7,6 +7,7 @@ use h2::Reason;
 use super::head::Unsent;
 use crate::{
     body::{CodingError, Unreadable},
+    commit::Unheld,
     http::{download::DownloadError, held::BODY_TIMEOUT},
 };
 
@@ -49,6 +50,9 @@ pub(crate) enum Ended {
     /// The response is refused.
     #[error(transparent)]
     Refused(#[from] DownloadError),
+    /// It may not leave before its record is held, and that is not.
+    #[error(transparent)]
+    Unheld(Unheld),
     /// The sidecar stops.
     #[error("the sidecar stopped before the response was whole")]
     Stopping,
@@ -90,7 +94,7 @@ impl Ended {
             Self::TooSlow => Some(408),
             Self::Unreadable(_) => Some(415),
             Self::Undecodable(_) => Some(400),
-            Self::Stopping => Some(503),
+            Self::Stopping | Self::Unheld(_) => Some(503),
             Self::Unreachable(_)
             | Self::Unsendable(_)
             | Self::UpstreamGone(_)
@@ -112,6 +116,7 @@ impl Ended {
             Self::UpstreamReset(_) | Self::Unprocessed | Self::UpstreamGone(_) => "upstream-reset",
             Self::Malformed(_) => "malformed-response",
             Self::Refused(error) => error.reason(),
+            Self::Unheld(unheld) => unheld.why.reason(),
             Self::Stopping => "stopping",
         }
     }
@@ -121,6 +126,7 @@ impl Ended {
         match self {
             Self::TooSlow | Self::Malformed(_) | Self::Unreadable(_) | Self::Undecodable(_) => true,
             Self::Refused(error) => error.is_refusal(),
+            Self::Unheld(unheld) => unheld.why.is_refusal(),
             _ => false,
         }
     }

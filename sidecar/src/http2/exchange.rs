@@ -280,9 +280,8 @@ impl Exchange<'_> {
 
     /// Passes the request on and its response back.
     async fn forward(mut self: Box<Self>, subject: Subject, mut sender: SendRequest<Bytes>) {
-        let begun = self.evidence.begun(&self.link, &self.active).await;
-        if begun.is_err() {
-            return self.unanswered(Ended::Stopping).await;
+        if let Err(why) = self.evidence.begun(&self.link, &self.active).await {
+            return self.unanswered(Ended::Unheld(why)).await;
         }
         let view = self.head.view(self.context.secure);
         self.call = judge::call(&self.link, &self.active, &self.evidence, &subject, &view);

@@ -16,8 +16,7 @@ use chaperone_crds::{
 };
 
 use crate::{
-    audit::Closed,
-    commit,
+    commit::{self, Unheld, Why},
     dns::{Beginning, Judge, Ruling, Tunnels, towards},
     link::{builtin, decision_info},
     shared::{Active, Shared},
@@ -67,9 +66,12 @@ impl Judge for PolicyJudge {
     fn begin<'a>(&'a self, name: &'a str, kind: &'a str, passed: &'a Ruling) -> Beginning<'a> {
         Box::pin(async move {
             let Some(active) = self.shared.active.load_full() else {
-                return Err(Closed);
+                return Err(Unheld {
+                    begun: None,
+                    why: Why::Stopping,
+                });
             };
-            commit::begin(&self.shared, &active, || {
+            commit::begin(&self.shared, &active, std::future::pending(), || {
                 let mut event = active.event(EventKind::Begin);
                 event.decision = Some(passed.decision.clone());
                 event.error.clone_from(&passed.error);

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use chaperone_crds::{
-    control::PodConfig,
+    control::{PodConfig, SinkConfig},
     grpc::DescriptorSet,
     pod::PodIdentity,
     record::Record,
@@ -88,6 +88,12 @@ impl Setup {
             spool: Folder(spool),
         };
         (setup, root)
+    }
+
+    /// Sends the records somewhere.
+    #[allow(dead_code, reason = "only some stories do")]
+    pub(crate) fn send_to(&self, sinks: Vec<SinkConfig>) {
+        self.audit.as_ref().unwrap().set_sinks(sinks).unwrap();
     }
 
     /// Puts other policies in force.

@@ -6,7 +6,7 @@ mod setup;
 use std::time::Instant;
 
 use bytes::BytesMut;
-use chaperone_crds::record::Record;
+use chaperone_crds::{control::SinkConfig, record::Record};
 use chaperone_sidecar::{connection::Link, http, wire::Wire};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
@@ -112,6 +112,18 @@ impl Story {
     #[allow(dead_code, reason = "each story uses a part")]
     pub(crate) fn on_disk(&self) -> Vec<Record> {
         self.setup.on_disk()
+    }
+
+    /// Sends the records somewhere.
+    #[allow(dead_code, reason = "each story uses a part")]
+    pub(crate) fn send_to(&self, sinks: Vec<SinkConfig>) {
+        self.setup.send_to(sinks);
+    }
+
+    /// Puts other policies in force.
+    #[allow(dead_code, reason = "each story uses a part")]
+    pub(crate) fn swap(&self, policies: &str) {
+        self.setup.swap(policies);
     }
 
     /// Nothing is recorded any more.

@@ -20,7 +20,10 @@ use tokio::{
 use super::{
     Surroundings, error::SinkError, file::FileSink, http::HttpSink, ledger::LedgerSink, stdout,
 };
-use crate::audit::spool::{Batch, Position, Read, Spool};
+use crate::audit::{
+    acknowledged::Acknowledged,
+    spool::{Batch, Position, Read, Spool},
+};
 
 /// Most bytes in one batch, before compression, unless one record is longer.
 const BATCH_BYTES: usize = 1024 * 1024;
@@ -30,6 +33,8 @@ const BATCH_RECORDS: u64 = 10_000;
 const HTTP_GATHER: Duration = Duration::from_millis(500);
 /// Longest wait after a failure while the sidecar ends: it has seconds, not minutes.
 const FLUSH_WAIT: Duration = Duration::from_millis(250);
+/// The same while operations wait for the ledger: they have half a minute.
+const AWAITED_WAIT: Duration = Duration::from_secs(1);
 /// How often a lasting failure is logged.
 const LOG_EVERY: Duration = Duration::from_secs(30);
 /// Shortest time between two returns to the oldest record: more often it helps nobody, as where two ledgers answer in turn.
@@ -46,6 +51,8 @@ pub(super) struct Delivery {
     /// Most records in a batch; halved when the endpoint says that a batch is too large.
     batch_records: u64,
     flushing: watch::Receiver<bool>,
+    /// Of the ledger: how many operations wait for it.
+    waiting: Option<watch::Receiver<usize>>,
     logged: Option<Instant>,
     logged_doubt: Option<Instant>,
     rewound: Option<Instant>,
@@ -56,6 +63,7 @@ struct Maker {
     net: Arc<dyn SinkNet>,
     version: String,
     file_dir: Option<PathBuf>,
+    acknowledged: Arc<Acknowledged>,
 }
 
 enum Sink {
@@ -77,6 +85,7 @@ impl Delivery {
                 BATCH_RECORDS
             }
         };
+        let is_ledger = matches!(config.target, SinkTarget::Ledger { .. });
         Self {
             position: around.spool.join(&config.name),
             spool: around.spool.clone(),
@@ -84,12 +93,14 @@ impl Delivery {
                 net: around.net.clone(),
                 version: around.version.clone(),
                 file_dir: around.file_dir.clone(),
+                acknowledged: around.acknowledged.clone(),
             },
             sink: None,
             filter: filter(&config),
             config,
             batch_records,
             flushing,
+            waiting: is_ledger.then(|| around.acknowledged.waiting()),
             logged: None,
             logged_doubt: None,
             rewound: None,
@@ -132,21 +143,33 @@ impl Delivery {
             SinkTarget::Http { .. } | SinkTarget::Ledger { .. }
         );
         if http && (1..self.batch_records).contains(&waiting) {
-            self.pause(HTTP_GATHER, Duration::ZERO).await;
+            self.pause(HTTP_GATHER, Duration::ZERO, Duration::ZERO)
+                .await;
         }
     }
 
-    /// Sleeps; at most `flushing_wait` once the sidecar ends.
-    async fn pause(&mut self, wait: Duration, flushing_wait: Duration) {
+    /// Sleeps; at most `flushing_wait` once the sidecar ends, and `awaited_wait` once operations wait for this sink.
+    async fn pause(&mut self, wait: Duration, flushing_wait: Duration, awaited_wait: Duration) {
         let began = Instant::now();
+        let rest = |longest: Duration| sleep(longest.min(wait.saturating_sub(began.elapsed())));
         let flushing = async {
             if self.flushing.wait_for(|flushing| *flushing).await.is_err() {
                 std::future::pending::<()>().await;
             }
         };
+        let awaited = async {
+            let is_waited_for = match &mut self.waiting {
+                Some(waiting) => waiting.wait_for(|waiting| *waiting > 0).await.is_ok(),
+                None => false,
+            };
+            if !is_waited_for {
+                std::future::pending::<()>().await;
+            }
+        };
         tokio::select! {
             () = sleep(wait) => {}
-            () = flushing => sleep(flushing_wait.min(wait.saturating_sub(began.elapsed()))).await,
+            () = flushing => rest(flushing_wait).await,
+            () = awaited => rest(awaited_wait).await,
         }
     }
 
@@ -267,11 +290,10 @@ impl Delivery {
             }
         }
         let own = backoff.next(slow, random());
-        let wait = match error.retry_after() {
-            Some(asked) => asked.min(LONGEST_ASKED).max(own),
-            None => own,
-        };
-        self.pause(wait, FLUSH_WAIT).await;
+        let asked = error.retry_after().map(|asked| asked.min(LONGEST_ASKED));
+        let wait = asked.map_or(own, |asked| asked.max(own));
+        let awaited = asked.unwrap_or_default().max(AWAITED_WAIT);
+        self.pause(wait, FLUSH_WAIT, awaited).await;
     }
 }
 
@@ -305,7 +327,12 @@ impl Maker {
                 ))
             }
             target @ SinkTarget::Ledger { .. } => {
-                let ledger = LedgerSink::new(target, self.net.clone(), &self.version)?;
+                let ledger = LedgerSink::new(
+                    target,
+                    self.net.clone(),
+                    &self.version,
+                    self.acknowledged.clone(),
+                )?;
                 Ok(Sink::Ledger(Box::new(ledger)))
             }
         }

@@ -21,6 +21,7 @@ use hyper::{
 use serde::Deserialize;
 
 use super::error::SinkError;
+use crate::audit::acknowledged::Acknowledged;
 
 /// Longest file of a token, in bytes, as the ledger takes it.
 const MAX_TOKEN_BYTES: u64 = 16 * 1024;
@@ -33,6 +34,7 @@ pub(super) struct LedgerSink {
     token_file: String,
     /// The stream that was sent last, and the number of the record that the ledger expects of it.
     known: Option<(StreamId, u64)>,
+    acknowledged: Arc<Acknowledged>,
 }
 
 /// What the ledger answers.
@@ -48,6 +50,7 @@ impl LedgerSink {
         target: &SinkTarget,
         net: Arc<dyn SinkNet>,
         version: &str,
+        acknowledged: Arc<Acknowledged>,
     ) -> Result<Self, SinkError> {
         let SinkTarget::Ledger {
             url,
@@ -69,6 +72,7 @@ impl LedgerSink {
             prefix,
             token_file: token_file.clone(),
             known: None,
+            acknowledged,
         })
     }
 
@@ -108,6 +112,7 @@ impl LedgerSink {
                 after.saturating_sub(1)
             )));
         }
+        self.acknowledged.taken(&head.stream, next);
         self.known = Some((head.stream.clone(), next));
         Ok(())
     }
@@ -215,7 +220,7 @@ mod tests {
                 ca_bundle: ca_bundle.to_owned(),
                 token_file: "/nowhere".to_owned(),
             };
-            let error = LedgerSink::new(&target, Arc::new(HostNet), "0.1.0");
+            let error = LedgerSink::new(&target, Arc::new(HostNet), "0.1.0", Arc::default());
             assert_eq!(error.err().unwrap().reason(), "settings", "{url}");
         }
     }

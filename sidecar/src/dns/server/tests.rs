@@ -12,7 +12,7 @@ use hickory_proto::rr::{Name, RData, Record, RecordType};
 
 use super::*;
 use crate::{
-    audit::Closed,
+    commit::{Unheld, Why},
     dns::{Beginning, Hosts, Names, Ruling},
 };
 
@@ -31,7 +31,10 @@ impl Judge for Strict {
 
     fn begin<'a>(&'a self, name: &'a str, _: &'a str, _: &'a Ruling) -> Beginning<'a> {
         let begun = match name.starts_with("late") {
-            true => Err(Closed),
+            true => Err(Unheld {
+                begun: Some(7),
+                why: Why::LedgerSlow,
+            }),
             false => Ok(None),
         };
         Box::pin(std::future::ready(begun))
@@ -290,6 +293,9 @@ async fn a_query_that_must_be_recorded_first_and_cannot_be_is_not_asked() {
     );
     let event = setup.events.recv().await.unwrap();
     assert_eq!((event.rcode, event.server), ("SERVFAIL", None));
+    assert_eq!(event.begun, Some(7), "what was recorded first");
+    let error = event.ruling.and_then(|ruling| ruling.error).unwrap();
+    assert!(error.contains("did not acknowledge"), "{error}");
 }
 
 #[tokio::test]

@@ -40,6 +40,12 @@ pub(super) enum Step {
     Denied(Box<Denied>),
 }
 
+/// What is in `out` and may not leave yet.
+pub(super) struct Unsent {
+    bytes: BytesMut,
+    open: bool,
+}
+
 /// Messages and bytes that came.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Tally {
@@ -64,6 +70,8 @@ pub(super) struct Direction {
     plain: Vec<u8>,
     /// Whether `out` ends inside a frame.
     open: bool,
+    /// Whether what was written of it does.
+    cut: bool,
     /// What goes to the other side.
     pub(super) out: BytesMut,
     /// What came.
@@ -92,6 +100,7 @@ impl Direction {
             piece: None,
             plain: Vec::new(),
             open: false,
+            cut: false,
             out: BytesMut::new(),
             tally: Tally::default(),
             findings: Vec::new(),
@@ -102,6 +111,25 @@ impl Direction {
     /// Whether a frame may follow what is in `out`.
     pub(super) fn is_clean(&self) -> bool {
         !self.open
+    }
+
+    /// All of `out` was written.
+    pub(super) fn written(&mut self) {
+        self.cut = self.open;
+    }
+
+    /// Takes what is not written out of `out`, so that nobody sends it.
+    pub(super) fn take_back(&mut self) -> Unsent {
+        Unsent {
+            open: std::mem::replace(&mut self.open, self.cut),
+            bytes: self.out.split(),
+        }
+    }
+
+    /// It may go.
+    pub(super) fn give_back(&mut self, unsent: Unsent) {
+        self.open = unsent.open;
+        self.out.unsplit(unsent.bytes);
     }
 
     /// Whether nothing is under way.
