@@ -11,4 +11,5 @@ pub mod metrics;
 pub mod refusal;
 pub mod run;
 pub mod settings;
+pub mod sinks;
 pub mod writer;

@@ -125,6 +125,12 @@ impl Metrics {
         }
     }
 
+    /// Where all are registered, for parts that count on their own.
+    #[must_use]
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
     /// Counts an answer: `ok`, or the code of a refusal.
     pub fn answered(&self, route: Route, code: &str) {
         let route = match route {

@@ -22,6 +22,7 @@ use chaperone_server::{
     lifecycle::{Lifecycle, Phase},
     serve::{MAX_CONNECTIONS, SIDECAR_CONNECTIONS, Server, serve},
 };
+use chaperone_sinks::net::HostNet;
 use kube::Client;
 use tokio::{
     net::TcpListener,
@@ -38,6 +39,7 @@ use crate::{
     key_file,
     metrics::Metrics,
     settings::Settings,
+    sinks::{self, Desired, Surroundings, from_cluster, from_file::SinksFile},
     writer::{self, WriterConfig, WriterThread},
 };
 
@@ -56,6 +58,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let client = Client::try_default()
         .await
         .context("where the API server is")?;
+    let sinks_from = sinks_from(&settings)?;
     let (lifecycle, signals) = Lifecycle::start();
     let (metrics, ready) = (Metrics::new(), Ready::default());
     let mut servers = JoinSet::new();
@@ -75,12 +78,19 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         handle,
         opened,
         mut ended,
-        ..
+        committed,
     } = writer::start(config, metrics.clone()).context("the writer's thread")?;
     tokio::select! {
         opened = opened => opened.context("the writer ended")?.context("the directory was not opened")?,
         () = &mut terminated => return Ok(()),
     }
+    let around = Surroundings {
+        dir: settings.dir.clone(),
+        committed,
+        net: Arc::new(HostNet),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    };
+    feed(&settings, sinks_from, around, &client, &metrics)?;
     let api = Api::new(
         Arc::new(Kubernetes::new(client)),
         handle.clone(),
@@ -152,6 +162,45 @@ fn writer_config(settings: &Settings) -> anyhow::Result<WriterConfig> {
             service_account: String::new(),
         },
     })
+}
+
+/// The sinks' file with what it says, where there is one. A file that is wrong stops the start: nothing runs by it yet.
+fn sinks_from(settings: &Settings) -> anyhow::Result<Option<(SinksFile, Vec<Desired>)>> {
+    if settings.watch_sinks && settings.namespace.is_empty() {
+        bail!("--watch-sinks needs --namespace: Secrets of sinks are read there");
+    }
+    let file = settings.sinks.clone().map(|file| SinksFile {
+        file,
+        secrets: settings.sinks_secrets.clone(),
+    });
+    file.map(|file| file.read().map(|desired| (file, desired)))
+        .transpose()
+}
+
+/// Starts the sinks, if there are to be any.
+fn feed(
+    settings: &Settings,
+    from: Option<(SinksFile, Vec<Desired>)>,
+    around: Surroundings,
+    client: &Client,
+    metrics: &Metrics,
+) -> anyhow::Result<()> {
+    if from.is_none() && !settings.watch_sinks {
+        return Ok(());
+    }
+    let sinks = sinks::start(around, metrics.registry()).context("the sinks")?;
+    match from {
+        Some((file, desired)) => drop(tokio::spawn(file.watch(desired, sinks))),
+        None => {
+            let namespace = settings.namespace.clone();
+            drop(tokio::spawn(from_cluster::run(
+                client.clone(),
+                namespace,
+                sinks,
+            )));
+        }
+    }
+    Ok(())
 }
 
 async fn bind(address: std::net::SocketAddr) -> anyhow::Result<TcpListener> {

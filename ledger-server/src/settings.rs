@@ -77,6 +77,15 @@ pub struct Settings {
     /// Name of this pod, for the ledger's own records
     #[arg(long, env = "POD_NAME", default_value = "chaperone-ledger")]
     pub pod_name: String,
+    /// Feed the AuditSinks of the cluster that say `from: Ledger` or have a kind that only the ledger delivers; their Secrets are read in this pod's namespace
+    #[arg(long, env = "CHAPERONE_LEDGER_WATCH_SINKS", conflicts_with = "sinks")]
+    pub watch_sinks: bool,
+    /// Feed the AuditSinks of this YAML file instead; read again when it changes
+    #[arg(long, env = "CHAPERONE_LEDGER_SINKS")]
+    pub sinks: Option<PathBuf>,
+    /// Folder of the Secrets that the file's AuditSinks name: FOLDER/SECRET/KEY
+    #[arg(long, env = "CHAPERONE_LEDGER_SINKS_SECRETS", requires = "sinks")]
+    pub sinks_secrets: Option<PathBuf>,
     /// Log filter
     #[arg(long, env = "CHAPERONE_LOG", default_value = "info")]
     pub log: String,

@@ -9,6 +9,8 @@ mod crashes;
 mod identity;
 #[path = "ledger/sidecar.rs"]
 mod sidecar;
+#[path = "ledger/sinks.rs"]
+mod sinks;
 #[allow(dead_code, reason = "the sidecar's own stories use the rest")]
 #[path = "../../sidecar/tests/support/story.rs"]
 mod story;

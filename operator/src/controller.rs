@@ -11,7 +11,7 @@ use std::{
 
 use chaperone_crds::{
     pod::PodIdentity,
-    resources::AuditSink,
+    resources::{AuditSink, Deliverer},
     snapshot::{PolicyKind, PolicyRef, Revision},
 };
 use chaperone_server::workload::identity;
@@ -192,7 +192,8 @@ impl Controller {
         let (sinks, mut outcomes) = sinks::resolve(&readable, secret, self.settings.default_sink);
         if let Some(problem) = size::sinks_problem(&sinks) {
             // Which one is to go, only a person knows.
-            for outcome in &mut outcomes {
+            let sent = outcomes.iter_mut().filter(|o| o.by == Deliverer::Sidecar);
+            for outcome in sent {
                 outcome.problems.push(problem.clone());
             }
         }
@@ -202,6 +203,7 @@ impl Controller {
                 name: resource.name_any(),
                 generation: error.metadata.generation.unwrap_or_default(),
                 problems: vec![format!("this version of Chaperone cannot read it: {error}")],
+                by: Deliverer::Sidecar,
             })
         });
         outcomes.extend(unreadable);

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use chaperone_crds::{
     pod::APPLIED_CONDITION,
-    resources::{PodCounts, PolicyStatus, SinkStatus},
+    resources::{Deliverer, PodCounts, PolicyStatus, SinkStatus},
 };
 use jiff::Timestamp;
 use k8s_openapi::{
@@ -73,11 +73,26 @@ pub fn of_policy(
     }
 }
 
+/// What of a sink's status is the operator's: the ledger writes a condition of its own.
+#[must_use]
+pub fn own_part(mut status: SinkStatus) -> SinkStatus {
+    status
+        .conditions
+        .retain(|condition| condition.type_ == READY);
+    status
+}
+
 /// The status of a sink.
 #[must_use]
 pub fn of_sink(outcome: &SinkOutcome, before: Option<&SinkStatus>, now: Timestamp) -> SinkStatus {
     let verdict = if outcome.problems.is_empty() {
-        (true, "Usable", "sidecars have its settings".to_owned())
+        let message = match outcome.by {
+            Deliverer::Sidecar => "sidecars have its settings",
+            Deliverer::Ledger => {
+                "the ledger can use its settings; Delivering says whether its target acknowledges"
+            }
+        };
+        (true, "Usable", message.to_owned())
     } else {
         (false, "Invalid", outcome.problems.join("; "))
     };
@@ -311,6 +326,23 @@ mod tests {
         let later = now() + jiff::SignedDuration::from_secs(60);
         let second = of_policy(outcome, &index, &HashMap::new(), Some(&first), later);
         assert_eq!(first, second);
+    }
+
+    #[test]
+    fn what_the_ledger_says_of_a_sink_is_left_to_it() {
+        let outcome = SinkOutcome {
+            name: "s".to_owned(),
+            generation: 3,
+            problems: Vec::new(),
+            by: Deliverer::Ledger,
+        };
+        let written = of_sink(&outcome, None, now());
+        let mut stored = written.clone();
+        let mut delivering = stored.conditions[0].clone();
+        delivering.type_ = "Delivering".to_owned();
+        stored.conditions.push(delivering);
+        let before = own_part(stored);
+        assert_eq!(of_sink(&outcome, Some(&before), now()), before);
     }
 
     #[test]

@@ -9,6 +9,7 @@ pub mod content;
 mod endpoint;
 mod error;
 pub mod net;
+pub mod settings;
 pub mod tls;
 
 pub use endpoint::Endpoint;

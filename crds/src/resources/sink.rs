@@ -24,15 +24,20 @@ use crate::filter::MAX_FILTER_BYTES;
     category = "chaperone",
     status = "SinkStatus",
     derive = "PartialEq",
-    doc = "AuditSink says where sidecars ship their audit records. Every sink receives every record that its filter lets pass.",
+    doc = "AuditSink says where audit records are shipped, by the sidecars or by the ledger. Every sink receives every record that its filter lets pass.",
     validation = Rule::new("self.metadata.name.size() <= 63").message("the name of an AuditSink has at most 63 characters"),
     printcolumn(name = "URL", type_ = "string", json_path = ".spec.http.url"),
+    printcolumn(name = "From", type_ = "string", json_path = ".spec.from"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
+    printcolumn(name = "Delivering", type_ = "string", json_path = ".status.conditions[?(@.type==\"Delivering\")].status"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(
-    validation = Rule::new("[has(self.stdout), has(self.file), has(self.http)].filter(x, x).size() == 1").message("set exactly one of stdout, file, http")
+    validation = Rule::new("[has(self.stdout), has(self.file), has(self.http)].filter(x, x).size() == 1").message("set exactly one of stdout, file, http"),
+    validation = Rule::new("!has(self.from) || self.from == 'Sidecar' || !(has(self.stdout) || has(self.file))").message("stdout and file are delivered by the sidecars, and the ledger keeps every record in files already: leave out from, or use another kind with from: Ledger"),
+    validation = Rule::new("(has(self.from) && self.from == 'Ledger') || !(has(self.start) || has(self.batch))").message("start and batch are settings of sinks that the ledger delivers: add from: Ledger, or leave them out"),
+    validation = Rule::new("!(has(self.http) && has(self.http.batchSize) && has(self.batch) && has(self.batch.records))").message("http.batchSize and batch.records are the same setting: leave out one")
 )]
 pub struct AuditSinkSpec {
     /// Write records to the sidecar's standard output, one JSON object a line, so that the cluster's log collector takes them.
@@ -44,6 +49,15 @@ pub struct AuditSinkSpec {
     /// POST records: as newline-delimited JSON, or as CloudEvents.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http: Option<HttpSink>,
+    /// Who delivers: `Sidecar` (each from its own spool) or `Ledger` (one connection for all, credentials stay in Chaperone's namespace). Sidecars deliver stdout, file and http, which is the default for these.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<Deliverer>,
+    /// Where a new sink that the ledger delivers begins: `Oldest` (with the oldest record that the ledger has) or `Now` (with what comes after it saw the sink). Means nothing to a sink that has begun. Default Oldest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start: Option<SinkStart>,
+    /// How many records the ledger sends at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch: Option<BatchSettings>,
     /// How records are written: `Native` (the record's own line), `CloudEvents` (1.0, structured mode, JSON), `OCSF` (1.8) or `ECS` (Elastic Common Schema). Each holds the record's line. Default Native.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub format: Option<Format>,
@@ -67,6 +81,55 @@ pub enum Format {
     /// Elastic Common Schema.
     #[serde(rename = "ECS")]
     Ecs,
+}
+
+/// Who delivers.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deliverer {
+    /// Each sidecar, from its own spool.
+    Sidecar,
+    /// The ledger, from its log.
+    Ledger,
+}
+
+/// Where a new sink of the ledger begins.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SinkStart {
+    /// With the oldest record that the ledger has.
+    #[default]
+    Oldest,
+    /// With what comes after it saw the sink.
+    Now,
+}
+
+/// How many records are sent at once: a batch leaves as soon as one of these is reached.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct BatchSettings {
+    /// Most records, 1 to 10000. Default 500.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 10000))]
+    pub records: Option<u32>,
+    /// Most bytes of records as the ledger has them, 1024 to 16777216; a longer record is sent alone. Default 1048576.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1024, max = 16_777_216))]
+    pub bytes: Option<u32>,
+    /// Longest that a record waits for others, in milliseconds, 0 to 60000. Default 500.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 60000))]
+    pub wait_milliseconds: Option<u32>,
+}
+
+impl AuditSinkSpec {
+    /// Who delivers: where it says nothing, the sidecars what they can, and the ledger the rest.
+    #[must_use]
+    pub fn delivered_by(&self) -> Deliverer {
+        let is_of_sidecars = self.stdout.is_some() || self.file.is_some() || self.http.is_some();
+        self.from.unwrap_or(match is_of_sidecars {
+            true => Deliverer::Sidecar,
+            false => Deliverer::Ledger,
+        })
+    }
 }
 
 impl Format {
@@ -154,14 +217,14 @@ pub struct SecretRef {
     pub name: String,
 }
 
-/// What the operator reports about a sink.
+/// What is reported about a sink: `Ready` by the operator, `Delivering` by the ledger.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct SinkStatus {
     /// The generation that this status is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Ready: the sink's settings and Secrets are usable.
+    /// Ready: the sink's settings and Secrets are usable. Delivering (where the ledger delivers): its target acknowledges.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,

@@ -75,7 +75,7 @@ impl Thread {
         store
             .commit()
             .map_err(|error| OpenFailed::Begin(error.to_string()))?;
-        Ok(Self {
+        let thread = Self {
             store,
             own,
             keys: config.keys,
@@ -84,7 +84,10 @@ impl Thread {
             failing: None,
             looked: Instant::now(),
             logged: None,
-        })
+        };
+        // Who is told that it is open shall know the end.
+        thread.tell();
+        Ok(thread)
     }
 
     pub(super) fn run(mut self, messages: &Receiver<Message>) {

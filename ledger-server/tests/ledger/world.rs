@@ -234,9 +234,40 @@ impl World {
             .arg("--certificate-key")
             .arg(file("tls.key"))
             .env("KUBECONFIG", file("kubeconfig"))
+            .args(self.sinks_arguments())
             .env_remove("KUBERNETES_SERVICE_HOST")
             .stdout(Stdio::piped());
         command
+    }
+
+    /// From its next start on, and a few seconds later where it runs, the ledger feeds these AuditSinks.
+    pub(crate) fn set_sinks(&self, yaml: &str) {
+        let (new, file) = (
+            self.folder.join("sinks.new"),
+            self.folder.join("sinks.yaml"),
+        );
+        fs::write(&new, yaml).unwrap();
+        fs::rename(new, file).unwrap();
+    }
+
+    /// A key of a Secret that sinks may name.
+    pub(crate) fn set_secret(&self, secret: &str, key: &str, value: &str) {
+        let folder = self.folder.join("secrets").join(secret);
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join(key), value).unwrap();
+    }
+
+    fn sinks_arguments(&self) -> Vec<std::ffi::OsString> {
+        let (file, secrets) = (self.folder.join("sinks.yaml"), self.folder.join("secrets"));
+        match file.exists() {
+            true => vec![
+                "--sinks".into(),
+                file.into(),
+                "--sinks-secrets".into(),
+                secrets.into(),
+            ],
+            false => Vec::new(),
+        }
     }
 
     /// Starts the program and waits until it takes records.

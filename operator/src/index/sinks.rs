@@ -4,8 +4,9 @@ use axum::http::Uri;
 use chaperone_crds::{
     control::{SinkConfig, SinkTarget},
     filter::Filter,
-    resources::{AuditSink, AuditSinkSpec, Format, HttpSink},
+    resources::{AuditSink, AuditSinkSpec, Deliverer, Format, HttpSink},
 };
+use chaperone_sinks::settings::Sink;
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
 use rustls_pki_types::{CertificateDer, pem::PemObject};
@@ -26,10 +27,12 @@ pub struct SinkOutcome {
     pub generation: i64,
     /// What keeps it from working, one sentence each.
     pub problems: Vec<String>,
+    /// Who delivers.
+    pub by: Deliverer,
 }
 
 /// All sinks, ordered by name, with the credentials that `secret` finds. A sink with a problem is kept: its records wait in the spool and are not
-/// lost. Only a sink that cannot be read or has no target at all is left out.
+/// lost. Only a sink that cannot be read or has no target at all is left out, and those that the ledger delivers, which no sidecar is told of.
 pub fn resolve(
     resources: &[&AuditSink],
     secret: impl Fn(&str) -> Option<Secret>,
@@ -39,18 +42,26 @@ pub fn resolve(
     let mut outcomes = Vec::new();
     for resource in resources {
         let name = resource.name_any();
-        let mut problems = check(&resource.spec);
-        let target = target(&resource.spec, &secret, &mut problems);
-        sinks.extend(target.map(|target| SinkConfig {
-            name: name.clone(),
-            target,
-            format: resource.spec.format.unwrap_or_default(),
-            filter: resource.spec.filter.clone(),
-        }));
+        let by = resource.spec.delivered_by();
+        let problems = match by {
+            Deliverer::Ledger => of_ledger(&name, &resource.spec, &secret),
+            Deliverer::Sidecar => {
+                let mut problems = check(&resource.spec);
+                let target = target(&resource.spec, &secret, &mut problems);
+                sinks.extend(target.map(|target| SinkConfig {
+                    name: name.clone(),
+                    target,
+                    format: resource.spec.format.unwrap_or_default(),
+                    filter: resource.spec.filter.clone(),
+                }));
+                problems
+            }
+        };
         outcomes.push(SinkOutcome {
             name,
             generation: resource.metadata.generation.unwrap_or_default(),
             problems,
+            by,
         });
     }
     let has_stdout = sinks.iter().any(|sink| sink.target == SinkTarget::Stdout);
@@ -66,9 +77,23 @@ pub fn resolve(
     (sinks, outcomes)
 }
 
+/// What is wrong with a sink that the ledger delivers, Secrets included: the ledger reads it by the same function.
+fn of_ledger(
+    name: &str,
+    spec: &AuditSinkSpec,
+    secret: &impl Fn(&str) -> Option<Secret>,
+) -> Vec<String> {
+    Sink::read(name, spec, &|name, key| value(secret(name), key))
+        .err()
+        .unwrap_or_default()
+}
+
 /// What is wrong with a sink whatever the Secrets are, one sentence each.
 #[must_use]
 pub fn check(spec: &AuditSinkSpec) -> Vec<String> {
+    if spec.delivered_by() == Deliverer::Ledger {
+        return Sink::check(spec);
+    }
     let mut problems = Vec::new();
     if let Some(Err(errors)) = spec.filter.as_deref().map(Filter::compile) {
         problems.push(errors.to_string());
@@ -95,6 +120,9 @@ pub fn missing_secrets(
     spec: &AuditSinkSpec,
     secret: impl Fn(&str) -> Option<Secret>,
 ) -> Vec<String> {
+    if spec.delivered_by() == Deliverer::Ledger {
+        return Sink::missing(spec, &|name, key| value(secret(name), key));
+    }
     let mut problems = Vec::new();
     target(spec, &secret, &mut problems);
     problems
@@ -263,6 +291,29 @@ mod tests {
                 && problems[0].ends_with("                  ^"),
             "{problems:?}"
         );
+    }
+
+    #[test]
+    fn a_sink_of_the_ledger_reaches_no_sidecar_and_is_reported_all_the_same() {
+        let with = |secret: &str| {
+            let reference = json!({"name": secret, "key": "token"});
+            let http = json!({"url": "https://c.example/in", "bearerTokenSecret": reference});
+            sink(secret, json!({"from": "Ledger", "http": http}))
+        };
+        let (good, bad) = (with("collector"), with("gone"));
+        let (sinks, outcomes) = resolve(&[&good, &bad], token, DefaultSink::None);
+        assert_eq!(sinks, []);
+        assert_eq!(outcomes[0].problems, Vec::<String>::new());
+        assert!(outcomes[1].problems[0].contains("Secret gone"));
+        assert!(outcomes.iter().all(|o| o.by == Deliverer::Ledger));
+        assert_eq!(
+            check(&bad.spec),
+            Vec::<String>::new(),
+            "it may be applied a moment later"
+        );
+        assert!(missing_secrets(&bad.spec, token)[0].contains("Secret gone"));
+        let stdout = sink("s", json!({"from": "Ledger", "stdout": {}}));
+        assert!(check(&stdout.spec)[0].contains("no kind that the ledger delivers"));
     }
 
     #[test]

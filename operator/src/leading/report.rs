@@ -123,7 +123,7 @@ impl Reporter {
     fn sink_before(&self, name: &str) -> Option<SinkStatus> {
         let found = self.stores.sinks.get(&ObjectRef::new(name))?;
         match &found.0 {
-            Ok(sink) => sink.status.clone(),
+            Ok(sink) => sink.status.clone().map(status::own_part),
             Err(_) => self.sinks.get(name).cloned(),
         }
     }

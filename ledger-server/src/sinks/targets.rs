@@ -1,0 +1,30 @@
+//! The kinds of targets that the ledger delivers to, one file each. docs/sinks.md has the contract of each.
+
+mod http;
+
+use std::sync::Arc;
+
+use chaperone_sinks::{
+    net::SinkNet,
+    settings::{self, Sink},
+};
+
+use super::target::{Failure, Target};
+
+/// Makes targets from settings. Nothing is connected by that.
+#[derive(Clone)]
+pub(crate) struct Maker {
+    /// The way to endpoints.
+    pub(crate) net: Arc<dyn SinkNet>,
+    /// Our version, as targets are told it.
+    pub(crate) version: String,
+}
+
+impl Maker {
+    /// The target of a sink.
+    pub(super) fn make(&self, sink: &Sink) -> Result<Box<dyn Target>, Failure> {
+        Ok(match &sink.target {
+            settings::Target::Http(http) => Box::new(http::HttpTarget::new(http, sink, self)?),
+        })
+    }
+}

@@ -1,0 +1,111 @@
+//! Sinks of the whole program against real servers: records go in by HTTPS, the program delivers, and what arrived is read back by the server's own means.
+
+#[path = "sinks/http.rs"]
+mod http;
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use super::world::{Ledger, Lines, World, stream};
+
+/// How long a delivery, or a server's start, may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A ledger with one stream, and its sinks.
+struct Feed {
+    world: World,
+    ledger: Option<Ledger>,
+    lines: Lines,
+    sent: u64,
+}
+
+impl Feed {
+    /// The ledger is not started yet.
+    fn new(name: &str) -> Self {
+        Self {
+            world: World::new(name),
+            ledger: None,
+            lines: Lines::new(stream(1)),
+            sent: 0,
+        }
+    }
+
+    fn start(&mut self) {
+        self.ledger = Some(self.world.start());
+    }
+
+    fn ledger(&self) -> &Ledger {
+        self.ledger.as_ref().expect("the ledger runs")
+    }
+
+    /// SIGKILL.
+    fn kill(&mut self) {
+        self.ledger.take().expect("the ledger runs").kill();
+    }
+
+    /// The ledger takes so many records more, in one batch.
+    fn grow(&mut self, records: usize) {
+        let batch = self.lines.take(records);
+        let (status, body) = self.ledger().post("pod-coder", &stream(1), &batch);
+        assert_eq!(status, 200, "{body}");
+        self.sent += u64::try_from(records).unwrap();
+    }
+
+    /// A metric of a sink.
+    fn metric(&self, name: &str, sink: &str) -> f64 {
+        let line = format!("chaperone_ledger_sink_{name}{{sink=\"{sink}\"}}");
+        self.ledger().metric(&line)
+    }
+
+    /// Waits until the sink has acknowledged or passed over every record that the ledger has.
+    fn drained(&self, sink: &str) {
+        let cursor = self.world.data.join(format!("sinks/{sink}.cursor"));
+        let end = || self.world.records().split(|b| *b == b'\n').count() as u64 - 1;
+        until(&format!("{sink} has everything"), || {
+            let text = std::fs::read_to_string(&cursor).unwrap_or_default();
+            let kept: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+            kept["cursor"]["leaf"].as_u64() == Some(end())
+        });
+    }
+
+    /// Lines of all records that the ledger has, without newlines, in order.
+    fn records(&self) -> Vec<String> {
+        let text = String::from_utf8(self.world.records()).unwrap();
+        text.lines().map(str::to_owned).collect()
+    }
+}
+
+/// Waits until it is so.
+fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let end = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < end, "never: {what}");
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// Every record arrived, and those that came again are copies. Each is compared as its line.
+fn assert_all_arrived(records: &[String], arrived: &[String]) {
+    let firsts = first_copies(arrived);
+    assert_eq!(
+        firsts.len(),
+        records.len(),
+        "{} arrived, with copies",
+        arrived.len()
+    );
+    assert!(
+        firsts.iter().zip(records).all(|(a, b)| *a == b),
+        "in the order of the log"
+    );
+}
+
+/// What arrived, without what came before.
+fn first_copies(arrived: &[String]) -> Vec<&String> {
+    let mut seen = std::collections::HashSet::new();
+    arrived
+        .iter()
+        .filter(|line| seen.insert(line.as_str()))
+        .collect()
+}

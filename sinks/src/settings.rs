@@ -1,0 +1,290 @@
+//! What the ledger delivers by: an `AuditSink` and the Secrets that it names, read into values that can only be right.
+//!
+//! Owns what of a sink is wrong, in sentences. The operator reports it and the ledger runs by it, so both read it here. Refuses sinks that the sidecars deliver.
+//! Invariant: credentials are never printed.
+
+use std::{fmt, time::Duration};
+
+use chaperone_crds::{
+    filter::Filter,
+    resources::{
+        AuditSinkSpec, BatchSettings, Deliverer, Format, HttpSink, SecretKeyRef, SinkStart,
+    },
+};
+
+use crate::{ClientError, Endpoint, client::bearer_header, tls};
+
+/// Records in one batch where a sink does not say.
+pub const DEFAULT_RECORDS: u32 = 500;
+/// Bytes in one batch where a sink does not say.
+pub const DEFAULT_BYTES: u32 = 1024 * 1024;
+/// Milliseconds that a record waits for others where a sink does not say.
+pub const DEFAULT_WAIT_MILLISECONDS: u32 = 500;
+/// A name where none matters.
+const ANY_NAME: &str = "sink";
+/// Longest name of a sink, in bytes, as the API server has it: it is part of a file's name.
+pub const MAX_NAME: usize = 63;
+
+/// A sink that the ledger delivers, with its credentials.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sink {
+    /// Name of the `AuditSink`.
+    pub name: String,
+    /// How records are written.
+    pub format: Format,
+    /// Which records it gets.
+    pub filter: Option<String>,
+    /// Where it begins if it is new.
+    pub start: SinkStart,
+    /// How many records are sent at once.
+    pub batch: Batch,
+    /// Where to.
+    pub target: Target,
+}
+
+/// How many records are sent at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Batch {
+    /// Most records.
+    pub records: usize,
+    /// Most bytes, unless one record is longer.
+    pub bytes: usize,
+    /// Longest that a record waits for others.
+    pub wait: Duration,
+}
+
+/// Where records go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// An HTTP endpoint.
+    Http(Http),
+}
+
+/// An HTTP endpoint that takes batches of records.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Http {
+    /// Where.
+    pub url: String,
+    /// Value of `Authorization: Bearer`.
+    pub bearer: Option<Credential>,
+    /// Whom it trusts, and what it shows.
+    pub tls: Tls,
+}
+
+/// TLS settings of a target.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tls {
+    /// PEM certificates besides the Mozilla roots.
+    pub ca_bundle: Option<String>,
+    /// Client certificate chain and key, PEM.
+    pub client: Option<(String, Credential)>,
+}
+
+/// A text that is never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Credential(pub String);
+
+impl fmt::Debug for Credential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("…")
+    }
+}
+
+impl Tls {
+    /// What it means to rustls.
+    ///
+    /// # Errors
+    /// [`ClientError::Settings`] where it is no certificates or no key.
+    pub fn client_config(&self, alpn: Option<&[u8]>) -> Result<rustls::ClientConfig, ClientError> {
+        let client = self.client.as_ref();
+        let settings = tls::Settings {
+            ca_bundle: self.ca_bundle.as_deref(),
+            client_cert: client.map(|(chain, _)| chain.as_str()),
+            client_key: client.map(|(_, key)| key.0.as_str()),
+        };
+        tls::client_config(settings, alpn)
+    }
+}
+
+impl Sink {
+    /// Reads an `AuditSink`. `secret` has the text under a key of a Secret in Chaperone's namespace.
+    ///
+    /// # Errors
+    /// What is wrong, one sentence each, at least one.
+    pub fn read(
+        name: &str,
+        spec: &AuditSinkSpec,
+        secret: &dyn Fn(&str, &str) -> Option<String>,
+    ) -> Result<Self, Vec<String>> {
+        let mut reader = Reader::new(secret);
+        let sink = reader.sink(name, spec);
+        reader.problems.append(&mut reader.missing);
+        match sink {
+            Some(sink) if reader.problems.is_empty() => Ok(sink),
+            _ => Err(reader.problems),
+        }
+    }
+
+    /// What is wrong with an `AuditSink` whatever the Secrets are, one sentence each.
+    #[must_use]
+    pub fn check(spec: &AuditSinkSpec) -> Vec<String> {
+        let mut reader = Reader::new(&|_, _| None);
+        reader.sink(ANY_NAME, spec);
+        reader.problems
+    }
+
+    /// What is wrong with the Secrets that an `AuditSink` names, one sentence each.
+    #[must_use]
+    pub fn missing(
+        spec: &AuditSinkSpec,
+        secret: &dyn Fn(&str, &str) -> Option<String>,
+    ) -> Vec<String> {
+        let mut reader = Reader::new(secret);
+        reader.sink(ANY_NAME, spec);
+        reader.missing
+    }
+}
+
+/// Whether a name can be part of a file's name: as names of resources are.
+#[must_use]
+pub fn is_name(name: &str) -> bool {
+    (1..=MAX_NAME).contains(&name.len())
+        && !name.starts_with('.')
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b".-".contains(&b))
+}
+
+struct Reader<'a> {
+    secret: &'a dyn Fn(&str, &str) -> Option<String>,
+    problems: Vec<String>,
+    /// Secrets that are not there or cannot be used: what may be mended without a change to the sink.
+    missing: Vec<String>,
+}
+
+impl<'a> Reader<'a> {
+    fn new(secret: &'a dyn Fn(&str, &str) -> Option<String>) -> Self {
+        Self {
+            secret,
+            problems: Vec::new(),
+            missing: Vec::new(),
+        }
+    }
+
+    fn sink(&mut self, name: &str, spec: &AuditSinkSpec) -> Option<Sink> {
+        if !is_name(name) {
+            self.problem(format!("{name:?} is no name of an AuditSink"));
+        }
+        if let Some(Err(errors)) = spec.filter.as_deref().map(Filter::compile) {
+            self.problem(errors.to_string());
+        }
+        if spec.delivered_by() != Deliverer::Ledger {
+            self.problem("it is delivered by the sidecars; add from: Ledger".to_owned());
+        }
+        Some(Sink {
+            name: name.to_owned(),
+            format: spec.format.unwrap_or_default(),
+            filter: spec.filter.clone(),
+            start: spec.start.unwrap_or_default(),
+            batch: batch(spec),
+            target: self.target(spec)?,
+        })
+    }
+
+    fn target(&mut self, spec: &AuditSinkSpec) -> Option<Target> {
+        if let Some(http) = &spec.http {
+            return self.http(http).map(Target::Http);
+        }
+        self.problem("it has no kind that the ledger delivers; use another kind".to_owned());
+        None
+    }
+
+    fn http(&mut self, http: &HttpSink) -> Option<Http> {
+        self.url("spec.http", &http.url, http.allow_insecure);
+        let bearer = self.bearer(http.bearer_token_secret.as_ref());
+        let secret = http.tls_secret.as_ref().map(|secret| secret.name.as_str());
+        let tls = self.tls("spec.http", http.ca_bundle.as_deref(), secret);
+        Some(Http {
+            url: http.url.clone(),
+            bearer: bearer?,
+            tls: tls?,
+        })
+    }
+
+    fn problem(&mut self, problem: String) {
+        self.problems.push(problem);
+    }
+
+    fn url(&mut self, path: &str, url: &str, insecure: Option<bool>) {
+        match Endpoint::parse(url) {
+            Err(error) => self.problem(format!("{path}.url: {error}")),
+            Ok(endpoint) if !endpoint.is_tls && insecure != Some(true) => self.problem(format!(
+                "{path}.url: http:// sends records in clear; use https://, or set allowInsecure: true"
+            )),
+            Ok(_) => {}
+        }
+    }
+
+    /// A bearer token, where one is asked for. `None` if it is not there.
+    fn bearer(&mut self, reference: Option<&SecretKeyRef>) -> Option<Option<Credential>> {
+        let Some(reference) = reference else {
+            return Some(None);
+        };
+        let token = self.key(&reference.name, &reference.key)?.trim().to_owned();
+        if bearer_header(&token).is_err() {
+            let SecretKeyRef { name, key } = reference;
+            self.missing.push(format!(
+                "key {key} of Secret {name} has characters that no header can have"
+            ));
+            return None;
+        }
+        Some(Some(Credential(token)))
+    }
+
+    /// TLS settings that rustls takes.
+    fn tls(&mut self, path: &str, ca_bundle: Option<&str>, secret: Option<&str>) -> Option<Tls> {
+        let mut tls = Tls {
+            ca_bundle: ca_bundle.map(str::to_owned),
+            client: None,
+        };
+        if let Err(error) = tls.client_config(None) {
+            self.problem(format!("{path}: {error}"));
+            return None;
+        }
+        if let Some(name) = secret {
+            let (chain, key) = (self.key(name, "tls.crt"), self.key(name, "tls.key"));
+            tls.client = Some((chain?, Credential(key?)));
+            if let Err(error) = tls.client_config(None) {
+                self.missing.push(format!("Secret {name}: {error}"));
+                return None;
+            }
+        }
+        Some(tls)
+    }
+
+    fn key(&mut self, name: &str, key: &str) -> Option<String> {
+        let value = (self.secret)(name, key);
+        if value.is_none() {
+            self.missing.push(format!(
+                "Secret {name} in Chaperone's namespace has no key {key}, or does not exist; create it"
+            ));
+        }
+        value
+    }
+}
+
+fn batch(spec: &AuditSinkSpec) -> Batch {
+    let unsaid = BatchSettings::default();
+    let said = spec.batch.as_ref().unwrap_or(&unsaid);
+    let http = spec.http.as_ref().and_then(|http| http.batch_size);
+    let size = |value: u32| usize::try_from(value.max(1)).unwrap_or(usize::MAX);
+    let wait = said.wait_milliseconds.unwrap_or(DEFAULT_WAIT_MILLISECONDS);
+    Batch {
+        records: size(said.records.or(http).unwrap_or(DEFAULT_RECORDS)),
+        bytes: size(said.bytes.unwrap_or(DEFAULT_BYTES)),
+        wait: Duration::from_millis(u64::from(wait)),
+    }
+}
+
+#[cfg(test)]
+mod tests;

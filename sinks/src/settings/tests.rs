@@ -1,0 +1,123 @@
+//! What is read of an `AuditSink`, and what is said of one that cannot be used.
+
+use serde_json::{Value, json};
+
+use super::*;
+
+fn spec(value: Value) -> AuditSinkSpec {
+    serde_json::from_value(value).unwrap()
+}
+
+fn secret(name: &str, key: &str) -> Option<String> {
+    match (name, key) {
+        ("collector", "token") => Some("s3cret\n".to_owned()),
+        ("broken", _) => Some("line\nbreak-hunter2".to_owned()),
+        _ => None,
+    }
+}
+
+#[test]
+fn a_sink_is_read_with_its_credentials_which_are_never_printed() {
+    let spec = spec(json!({
+        "from": "Ledger", "format": "OCSF", "filter": "record.seq > 1", "start": "Now", "batch": {"bytes": 4096, "waitMilliseconds": 0},
+        "http": {"url": "https://c.example/in", "bearerTokenSecret": {"name": "collector", "key": "token"}, "batchSize": 7}
+    }));
+    let sink = Sink::read("s", &spec, &secret).unwrap();
+    let batch = Batch {
+        records: 7,
+        bytes: 4096,
+        wait: Duration::ZERO,
+    };
+    assert_eq!(
+        (sink.batch, sink.start, sink.format),
+        (batch, SinkStart::Now, Format::Ocsf)
+    );
+    let Target::Http(http) = &sink.target;
+    assert_eq!(http.bearer, Some(Credential("s3cret".to_owned())));
+    assert!(!format!("{sink:?}").contains("s3cret"), "{sink:?}");
+    assert_eq!(Sink::check(&spec), Vec::<String>::new());
+}
+
+#[test]
+fn what_is_wrong_with_a_sink_is_said_apart_from_what_its_secrets_lack() {
+    let http = |more: Value| {
+        let mut http = json!({"url": "https://c.example/in"});
+        http.as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
+        json!({"from": "Ledger", "http": http})
+    };
+    let cases = [
+        (
+            json!({"stdout": {}}),
+            Some("delivered by the sidecars"),
+            None,
+        ),
+        (
+            json!({"http": {"url": "https://c.example/"}}),
+            Some("add from: Ledger"),
+            None,
+        ),
+        (
+            http(json!({"url": "http://c.example/in"})),
+            Some("in clear"),
+            None,
+        ),
+        (
+            http(json!({"url": "https://u:p@c.example/in"})),
+            Some("spec.http.url"),
+            None,
+        ),
+        (http(json!({"caBundle": "x"})), Some("caBundle"), None),
+        (
+            http(json!({"bearerTokenSecret": {"name": "gone", "key": "t"}})),
+            None,
+            Some("Secret gone"),
+        ),
+        (
+            http(json!({"bearerTokenSecret": {"name": "broken", "key": "t"}})),
+            None,
+            Some("no header can have"),
+        ),
+        (
+            http(json!({"tlsSecret": {"name": "gone"}})),
+            None,
+            Some("no key tls.crt"),
+        ),
+        (
+            http(json!({"tlsSecret": {"name": "broken"}})),
+            None,
+            Some("Secret broken: "),
+        ),
+        (
+            json!({"from": "Ledger", "filter": "record.sq > 1", "http": {"url": "https://c.example/"}}),
+            Some("spec.filter, line 1"),
+            None,
+        ),
+    ];
+    for (value, problem, lacks) in cases {
+        let spec = spec(value.clone());
+        let problems = Sink::check(&spec);
+        assert_eq!(
+            problems.is_empty(),
+            problem.is_none(),
+            "{value} {problems:?}"
+        );
+        assert!(
+            problems.concat().contains(problem.unwrap_or_default()),
+            "{value} {problems:?}"
+        );
+        let missing = Sink::missing(&spec, &secret);
+        assert_eq!(missing.is_empty(), lacks.is_none(), "{value} {missing:?}");
+        assert!(
+            missing.concat().contains(lacks.unwrap_or_default()),
+            "{value} {missing:?}"
+        );
+        let all = Sink::read("s", &spec, &secret).unwrap_err().concat();
+        assert!(!all.contains("hunter2"), "{all}");
+    }
+    for name in ["", "../x", ".x", "a/b", "A", &"a".repeat(64)] {
+        let good = spec(json!({"from": "Ledger", "http": {"url": "https://c.example/"}}));
+        assert!(Sink::read(name, &good, &secret).is_err(), "{name}");
+    }
+}
