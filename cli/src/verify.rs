@@ -45,7 +45,7 @@ const MAX_LISTED: usize = 100;
   chaperone verify copy-of-ledger --key ledger.vkey --checkpoint last-month.checkpoint
   chaperone verify evidence --key ledger.vkey        a bundle that chaperone export made
 
-Exit status: 0 intact, 1 not intact, 2 unreadable.")]
+Exit status: 0 intact, 1 not intact or incomplete, 2 unreadable.")]
 pub(crate) struct Args {
     /// Files of records, one JSON object a line; - is standard input. Or one directory: a ledger, or an evidence bundle.
     #[arg(required = true, value_name = "FILE|DIRECTORY")]

@@ -453,6 +453,9 @@ pub struct IdentityInfo {
     /// What its containers run, as the kubelet reports it: image IDs, most with a digest. Empty before they start.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub image_ids: Vec<String>,
+    /// Number of the record with which the stream begins in this ledger, or goes on, because nobody has those before it any more. Absent: none are missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<u64>,
 }
 
 /// What closed a stream.

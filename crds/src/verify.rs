@@ -20,7 +20,7 @@ use std::{
 
 pub use fault::{Fault, LineFault};
 pub use lines::{Line, each_line};
-pub use stream::StreamVerdict;
+pub use stream::{Missing, StreamVerdict};
 
 use crate::{
     chain::{MAX_RECORD_BYTES, RecordHash, StreamId},
@@ -63,6 +63,8 @@ pub struct Verifier {
     copies: bool,
     max_streams: usize,
     streams: BTreeMap<StreamId, StreamState>,
+    /// Streams of which records are missing and that go on, with the number of the record that does.
+    announced: BTreeMap<StreamId, u64>,
     lines: u64,
     line_faults: Vec<(u64, LineFault)>,
     line_fault_count: u64,
@@ -126,6 +128,7 @@ impl Verifier {
             copies: true,
             max_streams: MAX_STREAMS,
             streams: BTreeMap::new(),
+            announced: BTreeMap::new(),
             lines: 0,
             line_faults: Vec::new(),
             line_fault_count: 0,
@@ -151,6 +154,11 @@ impl Verifier {
         }
     }
 
+    /// The stream's next record is number `from`, and those between are missing, says a record that is believed.
+    pub fn announce(&mut self, stream: StreamId, from: u64) {
+        self.announced.insert(stream, from);
+    }
+
     /// What is to be said.
     #[must_use]
     pub fn finish(self) -> Report {
@@ -168,13 +176,14 @@ impl Verifier {
 
     fn record(&mut self, head: Head, hash: RecordHash) {
         let full = self.streams.len() >= self.max_streams;
+        let announced = self.announced.remove(&head.stream) == Some(head.seq);
         match self.streams.get_mut(&head.stream) {
-            Some(state) => state.take(head, hash),
+            Some(state) => state.take(head, hash, announced),
             None if full => return self.fault(LineFault::TooManyStreams),
             None => {
                 let mut state = StreamState::new(self.start, self.copies);
                 let stream = head.stream.clone();
-                state.take(head, hash);
+                state.take(head, hash, announced);
                 self.streams.insert(stream, state);
             }
         }
@@ -197,6 +206,13 @@ impl Report {
         !self.streams.is_empty()
             && self.line_fault_count == 0
             && self.streams.iter().all(|s| s.fault.is_none())
+    }
+
+    /// Records that are missing by the log's own word.
+    #[must_use]
+    pub fn missing(&self) -> u64 {
+        let missing = self.streams.iter().map(|stream| stream.missing.records);
+        missing.fold(0, u64::saturating_add)
     }
 
     /// Records of all streams, copies not counted.

@@ -99,12 +99,13 @@ impl Api {
         let workload = self.workload(&head.headers).await?;
         let stream = parse(stream)?;
         check_head(&head.headers)?;
+        let from = onward(head.uri.query())?;
         let (batch, room) = self.budget.read(body).await?;
         self.metrics.bytes.inc_by(batch.len() as u64);
         self.ask(writer::Request {
             stream,
             workload,
-            want: Want::Take(batch),
+            want: Want::Take { batch, from },
             room: Some(room),
         })
         .await
@@ -204,6 +205,15 @@ fn parse(stream: &str) -> Result<StreamId, Refusal> {
     stream
         .parse()
         .map_err(|error| Refusal::new(Code::Malformed, format!("{error}")))
+}
+
+/// `from=N`: the number of a batch's first record, where its sender has none before it any more.
+fn onward(query: Option<&str>) -> Result<Option<u64>, Refusal> {
+    let Some(query) = query else { return Ok(None) };
+    let number = query.strip_prefix("from=").and_then(|n| n.parse().ok());
+    let why = "a batch takes no parameter but from=N, a record's number";
+    let number = number.ok_or_else(|| Refusal::new(Code::Malformed, why))?;
+    Ok(Some(number))
 }
 
 /// What can be said of a body before it comes.

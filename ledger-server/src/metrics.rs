@@ -45,6 +45,10 @@ pub struct Metrics {
     pub storage_failing: IntGauge,
     /// Streams.
     pub streams: IntGauge,
+    /// Streams that began late.
+    pub late_streams: IntCounter,
+    /// Records that are missing within streams.
+    pub missing_records: IntCounter,
     /// Leaves on disk.
     pub leaves: IntGauge,
     /// Leaves of the newest checkpoint.
@@ -109,6 +113,20 @@ impl Metrics {
                 gauge("storage_failing", "1 while the disk takes no records."),
             ),
             streams: register(r, gauge("streams", "Streams.")),
+            late_streams: register(
+                r,
+                counter(
+                    "late_streams_total",
+                    "Streams whose sidecar had not their beginning any more.",
+                ),
+            ),
+            missing_records: register(
+                r,
+                counter(
+                    "missing_records_total",
+                    "Records that are missing within streams: the ledger lost them, and nobody has them any more.",
+                ),
+            ),
             leaves: register(r, gauge("log_records", "Records on disk.")),
             checkpoint_records: register(
                 r,
@@ -204,6 +222,8 @@ mod tests {
             storage_errors,
             storage_failing,
             streams,
+            late_streams,
+            missing_records,
             leaves,
             checkpoint_records,
             checkpoint_time,
@@ -221,6 +241,8 @@ mod tests {
                 Box::new(storage_errors),
                 Box::new(storage_failing),
                 Box::new(streams),
+                Box::new(late_streams),
+                Box::new(missing_records),
                 Box::new(leaves),
                 Box::new(checkpoint_records),
                 Box::new(checkpoint_time),

@@ -35,8 +35,13 @@ pub const QUEUE_REQUESTS: usize = 1024;
 /// What a request wants.
 #[derive(Debug)]
 pub enum Want {
-    /// These records to be taken.
-    Take(Bytes),
+    /// Records to be taken.
+    Take {
+        /// Their lines.
+        batch: Bytes,
+        /// Number of the first, where the sender has none before it any more.
+        from: Option<u64>,
+    },
     /// To know which record comes next.
     Next,
 }

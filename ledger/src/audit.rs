@@ -14,8 +14,9 @@ use std::{
 };
 
 use chaperone_crds::{
-    chain::{MAX_RECORD_BYTES, RecordHash},
+    chain::{MAX_RECORD_BYTES, RecordHash, StreamId},
     head::Head,
+    record::{EventKind, Record},
     verify::{Line, Seen, Verifier, each_line},
 };
 use thiserror::Error;
@@ -28,7 +29,7 @@ use crate::{
     key::VerifierKey,
     leaf::Leaf,
     merkle::{self, Hash},
-    store::{MAX_STREAMS, layout, segments},
+    store::{MAX_STREAMS, Onward, layout, segments},
 };
 use tiles::Compared;
 
@@ -122,6 +123,8 @@ struct Looked {
     seen: Seen,
     /// Entry in the tree and its hash, of a record.
     leaf: Option<(String, Hash)>,
+    /// What it says of another stream, if it is whose that is.
+    onward: Option<Onward>,
     /// It has a zero byte, which no record has: bytes that never came.
     zero: bool,
     /// It lacks its newline.
@@ -139,14 +142,32 @@ impl Looked {
             Line::Whole(bytes) | Line::Last(bytes) => bytes,
             Line::TooLong => &[],
         };
+        let onward = match &seen {
+            Seen::Record(head, _) => onward(head, bytes),
+            _ => None,
+        };
         Self {
             seen,
+            onward,
             // Only what is no record may have one.
             zero: leaf.is_none() && bytes.contains(&0),
             leaf,
             unfinished: matches!(line, Line::Last(_)),
         }
     }
+}
+
+/// What a record of the ledger's own says of a stream that goes on without some of its records.
+fn onward(head: &Head, line: &[u8]) -> Option<Onward> {
+    if head.place.kind() != EventKind::StreamIdentity.as_str() {
+        return None;
+    }
+    let record = serde_json::from_slice::<Record>(line).ok()?;
+    let identity = record.event.identity?;
+    Some(Onward {
+        stream: identity.stream.parse().ok()?,
+        from: identity.from?,
+    })
 }
 
 fn leaf(head: &Head, record: RecordHash) -> (String, Hash) {
@@ -163,6 +184,8 @@ fn leaf(head: &Head, record: RecordHash) -> (String, Hash) {
 /// The directory while it is read.
 struct Inspection<'a> {
     origin: Origin,
+    /// The ledger's own stream.
+    own: StreamId,
     head: Option<TreeHead>,
     expected: Vec<Expected>,
     verifier: Verifier,
@@ -178,6 +201,7 @@ impl<'a> Inspection<'a> {
     fn new(dir: &'a Path, origin: &Origin) -> Self {
         Self {
             origin: origin.clone(),
+            own: StreamId::of_ledger(origin.as_str()),
             head: None,
             expected: Vec::new(),
             verifier: Verifier::exactly_once(MAX_STREAMS),
@@ -237,7 +261,12 @@ impl<'a> Inspection<'a> {
             (Seen::Fault(fault), _) => self.no_record(at, fault.to_string()),
             _ => self.no_record(at, "an empty line".to_owned()),
         }
+        // Only the ledger's own stream is believed.
+        let is_own = matches!(&looked.seen, Seen::Record(head, _) if head.stream == self.own);
         self.verifier.take(looked.seen);
+        if let Some(Onward { stream, from }) = looked.onward.filter(|_| is_own) {
+            self.verifier.announce(stream, from);
+        }
     }
 
     fn no_record(&mut self, at: At, fault: String) {

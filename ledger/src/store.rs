@@ -79,6 +79,15 @@ struct Last {
     time: Option<Time>,
 }
 
+/// A stream of which records are missing goes on with this one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Onward {
+    /// The stream.
+    pub stream: StreamId,
+    /// Number of the record.
+    pub from: u64,
+}
+
 /// A batch that was taken into memory. It is worth nothing before the next commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use = "a batch is acknowledged by its receipt only"]
@@ -201,16 +210,16 @@ impl Store {
     /// # Errors
     /// [`OpenError`]; nothing is mended but a torn end.
     pub fn open(config: Config) -> Result<Self, OpenError> {
-        Self::open_with(config, &mut |_, _| {})
+        Self::open_with(config, &mut |_, _| None)
     }
 
-    /// The same, and shows each record that is there, with its stream and without its newline, in the order of the leaves.
+    /// The same, and shows each record that is there, with its stream and without its newline, in the order of the leaves. What a record says of a stream that goes on without some of its records is believed.
     ///
     /// # Errors
     /// [`OpenError`].
     pub fn open_with(
         config: Config,
-        each: &mut dyn FnMut(&StreamId, &[u8]),
+        each: &mut dyn FnMut(&StreamId, &[u8]) -> Option<Onward>,
     ) -> Result<Self, OpenError> {
         recover::open(config, each)
     }
@@ -220,7 +229,20 @@ impl Store {
     /// # Errors
     /// [`Refused`]; nothing of the batch is taken then.
     pub fn stage(&mut self, stream: &StreamId, batch: &[u8]) -> Result<Staged, Refused> {
-        let judged = self.judge(stream, batch)?;
+        self.stage_from(stream, batch, None)
+    }
+
+    /// The same; the batch may begin with record number `from`, although records before it are missing. Who calls has a record of that staged first.
+    ///
+    /// # Errors
+    /// [`Refused`]; nothing of the batch is taken then.
+    pub fn stage_from(
+        &mut self,
+        stream: &StreamId,
+        batch: &[u8],
+        from: Option<u64>,
+    ) -> Result<Staged, Refused> {
+        let judged = self.judge(stream, batch, from)?;
         let added = u64::try_from(judged.fresh.len()).unwrap_or(u64::MAX);
         for record in judged.fresh {
             self.place(record);
@@ -238,12 +260,12 @@ impl Store {
     /// Whether the batch would be taken now. Nothing is.
     ///
     /// # Errors
-    /// What [`stage`](Self::stage) would say.
-    pub fn check(&self, stream: &StreamId, batch: &[u8]) -> Result<(), Refused> {
-        self.judge(stream, batch).map(|_| ())
+    /// What [`stage_from`](Self::stage_from) would say.
+    pub fn check(&self, stream: &StreamId, batch: &[u8], from: Option<u64>) -> Result<(), Refused> {
+        self.judge(stream, batch, from).map(|_| ())
     }
 
-    fn judge(&self, stream: &StreamId, batch: &[u8]) -> Result<Judged, Refused> {
+    fn judge(&self, stream: &StreamId, batch: &[u8], from: Option<u64>) -> Result<Judged, Refused> {
         if self.segments.waiting() >= MAX_WAITING_BYTES {
             return Err(Refused::Busy);
         }
@@ -257,7 +279,7 @@ impl Store {
         }
         let unknown = Known::default();
         let known = known.unwrap_or(&unknown);
-        let mut judge = Judge::new(stream, known);
+        let mut judge = Judge::new(stream, known, from);
         let mut fresh_from = None;
         let mut at = 0_usize;
         for (line, number) in lines.split(|b| *b == b'\n').zip(1_u64..) {
@@ -411,6 +433,8 @@ impl Committed {
 struct Judge<'a> {
     stream: &'a StreamId,
     known: &'a Known,
+    /// Number of the record with which the stream may go on although some are missing.
+    from: Option<u64>,
     /// Number of the record that must come, where one came before.
     expected: Option<u64>,
     next: u64,
@@ -420,10 +444,11 @@ struct Judge<'a> {
 }
 
 impl<'a> Judge<'a> {
-    fn new(stream: &'a StreamId, known: &'a Known) -> Self {
+    fn new(stream: &'a StreamId, known: &'a Known, from: Option<u64>) -> Self {
         Self {
             stream,
             known,
+            from: from.filter(|from| *from > known.next),
             expected: None,
             next: known.next,
             tail: known.tail,
@@ -438,6 +463,14 @@ impl<'a> Judge<'a> {
         if head.stream != *self.stream {
             let found = head.stream.clone();
             return Err(Refused::OtherStream { seq, found });
+        }
+        let skips = self.expected.is_none() && self.from == Some(seq);
+        if skips && self.closed {
+            return Err(Refused::Closed { seq });
+        }
+        if skips {
+            self.next = seq;
+            self.tail = head.prev;
         }
         let expected = self.expected.unwrap_or(seq.min(self.next));
         if seq != expected {
@@ -458,6 +491,13 @@ impl<'a> Judge<'a> {
                 true => Ok(false),
                 false => Err(Refused::Differs { seq }),
             };
+        }
+        // It was missing when the stream went on, and comes too late.
+        if seq < self.known.next {
+            return Err(Refused::Hole {
+                expected: self.known.next,
+                found: seq,
+            });
         }
         self.extend(head, leaf)?;
         Ok(true)

@@ -17,7 +17,7 @@ pub(super) fn run(directory: &Path, args: &Args) -> anyhow::Result<ExitCode> {
         args.output,
         &verdict,
         &LedgerJson::of(&verdict),
-        verdict.is_intact(),
+        verdict.is_intact() && verdict.is_complete(),
     )
 }
 
@@ -40,6 +40,8 @@ fn trust(args: &Args) -> anyhow::Result<Trust> {
 struct LedgerJson {
     /// Over records, tree, checkpoints and tiles together.
     intact: bool,
+    /// No stream lacks records after its first one here.
+    complete: bool,
     origin: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     checkpoint: Option<CheckpointJson>,
@@ -73,6 +75,7 @@ impl LedgerJson {
     fn of(verdict: &audit::Verdict) -> Self {
         Self {
             intact: verdict.is_intact(),
+            complete: verdict.is_complete(),
             origin: verdict.origin.to_string(),
             checkpoint: verdict.head.as_ref().map(CheckpointJson::of),
             compared_with: verdict.kept.clone(),

@@ -8,6 +8,15 @@ use crate::{
     head::{Head, Place},
 };
 
+/// Records of one stream that are missing, as a record that is believed said when the stream went on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Missing {
+    /// How many.
+    pub records: u64,
+    /// Number of the first.
+    pub first: u64,
+}
+
 /// What is to be said of one stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StreamVerdict {
@@ -30,6 +39,8 @@ pub struct StreamVerdict {
     /// Records that say that an operation is about to begin and that no record names as its beginning: what was under way when the sidecar died. None where more were under way at
     /// once than are followed.
     pub unfinished: Option<Vec<u64>>,
+    /// What is missing after its first record here, by the log's own word.
+    pub missing: Missing,
     /// What is wrong; the first thing only.
     pub fault: Option<Fault>,
 }
@@ -59,6 +70,10 @@ impl fmt::Display for StreamVerdict {
             )?,
             None => f.write_str(", too many begun at once to say which ended")?,
         }
+        if self.missing.records > 0 {
+            let Missing { records, first } = self.missing;
+            write!(f, ", {records} MISSING (the first: record {first})")?;
+        }
         match &self.fault {
             None => f.write_str(": intact"),
             Some(fault) => write!(f, ": FIRST BAD RECORD {}: {fault}", fault.first_bad()),
@@ -82,6 +97,7 @@ pub(super) struct StreamState {
     last_time: String,
     closed: bool,
     begun: Begun,
+    missing: Missing,
     fault: Option<Fault>,
 }
 
@@ -100,12 +116,13 @@ impl StreamState {
             last_time: String::new(),
             closed: false,
             begun: Begun::default(),
+            missing: Missing::default(),
             fault: None,
         }
     }
 
-    /// Judges the next record of this stream.
-    pub(super) fn take(&mut self, head: Head, hash: RecordHash) {
+    /// Judges the next record of this stream. `announced`: those between are missing, and that was said.
+    pub(super) fn take(&mut self, head: Head, hash: RecordHash, announced: bool) {
         if self.records == 0 {
             self.agent.clone_from(&head.agent);
             self.first_seq = head.seq;
@@ -113,7 +130,7 @@ impl StreamState {
         }
         if self.fault.is_some() {
             self.refine(head, hash);
-        } else if let Err(fault) = self.judge(head, hash) {
+        } else if let Err(fault) = self.judge(head, hash, announced) {
             self.fault = Some(fault);
         }
     }
@@ -133,11 +150,12 @@ impl StreamState {
             last_time: self.last_time,
             closed: self.closed,
             unfinished: self.begun.unfinished(),
+            missing: self.missing,
             fault: self.fault,
         }
     }
 
-    fn judge(&mut self, head: Head, hash: RecordHash) -> Result<(), Fault> {
+    fn judge(&mut self, head: Head, hash: RecordHash, announced: bool) -> Result<(), Fault> {
         let seq = head.seq;
         if let Some(version) = head.foreign_version {
             self.count(seq, head.time);
@@ -163,10 +181,19 @@ impl StreamState {
             copies.push(hash);
         }
         if first {
-            return self.judge_first(seq, &head.place, prev);
+            return self.judge_first(seq, &head.place, prev, announced);
         }
         if seq < expected {
             return Err(Fault::OutOfOrder { seq });
+        }
+        let skips = announced && seq > expected && !self.closed;
+        if skips {
+            if self.missing.records == 0 {
+                self.missing.first = expected;
+            }
+            let records = seq.saturating_sub(expected);
+            self.missing.records = self.missing.records.saturating_add(records);
+            return self.judge_close(seq, &head.place);
         }
         if seq > expected {
             return Err(Fault::Gap {
@@ -184,7 +211,13 @@ impl StreamState {
         self.judge_close(seq, &head.place)
     }
 
-    fn judge_first(&mut self, seq: u64, place: &Place, prev: RecordHash) -> Result<(), Fault> {
+    fn judge_first(
+        &mut self,
+        seq: u64,
+        place: &Place,
+        prev: RecordHash,
+        announced: bool,
+    ) -> Result<(), Fault> {
         match (seq, self.start) {
             (0, _) if prev != RecordHash::GENESIS => Err(Fault::NotGenesis),
             (0, _) if *place != Place::Opens => Err(Fault::NotOpened {
@@ -192,6 +225,7 @@ impl StreamState {
             }),
             (0, _) => Ok(()),
             (_, Start::Anywhere) => self.judge_close(seq, place),
+            _ if announced => self.judge_close(seq, place),
             (first, Start::Open) => Err(Fault::StartsLate { first }),
         }
     }

@@ -44,6 +44,7 @@ pub(crate) fn golden_streams() -> Vec<(&'static str, u8, Vec<Event>)> {
         ("begun", 0x88, vec![open(), begin(), ended(), close(4)]),
         ("elsewhere", 0x99, vec![open(), elsewhere(), close(3)]),
         ("bound", 0xaa, vec![open(), bound(), close(3)]),
+        ("onward", 0xbb, vec![open(), onward(), close(3)]),
         (
             "resumed",
             0x33,
@@ -89,6 +90,15 @@ fn resume() -> Event {
     }
 }
 
+/// A stream goes on without records that nobody has any more.
+fn onward() -> Event {
+    let mut event = bound();
+    if let Some(identity) = &mut event.identity {
+        identity.from = Some(41);
+    }
+    event
+}
+
 fn bound() -> Event {
     Event {
         identity: Some(IdentityInfo {
@@ -98,6 +108,7 @@ fn bound() -> Event {
                 "registry.example.com/claude@sha256:{}",
                 "5e".repeat(32)
             )],
+            from: None,
         }),
         ..event(EventKind::StreamIdentity)
     }

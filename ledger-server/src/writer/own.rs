@@ -10,7 +10,7 @@ use chaperone_crds::{
     pod::PodIdentity,
     record::{AgentRef, Event, EventKind, IdentityInfo, OpenInfo, Record},
 };
-use chaperone_ledger::store::{Refused, Store};
+use chaperone_ledger::store::{Onward, Refused, Store};
 use jiff::Timestamp;
 
 use crate::{
@@ -44,22 +44,24 @@ impl Own {
     }
 
     /// Learns from a record that is in the store.
-    pub(super) fn replay(&mut self, stream: &StreamId, line: &[u8]) {
+    /// What it says of a stream that goes on without some of its records.
+    pub(super) fn replay(&mut self, stream: &StreamId, line: &[u8]) -> Option<Onward> {
         if *stream != self.stream {
-            return;
+            return None;
         }
         // The store has checked the line's head. What else of it cannot be read binds nothing, and a stream without a binding is refused.
         let record = serde_json::from_slice::<Record>(line).ok();
         let identity = record.and_then(|record| record.event.identity);
-        let bound = identity.and_then(|identity| {
-            let stream = identity.stream.parse().ok()?;
-            let workload = Workload {
-                identity: identity.workload,
-                image_ids: identity.image_ids,
-            };
-            Some((stream, Binding::of(&workload)))
-        });
-        self.bindings.extend(bound);
+        let identity = identity?;
+        let stream: StreamId = identity.stream.parse().ok()?;
+        let workload = Workload {
+            identity: identity.workload,
+            image_ids: identity.image_ids,
+        };
+        let binding = Binding::of(&workload);
+        self.bindings.insert(stream.clone(), binding);
+        let from = identity.from?;
+        Some(Onward { stream, from })
     }
 
     /// The first record of this process: the stream begins, or goes on. It never ends, for its end would leave the ledger nowhere to record to.
@@ -102,12 +104,13 @@ impl Own {
         }
     }
 
-    /// Records whose the stream is, ahead of its records.
+    /// Records whose the stream is, ahead of its records; and with which of them it goes on, where those before are missing.
     pub(super) fn bind(
         &mut self,
         store: &mut Store,
         stream: &StreamId,
         workload: &Workload,
+        from: Option<u64>,
     ) -> Result<(), Refused> {
         let mut event = Event::new(
             EventKind::StreamIdentity,
@@ -117,6 +120,7 @@ impl Own {
             stream: stream.to_string(),
             workload: workload.identity.clone(),
             image_ids: workload.image_ids.clone(),
+            from,
         });
         self.write(store, &event)?;
         self.bindings.insert(stream.clone(), Binding::of(workload));

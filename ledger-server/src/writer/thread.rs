@@ -161,15 +161,32 @@ impl Thread {
         } = request;
         let next = self.store.next_seq(stream);
         let is_known = self.own.admit(stream, workload, next)?;
-        let Want::Take(batch) = &request.want else {
+        let Want::Take { batch, from } = &request.want else {
             return Ok(Awaited::Next(stream.clone()));
         };
-        if !is_known {
+        // Where nothing is missing there is nothing to say.
+        let from = from.filter(|from| *from > next);
+        if !is_known || from.is_some() {
             // First the question, so that a batch that is refused leaves no record of whose it was; then the binding, so that no crash can leave a stream without it.
-            self.store.check(stream, batch)?;
-            self.own.bind(&mut self.store, stream, workload)?;
+            self.store.check(stream, batch, from)?;
+            self.own.bind(&mut self.store, stream, workload, from)?;
         }
-        Ok(Awaited::Batch(self.store.stage(stream, batch)?))
+        if let Some(from) = from {
+            self.goes_on(stream, next, from);
+        }
+        Ok(Awaited::Batch(self.store.stage_from(stream, batch, from)?))
+    }
+
+    /// Records are missing, and a person should know.
+    fn goes_on(&self, stream: &StreamId, next: u64, from: u64) {
+        let records = from.saturating_sub(next);
+        if next == 0 {
+            self.metrics.late_streams.inc();
+            tracing::warn!(%stream, from, "a stream begins late: its sidecar has no record before this one any more");
+        } else {
+            self.metrics.missing_records.inc_by(records);
+            tracing::error!(%stream, from, records, "records are missing: this ledger lost them, or was restored from an older copy, and the sidecar has them no more");
+        }
     }
 
     /// One commit for all.
@@ -308,7 +325,7 @@ impl Thread {
 impl Want {
     fn bytes(&self) -> usize {
         match self {
-            Self::Take(batch) => batch.len(),
+            Self::Take { batch, .. } => batch.len(),
             Self::Next => 0,
         }
     }

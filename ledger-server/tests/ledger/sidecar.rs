@@ -11,16 +11,20 @@ use std::{
 };
 
 use chaperone_crds::{
+    chain::StreamId,
     control::{SinkConfig, SinkTarget},
     pod::PodIdentity,
     record::{AgentRef, Event, EventKind},
     resources::Format,
     verify::{Start, verify},
 };
-use chaperone_sidecar::audit::{self, AuditConfig, AuditHandle, HostNet, Recorder};
+use chaperone_ledger::audit::{Trust, verify as prove};
+use chaperone_sidecar::audit::{
+    self, AuditConfig, AuditHandle, DEFAULT_SPOOL_BYTES, HostNet, MIN_SPOOL_BYTES, Recorder,
+};
 use prometheus::Registry;
 
-use crate::world::{Ledger, World};
+use crate::world::{Ledger, ORIGIN, World};
 
 /// Where the child finds what to do. Without it, the child's test does nothing.
 const FOLDER: &str = "CHAPERONE_TEST_SIDECAR_FOLDER";
@@ -57,6 +61,14 @@ fn file_sink(folder: &Path) -> SinkConfig {
 }
 
 fn start(folder: &Path, registry: &Registry) -> (Recorder, AuditHandle) {
+    start_within(folder, registry, DEFAULT_SPOOL_BYTES)
+}
+
+fn start_within(
+    folder: &Path,
+    registry: &Registry,
+    max_spool_bytes: u64,
+) -> (Recorder, AuditHandle) {
     let identity = PodIdentity {
         namespace: "agents".to_owned(),
         pod: "story".to_owned(),
@@ -64,6 +76,7 @@ fn start(folder: &Path, registry: &Registry) -> (Recorder, AuditHandle) {
     };
     let config = AuditConfig {
         file_dir: None,
+        max_spool_bytes,
         ..AuditConfig::new(folder.join("spool"), identity)
     };
     audit::start(config, Arc::new(HostNet), registry).unwrap()
@@ -229,4 +242,90 @@ async fn a_ledger_that_was_restored_from_a_copy_is_sent_what_it_lacks() {
     assert!(report.is_intact(), "{report}");
     let stream = report.streams.iter().find(|s| s.closed).unwrap();
     assert_eq!(stream.records, 1 + 1500 + 100 + 1);
+}
+
+/// The ledger's directory as an auditor sees it.
+fn proved(world: &World) -> chaperone_ledger::audit::Verdict {
+    let trust = Trust {
+        keys: vec![world.vkey.parse().unwrap()],
+        kept: Vec::new(),
+    };
+    let verdict = prove(&world.data, &trust).unwrap();
+    assert!(verdict.is_intact(), "{verdict}");
+    verdict
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_ledger_goes_on_without_what_nobody_has_any_more_and_says_so() {
+    let world = World::new("lost");
+    let folder = world.folder.join("sidecar");
+    fs::create_dir(&folder).unwrap();
+    fs::copy(world.folder.join("tls.crt"), folder.join("tls.crt")).unwrap();
+    fs::write(folder.join("token"), "pod-story").unwrap();
+    let registry = Registry::new();
+    // Small, so that what every sink has taken soon goes.
+    let (recorder, handle) = start_within(&folder, &registry, MIN_SPOOL_BYTES);
+    let more = async |records: u64| {
+        let before = delivered(&registry);
+        for _ in 0..records {
+            recorder.record(event()).await;
+        }
+        until(|| delivered(&registry) >= before + records).await;
+    };
+    // It begins before there is a ledger.
+    handle.set_sinks(vec![file_sink(&folder)]).unwrap();
+    more(3000).await;
+    let ledger = world.start();
+    world.pin(ledger.api);
+    let url = format!("https://{}", ledger.api);
+    handle.set_sinks(vec![ledger_sink(&folder, &url)]).unwrap();
+    more(3000).await;
+    ledger.stop();
+    let verdict = proved(&world);
+    assert!(verdict.is_complete(), "{verdict}");
+    let of = |verdict: &chaperone_ledger::audit::Verdict| {
+        let mut streams = verdict.streams.streams.iter();
+        let own = StreamId::of_ledger(ORIGIN);
+        streams.find(|s| s.stream != own).unwrap().clone()
+    };
+    let first = of(&verdict).first_seq;
+    assert!(first > 0, "{verdict}");
+
+    // It is restored from a copy, and its sidecar has less than it lacks.
+    let copy = world.folder.join("copy");
+    fs::rename(&world.data, &copy).unwrap();
+    assert!(
+        Command::new("cp")
+            .arg("-a")
+            .args([&copy, &world.data])
+            .status()
+            .unwrap()
+            .success()
+    );
+    let ledger = world.start();
+    more(6000).await;
+    ledger.stop();
+    fs::remove_dir_all(&world.data).unwrap();
+    fs::rename(&copy, &world.data).unwrap();
+    let ledger = world.start();
+    for _ in 0..100 {
+        recorder.record(event()).await;
+    }
+    let closing = handle.close("terminated", PATIENCE).await;
+    assert!(closing.closed && closing.undelivered == 0, "{closing:?}");
+    let missing = ledger.metric("chaperone_ledger_missing_records_total");
+    ledger.stop();
+    let verdict = proved(&world);
+    assert!(!verdict.is_complete());
+    let stream = of(&verdict);
+    assert_eq!(stream.first_seq, first);
+    assert!(stream.closed && stream.missing.records > 0, "{verdict}");
+    assert_eq!(stream.missing.records as f64, missing);
+    let lost = format!("INCOMPLETE: {missing} records are missing");
+    assert!(verdict.to_string().ends_with(&lost), "{verdict}");
+
+    // And it opens again, with what its own records say.
+    let ledger = world.start();
+    ledger.stop();
+    assert_eq!(of(&proved(&world)).missing, stream.missing);
 }

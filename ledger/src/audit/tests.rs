@@ -6,8 +6,9 @@ use std::{
 };
 
 use chaperone_crds::{
-    chain::Chain,
-    record::{AgentRef, CloseInfo, Event, EventKind},
+    chain::{Chain, StreamId},
+    pod::PodIdentity,
+    record::{AgentRef, CloseInfo, Event, EventKind, IdentityInfo},
 };
 
 use super::*;
@@ -400,4 +401,64 @@ fn a_checkpoint_of_an_unknown_key_or_of_another_log_is_none() {
         verify(&folder.0, &trust(&[])),
         Err(Unreadable::Identity(_))
     ));
+}
+
+/// A ledger in which stream 1 goes on at record 5 after record 2, and `says` is the stream in which a record announces that.
+fn onward(says: &StreamId) -> Verdict {
+    let folder = Folder::new();
+    let mut store = Store::open(Config {
+        dir: folder.0.clone(),
+        origin: ORIGIN.parse().unwrap(),
+        keys: vec![key(5).verifier().clone()],
+        segment_bytes: 64 * 1024,
+        checkpoint_seconds: 10,
+    })
+    .unwrap();
+    let all = lines(1, 8, "one");
+    let _ = store.stage(&id(1), &all[..3].concat()).unwrap();
+    let mut chain = Chain::new(says.clone());
+    let mut announcing = Vec::new();
+    let mut identity = Event::new(EventKind::StreamIdentity, AgentRef::default());
+    identity.identity = Some(IdentityInfo {
+        stream: id(1).to_string(),
+        workload: PodIdentity::default(),
+        image_ids: Vec::new(),
+        from: Some(5),
+    });
+    for event in [
+        Event::new(EventKind::StreamOpen, AgentRef::default()),
+        identity,
+    ] {
+        let now = "2026-11-24T10:00:00Z".parse().unwrap();
+        chain.append(&event, now, &mut announcing);
+    }
+    let _ = store.stage(says, &announcing).unwrap();
+    let rest = all[5..].concat();
+    let _ = store.stage_from(&id(1), &rest, Some(5)).unwrap();
+    let note = store.checkpoint(&[&key(5)], Time::new(1).unwrap());
+    verdict(&folder, &note.unwrap())
+}
+
+#[test]
+fn records_that_are_missing_are_a_fault_unless_the_ledger_itself_said_so() {
+    let announced = onward(&StreamId::of_ledger(ORIGIN));
+    assert!(
+        announced.is_intact() && !announced.is_complete(),
+        "{announced}"
+    );
+    let text = announced.to_string();
+    assert!(
+        text.contains(", 2 MISSING (the first: record 3): intact"),
+        "{text}"
+    );
+    assert!(
+        text.ends_with("INCOMPLETE: 2 records are missing"),
+        "{text}"
+    );
+    let forged = onward(&id(2));
+    assert!(!forged.is_intact(), "{forged}");
+    assert!(
+        forged.to_string().contains("records 3 to 4 are missing"),
+        "{forged}"
+    );
 }

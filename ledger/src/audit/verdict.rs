@@ -137,6 +137,14 @@ impl Verdict {
     }
 }
 
+impl Verdict {
+    /// True when no stream lacks records after its first one here. Those that are missing were said to be when the stream went on without them; where nothing said so the ledger is not intact.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.streams.missing() == 0
+    }
+}
+
 impl fmt::Display for At {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "segment {:08}, byte {}", self.segment, self.offset)
@@ -179,7 +187,11 @@ impl fmt::Display for Verdict {
             } else {
                 "NOT INTACT"
             },
-        )
+        )?;
+        match self.streams.missing() {
+            0 => Ok(()),
+            missing => write!(f, ", INCOMPLETE: {missing} records are missing"),
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Opening a directory: cuts what was torn, builds the tree anew, and believes neither the disk nor the signature where they disagree.
 
 use std::{
+    collections::HashMap,
     fs::{self, File, OpenOptions, TryLockError},
     io,
     path::Path,
@@ -11,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::{
-    Config, Judge, Last, Refused, Store,
+    Config, Judge, Last, Onward, Refused, Store,
     files::{replace, sync_dir},
     head::Head,
     layout::{CHECKPOINT, FORMAT, IDENTITY, RECORDS},
@@ -104,7 +105,7 @@ fn at(file: impl AsRef<Path>) -> impl FnOnce(io::Error) -> OpenError {
 }
 
 /// What is shown each record as it is read: its stream and its line.
-type Each<'a> = &'a mut dyn FnMut(&StreamId, &[u8]);
+type Each<'a> = &'a mut dyn FnMut(&StreamId, &[u8]) -> Option<Onward>;
 
 pub(super) fn open(config: Config, each: Each<'_>) -> Result<Store, OpenError> {
     let records = config.dir.join(RECORDS);
@@ -129,9 +130,10 @@ pub(super) fn open(config: Config, each: Each<'_>) -> Result<Store, OpenError> {
         _lock: lock,
     };
     let mut proof = Proof::new(signed);
+    let mut onward = HashMap::new();
     proof.look(&store.tree);
     for segment in 0..=number {
-        replay(&mut store, segment, &mut proof, each)?;
+        replay(&mut store, segment, &mut proof, &mut onward, each)?;
         let other = store.tiles.compare_full().map_err(at("tile"))?;
         if let Some(tile) = other {
             return Err(OpenError::Tile(tile));
@@ -229,6 +231,7 @@ fn replay(
     store: &mut Store,
     segment: u64,
     proof: &mut Proof,
+    onward: &mut HashMap<StreamId, u64>,
     each: Each<'_>,
 ) -> Result<(), OpenError> {
     let path = segments::path(&store.config.dir.join(RECORDS), segment);
@@ -243,8 +246,10 @@ fn replay(
         let length = rest.iter().position(|b| *b == b'\n');
         let line = length.and_then(|length| rest.get(..length));
         let line = line.ok_or_else(|| damaged(Refused::Form))?;
-        let stream = place(store, line).map_err(damaged)?;
-        each(&stream, line);
+        let stream = place(store, line, onward).map_err(damaged)?;
+        if let Some(Onward { stream, from }) = each(&stream, line) {
+            onward.insert(stream, from);
+        }
         proof.look(&store.tree);
         offset = offset.saturating_add(line.len()).saturating_add(1);
     }
@@ -252,18 +257,23 @@ fn replay(
 }
 
 /// The line's stream.
-fn place(store: &mut Store, line: &[u8]) -> Result<StreamId, Refused> {
+fn place(
+    store: &mut Store,
+    line: &[u8],
+    onward: &mut HashMap<StreamId, u64>,
+) -> Result<StreamId, Refused> {
     let head = Head::parse(line).map_err(|fault| Refused::NotARecord { line: 1, fault })?;
     let known = store.streams.get(&head.stream);
     // The runs of a long stream are not copied for each of its lines: here nothing may be there twice.
     let known = known.map(super::Known::end).unwrap_or_default();
-    if head.seq != known.next {
+    let from = onward.remove(&head.stream);
+    if head.seq != known.next && from != Some(head.seq) {
         return Err(Refused::Hole {
             expected: known.next,
             found: head.seq,
         });
     }
-    let mut judge = Judge::new(&head.stream, &known);
+    let mut judge = Judge::new(&head.stream, &known, from);
     judge.take(&head, line, &store.tiles)?;
     for record in judge.fresh {
         store.place(record);

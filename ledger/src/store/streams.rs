@@ -6,6 +6,9 @@ use chaperone_crds::chain::{RecordHash, StreamId};
 
 use crate::leaf::Leaf;
 
+/// No leaf: no tree grows to it.
+const NOWHERE: u64 = u64::MAX;
+
 /// All streams.
 #[derive(Debug, Default)]
 pub(super) struct Streams(HashMap<StreamId, Known>);
@@ -19,7 +22,7 @@ pub(super) struct Known {
     pub(super) tail: RecordHash,
     /// Nothing comes after its close.
     pub(super) closed: bool,
-    /// Records that are neighbours in the tree too: number of the first, and its leaf. One for each batch at most.
+    /// Records that are neighbours in the tree too: number of the first, and its leaf. One for each batch at most. Where records are missing: number of the first, and [`NOWHERE`].
     runs: Vec<(u64, u64)>,
 }
 
@@ -46,6 +49,9 @@ impl Streams {
     /// The stream's next record is this leaf.
     pub(super) fn place(&mut self, leaf: Leaf, index: u64, closes: bool) {
         let known = self.0.entry(leaf.stream).or_default();
+        if known.next < leaf.seq {
+            known.runs.push((known.next, NOWHERE));
+        }
         let neighbour = known
             .runs
             .last()
@@ -75,6 +81,9 @@ impl Known {
         }
         let after = self.runs.partition_point(|(first, _)| *first <= seq);
         let (first, index) = self.runs.get(after.checked_sub(1)?)?;
+        if *index == NOWHERE {
+            return None;
+        }
         index.checked_add(seq.checked_sub(*first)?)
     }
 }

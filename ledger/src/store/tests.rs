@@ -82,14 +82,74 @@ fn a_check_says_what_staging_would_and_takes_nothing() {
     let folder = Folder::new();
     let mut store = open(&folder).unwrap();
     let all = lines(1, 8);
-    assert!(store.check(&id(1), &all[..4].concat()).is_ok());
+    assert!(store.check(&id(1), &all[..4].concat(), None).is_ok());
     assert!(matches!(
-        store.check(&id(1), &all[1..4].concat()),
+        store.check(&id(1), &all[1..4].concat(), None),
         Err(Refused::Hole { .. })
     ));
     assert_eq!((store.next_seq(&id(1)), store.streams()), (0, 0));
     take(&mut store, 1, &all[..4]);
     assert_eq!((store.next_seq(&id(1)), store.streams()), (4, 1));
+}
+
+#[test]
+fn a_stream_goes_on_without_what_nobody_has_only_where_that_is_said() {
+    let folder = Folder::new();
+    let mut store = open(&folder).unwrap();
+    let (early, late) = (lines(1, 8), lines(2, 8));
+    take(&mut store, 1, &early[..3]);
+    let from = |store: &mut Store, stream, batch: &[Vec<u8>], from| {
+        let staged = store.stage_from(&id(stream), &batch.concat(), Some(from));
+        staged.map(|staged| staged.receipt(store.commit().unwrap()).unwrap().next_seq)
+    };
+    // Not where the batch begins elsewhere, and not in the middle of one.
+    for (batch, number) in [(&early[5..7], 6), (&early[2..3], 5)] {
+        let refused = from(&mut store, 1, batch, number);
+        assert!(
+            matches!(refused, Err(Refused::Hole { .. }) | Ok(3)),
+            "{refused:?}"
+        );
+    }
+    let torn = [early[2].clone(), early[5].clone()];
+    let refused = from(&mut store, 1, &torn, 5);
+    assert!(matches!(refused, Err(Refused::Hole { .. })), "{refused:?}");
+    assert_eq!(from(&mut store, 1, &early[5..7], 5).unwrap(), 7);
+    assert_eq!(from(&mut store, 2, &late[4..6], 4).unwrap(), 6);
+    // What was missing comes too late; what is there is known; the rest goes on as ever.
+    let refused = store.stage(&id(1), &early[3..5].concat()).unwrap_err();
+    assert!(matches!(refused, Refused::Hole { expected: 7, .. }));
+    let refused = store.stage(&id(2), &late[..2].concat()).unwrap_err();
+    assert!(matches!(refused, Refused::Hole { .. }), "{refused}");
+    assert_eq!(take(&mut store, 1, &early[1..3]).added, 0);
+    assert_eq!(take(&mut store, 1, &early[5..]).added, 3);
+    let refused = from(&mut store, 1, &lines(1, 20)[15..16], 15);
+    assert!(matches!(refused, Err(Refused::Closed { seq: 15 })));
+    store.checkpoint(&[&key(5)], time(1)).unwrap();
+    drop(store);
+
+    let refused = open(&folder).unwrap_err();
+    assert!(matches!(refused, OpenError::Damaged { .. }), "{refused}");
+    // As whoever keeps a record of it says, ahead of what comes next of the stream.
+    let mut shown = 0;
+    let mut store = Store::open_with(config(&folder), &mut |_, _| {
+        shown += 1;
+        match shown {
+            3 => Some(Onward {
+                stream: id(1),
+                from: 5,
+            }),
+            4 => Some(Onward {
+                stream: id(2),
+                from: 4,
+            }),
+            _ => None,
+        }
+    })
+    .unwrap();
+    assert_eq!((store.next_seq(&id(1)), store.next_seq(&id(2))), (10, 6));
+    let refused = store.stage(&id(1), &early[3..5].concat()).unwrap_err();
+    assert!(matches!(refused, Refused::Hole { expected: 10, .. }));
+    assert_eq!(take(&mut store, 2, &late[5..]).added, 4);
 }
 
 #[test]
@@ -104,6 +164,7 @@ fn who_opens_a_store_is_shown_its_records_and_can_go_on_with_a_stream() {
     let mut shown = Vec::new();
     let mut store = Store::open_with(config(&folder), &mut |stream, line| {
         shown.push((stream.clone(), [line, b"\n"].concat()));
+        None
     })
     .unwrap();
     let expected = [(1, &one[..3]), (2, &two[..]), (1, &one[3..4])];

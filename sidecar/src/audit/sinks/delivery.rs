@@ -234,13 +234,14 @@ impl Delivery {
             return Ok(());
         }
         let lines = &batch.bytes;
+        let oldest = self.spool.before(self.position).is_none();
         if self.sink.is_none() {
             self.sink = Some(self.maker.make(&self.config)?);
         }
         match &mut self.sink {
             Some(Sink::File(file)) => file.deliver(lines),
             Some(Sink::Http(http)) => http.deliver(lines).await,
-            Some(Sink::Ledger(ledger)) => ledger.deliver(lines, batch.records).await,
+            Some(Sink::Ledger(ledger)) => ledger.deliver(lines, batch.records, oldest).await,
             Some(Sink::Stdout) | None => stdout::deliver(lines.clone()).await,
         }
     }

@@ -36,9 +36,7 @@ pub(super) enum SinkError {
     #[error("the spool has a line that is no record: {0}")]
     NotARecord(chaperone_crds::head::NotARecord),
     /// The ledger lacks records that the spool's cursor is past.
-    #[error(
-        "the ledger expects record {expected} of stream {stream}, and the oldest that is left here is {from}"
-    )]
+    #[error("the ledger expects record {expected} of stream {stream}, and was sent {from}")]
     Behind {
         /// Of which stream.
         stream: StreamId,

@@ -76,26 +76,38 @@ impl LedgerSink {
         })
     }
 
-    /// Sends the lines, of which the ledger may have some already; Ok is its acknowledgement of all.
-    pub(super) async fn deliver(&mut self, lines: &[u8], records: u64) -> Result<(), SinkError> {
+    /// Sends the lines, of which the ledger may have some already; Ok is its acknowledgement of all. `oldest`: there are none before them any more, so that a ledger that lacks some is told to go on without.
+    pub(super) async fn deliver(
+        &mut self,
+        lines: &[u8],
+        records: u64,
+        oldest: bool,
+    ) -> Result<(), SinkError> {
         let first = lines.split(|b| *b == b'\n').next().unwrap_or_default();
         let head = Head::parse(first).map_err(SinkError::NotARecord)?;
         let was_known = self.known.as_ref().is_some_and(|(s, _)| *s == head.stream);
-        match self.send(&head, lines, records).await {
+        match self.send(&head, lines, records, oldest).await {
             // It stands elsewhere than where it was: a ledger that was restored, or another one.
             Err(SinkError::Client(ClientError::Status { status: 409, .. })) if was_known => {
-                self.send(&head, lines, records).await
+                self.send(&head, lines, records, oldest).await
             }
             result => result,
         }
     }
 
-    async fn send(&mut self, head: &Head, lines: &[u8], records: u64) -> Result<(), SinkError> {
+    async fn send(
+        &mut self,
+        head: &Head,
+        lines: &[u8],
+        records: u64,
+        oldest: bool,
+    ) -> Result<(), SinkError> {
         let next = match self.known.take() {
             Some((stream, next)) if stream == head.stream => next,
             _ => self.ask(&head.stream).await?,
         };
-        if next < head.seq {
+        let lacks = next < head.seq;
+        if lacks && !oldest {
             return Err(SinkError::Behind {
                 stream: head.stream.clone(),
                 expected: next,
@@ -103,8 +115,17 @@ impl LedgerSink {
             });
         }
         let after = head.seq.saturating_add(records);
+        if lacks {
+            let (stream, from) = (&head.stream, head.seq);
+            tracing::warn!(%stream, from, next, "the ledger lacks records that nobody has any more; the stream goes on without them");
+        }
+        let from = lacks.then_some(head.seq);
         let next = self
-            .post(&head.stream, unknown(lines, head.seq, next.min(after)))
+            .post(
+                &head.stream,
+                unknown(lines, head.seq, next.min(after)),
+                from,
+            )
             .await?;
         if next < after {
             return Err(SinkError::Answer(format!(
@@ -124,8 +145,14 @@ impl LedgerSink {
         read(answer)
     }
 
-    async fn post(&mut self, stream: &StreamId, lines: &[u8]) -> Result<u64, SinkError> {
-        let path = format!("{}/v1/streams/{stream}/records", self.prefix);
+    async fn post(
+        &mut self,
+        stream: &StreamId,
+        lines: &[u8],
+        from: Option<u64>,
+    ) -> Result<u64, SinkError> {
+        let query = from.map_or(String::new(), |from| format!("?from={from}"));
+        let path = format!("{}/v1/streams/{stream}/records{query}", self.prefix);
         let mut request = self.request(Method::POST, &path, Bytes::copy_from_slice(lines))?;
         request.headers_mut().insert(
             header::CONTENT_TYPE,
