@@ -51,9 +51,11 @@ pub const SPOOL_VOLUME: &str = "chaperone-spool";
 pub const SPOOL_DIR: &str = "/var/lib/chaperone/spool";
 /// Volume of the projected token, sidecar only.
 pub const TOKEN_VOLUME: &str = "chaperone-token";
-/// Where the sidecar finds its token (file `token`).
+/// Where the sidecar finds its tokens: `token` for the operator, [`LEDGER_TOKEN_FILE`] for the ledger.
 pub const TOKEN_DIR: &str = "/var/run/secrets/chaperone.dev";
-/// Audience of the sidecar's token. No other projected token may have it.
+/// File in [`TOKEN_DIR`]: the token for the ledger.
+pub const LEDGER_TOKEN_FILE: &str = "ledger-token";
+/// Audience of the sidecar's token for the operator. No other projected token may have it.
 pub const TOKEN_AUDIENCE: &str = "chaperone.dev/operator";
 /// Audience of the tokens that the ledger takes: the sidecar's for writing, others' for reading.
 pub const LEDGER_AUDIENCE: &str = "chaperone.dev/ledger";

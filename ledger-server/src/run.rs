@@ -54,6 +54,7 @@ const LAST_COMMIT_TIMEOUT: Duration = Duration::from_secs(10);
 /// If keys, certificate or directory cannot be used, a port is taken, or the writer ended.
 pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let config = writer_config(&settings)?;
+    let origin = config.store.origin.clone();
     let certificate = Certificate::load(&settings.certificate, &settings.certificate_key)?;
     let client = Client::try_default()
         .await
@@ -108,7 +109,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     servers.spawn(serve(listener, server));
     tokio::spawn(certificate.watch());
     ready.set(true);
-    tracing::info!(origin = %settings.origin, %listen, "the ledger takes records");
+    tracing::info!(%origin, %listen, "the ledger takes records");
 
     let result = tokio::select! {
         () = &mut terminated => Ok(()),
@@ -139,18 +140,11 @@ async fn finish(handle: writer::WriterHandle, ended: oneshot::Receiver<()>) {
 }
 
 fn writer_config(settings: &Settings) -> anyhow::Result<WriterConfig> {
-    let keys = settings
-        .key_files
-        .iter()
-        .map(|path| key_file::read(path, &settings.origin))
-        .collect::<anyhow::Result<Vec<_>>>()?;
-    if keys.is_empty() {
-        bail!("no --key-file");
-    }
+    let (origin, keys) = key_file::read_all(&settings.key_files, settings.origin.as_ref())?;
     Ok(WriterConfig {
         store: Config {
             dir: settings.dir.clone(),
-            origin: settings.origin.clone(),
+            origin,
             keys: keys.iter().map(|key| key.verifier().clone()).collect(),
             segment_bytes: SEGMENT_BYTES,
             checkpoint_seconds: settings.checkpoint_seconds,

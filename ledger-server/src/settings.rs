@@ -41,9 +41,9 @@ pub struct Settings {
     /// Directory of records and tree; it is made if it is not there
     #[arg(long, env = "CHAPERONE_LEDGER_DIR")]
     pub dir: PathBuf,
-    /// Which log: a line, by custom a URL without its scheme. It never changes
+    /// Which log: a line, by custom a URL without its scheme. It never changes. Without it, the log that the first key is named after
     #[arg(long, env = "CHAPERONE_LEDGER_ORIGIN", value_parser = origin)]
-    pub origin: Origin,
+    pub origin: Option<Origin>,
     /// File of a signing key (`chaperone-ledger generate-key`); repeatable, for as long as one replaces another
     #[arg(
         long = "key-file",

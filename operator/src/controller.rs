@@ -10,6 +10,7 @@ use std::{
 };
 
 use chaperone_crds::{
+    control::SinkConfig,
     pod::PodIdentity,
     resources::{AuditSink, Deliverer},
     snapshot::{PolicyKind, PolicyRef, Revision},
@@ -21,16 +22,18 @@ use kube::{ResourceExt, core::DeserializeGuard};
 use tokio::sync::watch;
 
 use crate::{
+    certificates::Root,
     check, compile,
     descriptors::Packed,
     health::{Fact, Health},
     index::{
-        Index, PolicyEntry, World,
+        Index, LedgerWriters, PolicyEntry, World,
         certificates::{CertificateSecret, Certificates},
         index,
         sinks::{self, SinkOutcome},
         size,
     },
+    injected::has_ledger_token,
     mask_secret::{MASK_SECRET, MaskSecret},
     plans::Plans,
     settings::Settings,
@@ -58,6 +61,7 @@ pub struct Controller {
     stores: Stores,
     settings: Arc<Settings>,
     plans: Plans,
+    authority: Root,
     outcome: watch::Sender<Arc<Outcome>>,
     compiled: HashMap<PolicyRef, Compiled>,
     snapshots: HashMap<Revision, Result<(), String>>,
@@ -87,12 +91,14 @@ impl Controller {
         stores: Stores,
         settings: Arc<Settings>,
         plans: Plans,
+        authority: Root,
     ) -> (Self, watch::Receiver<Arc<Outcome>>) {
         let (outcome, receiver) = watch::channel(Arc::default());
         let controller = Self {
             stores,
             settings,
             plans,
+            authority,
             outcome,
             compiled: HashMap::new(),
             snapshots: HashMap::new(),
@@ -107,6 +113,12 @@ impl Controller {
     /// Runs for ever. The stores must have listed: plans from half a world would weaken pods.
     pub async fn run(mut self, health: &Health) {
         let changed = Arc::clone(&self.stores.changed);
+        let mut authority = self.authority.clone();
+        // Without the root nobody could be sent to the ledger, and a sink that goes takes its cursor with it.
+        if authority.wait_for(Option::is_some).await.is_err() {
+            return;
+        }
+        authority.mark_unchanged();
         let mut roots = tokio::time::interval(ROOTS_INTERVAL);
         loop {
             // The first tick comes at once, so the roots are read before the first plan is made.
@@ -114,6 +126,7 @@ impl Controller {
                 biased;
                 _ = roots.tick() => self.read_roots().await,
                 () = changed.notified() => tokio::time::sleep(DEBOUNCE).await,
+                Ok(()) = authority.changed() => {}
             }
             self.reconcile();
             health.set(Fact::Synced, true);
@@ -124,13 +137,15 @@ impl Controller {
         let (sinks, sink_outcomes) = self.resolve_sinks();
         self.read_mask_secret();
         let policies = self.compile_policies();
+        let pods = self.pods();
         let world = World {
+            ledger: self.ledger_writers(&sinks, &pods),
+            pods: pods.iter().map(|pod| identity(pod)).collect(),
             certificates: self.read_certificates(&policies),
             now: Timestamp::now(),
             policies,
             sinks: Arc::new(sinks),
             namespaces: self.audited_namespaces(),
-            pods: self.pods(),
             extra_roots: Arc::clone(&self.extra_roots),
             mask_secret: self.mask_secret.clone(),
             descriptors: self.descriptors.read(&self.stores.descriptors.state()),
@@ -179,7 +194,7 @@ impl Controller {
             .collect()
     }
 
-    fn resolve_sinks(&self) -> (Vec<chaperone_crds::control::SinkConfig>, Vec<SinkOutcome>) {
+    fn resolve_sinks(&self) -> (Vec<SinkConfig>, Vec<SinkOutcome>) {
         let resources = self.stores.sinks.state();
         let readable: Vec<&AuditSink> = resources
             .iter()
@@ -251,15 +266,29 @@ impl Controller {
     }
 
     /// Injected pods that have not ended and are not exempt: others acknowledge nothing, and policies would wait for them.
-    fn pods(&self) -> Vec<PodIdentity> {
+    fn pods(&self) -> Vec<Arc<Pod>> {
         let pods = self.stores.pods.state().into_iter();
         pods.filter(|pod| check::is_injected(pod) && !has_ended(pod))
-            .map(|pod| identity(&pod))
             .filter(|pod| {
-                let account = Some(pod.service_account.as_str());
-                !self.settings.exempts(&pod.namespace, account)
+                let PodIdentity {
+                    namespace,
+                    service_account,
+                    ..
+                } = identity(pod);
+                !self.settings.exempts(&namespace, Some(&service_account))
             })
             .collect()
+    }
+
+    /// Which of these pods write to the ledger, beside these sinks. None: there is no ledger.
+    fn ledger_writers(&self, sinks: &[SinkConfig], pods: &[Arc<Pod>]) -> Option<LedgerWriters> {
+        let url = self.settings.ledger_url()?;
+        let authority = self.authority.borrow().clone()?;
+        let writers = pods.iter().filter(|pod| has_ledger_token(pod));
+        Some(LedgerWriters {
+            sinks: Arc::new(sinks::with_ledger(sinks, url, authority.root_pem())),
+            pods: writers.map(|pod| pod.uid().unwrap_or_default()).collect(),
+        })
     }
 
     /// One that is gone or broken is not followed: sidecars would forget tokens that are about.

@@ -9,7 +9,7 @@ pub mod sinks;
 pub mod size;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
@@ -38,6 +38,8 @@ pub struct World {
     pub policies: Vec<PolicyEntry>,
     /// All sinks with their credentials.
     pub sinks: Arc<Vec<SinkConfig>>,
+    /// Who writes to the ledger, where there is one.
+    pub ledger: Option<LedgerWriters>,
     /// Audited namespaces with their labels.
     pub namespaces: BTreeMap<String, Labels>,
     /// Injected pods.
@@ -52,6 +54,15 @@ pub struct World {
     pub certificates: Certificates,
     /// The time, for what is said of certificates; plans do not depend on it.
     pub now: Timestamp,
+}
+
+/// The pods that write to the ledger.
+#[derive(Clone, Debug)]
+pub struct LedgerWriters {
+    /// All sinks, the ledger among them.
+    pub sinks: Arc<Vec<SinkConfig>>,
+    /// Uids of the pods whose sidecar has a token for it. Others lack the ledger among their sinks: their records would wait for ever, and a sidecar of a version without ledgers could not read its configuration.
+    pub pods: BTreeSet<String>,
 }
 
 /// What one sidecar runs by. Snapshots, sinks and roots are shared between pods.
@@ -112,7 +123,7 @@ struct Merged {
 /// Selects, merges and compiles. `compile` says whether a merged snapshot can run.
 pub fn index(world: &World, mut compile: impl FnMut(&Snapshot) -> Result<(), String>) -> Index {
     let mut merged: HashMap<Vec<usize>, Result<Merged, String>> = HashMap::new();
-    let shared = size::Shared::of(&world.sinks, &world.extra_roots, &world.descriptors);
+    let shared = size::Shared::of(world.most_sinks(), &world.extra_roots, &world.descriptors);
     let mut result = Index {
         pods: BTreeMap::new(),
         policies: world
@@ -152,7 +163,7 @@ fn plan(world: &World, pod: &PodIdentity, merged: Merged) -> Plan {
         revision: merged.revision,
         identity: pod.clone(),
         snapshot: merged.snapshot,
-        sinks: Arc::clone(&world.sinks),
+        sinks: Arc::clone(world.sinks_of(&pod.uid)),
         extra_roots: Arc::clone(&world.extra_roots),
         mask_key: secret.map(|secret| secret.key_of(&pod.namespace)),
         descriptors: Arc::clone(&world.descriptors),
@@ -187,6 +198,19 @@ fn merge(
         certificate_bytes: size::certificate_bytes(&certificates),
         client_certificates: Arc::new(certificates),
     })
+}
+
+impl World {
+    fn sinks_of(&self, uid: &str) -> &Arc<Vec<SinkConfig>> {
+        let writers = self.ledger.as_ref().filter(|l| l.pods.contains(uid));
+        writers.map_or(&self.sinks, |ledger| &ledger.sinks)
+    }
+
+    /// The sinks of the pod that has most, for what fits.
+    fn most_sinks(&self) -> &[SinkConfig] {
+        let ledger = self.ledger.as_ref();
+        ledger.map_or(&self.sinks, |ledger| &ledger.sinks)
+    }
 }
 
 impl Plan {

@@ -9,9 +9,9 @@ use chaperone_crds::pod;
 use k8s_openapi::{
     api::core::v1::{
         Capabilities, Container, ContainerPort, EmptyDirVolumeSource, EnvVar, EnvVarSource,
-        HTTPGetAction, ObjectFieldSelector, Probe, ProjectedVolumeSource, ResourceRequirements,
-        SeccompProfile, SecurityContext, ServiceAccountTokenProjection, Volume, VolumeMount,
-        VolumeProjection,
+        HTTPGetAction, ObjectFieldSelector, Pod, Probe, ProjectedVolumeSource,
+        ResourceRequirements, SeccompProfile, SecurityContext, ServiceAccountTokenProjection,
+        Volume, VolumeMount, VolumeProjection,
     },
     apimachinery::pkg::{api::resource::Quantity, util::intstr::IntOrString},
 };
@@ -21,7 +21,7 @@ pub const DROPPED_CAPABILITIES: [&str; 2] = ["NET_ADMIN", "NET_RAW"];
 /// Where the ServiceAccount admission plugin mounts the API token, also into the sidecar.
 pub const API_TOKEN_DIR: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
-/// Seconds that the sidecar's token lives; kubelet renews it at 80 % of that.
+/// Seconds that the sidecar's tokens live; kubelet renews it at 80 % of that.
 const TOKEN_SECONDS: i64 = 3600;
 /// Size of the trust volume, in memory: the bundle is 0.3 MB as PEM and again as PKCS#12.
 const TRUST_SIZE: &str = "16Mi";
@@ -95,7 +95,7 @@ fn environment(shape: &Shape) -> Vec<EnvVar> {
     variables
 }
 
-/// The three volumes: trust bundle, spool, token.
+/// The three volumes: trust bundle, spool, tokens.
 #[must_use]
 pub fn volumes(shape: &Shape) -> [Volume; 3] {
     let trust = Volume {
@@ -170,6 +170,22 @@ pub fn same_volume(found: &Volume, ours: &Volume) -> bool {
     unsized_volume(found) == unsized_volume(ours)
 }
 
+/// Whether a pod's sidecar has a token for the ledger. One that was injected before there was a ledger has none until the pod is made anew.
+#[must_use]
+pub fn has_ledger_token(found: &Pod) -> bool {
+    let volumes = found.spec.iter().flat_map(|spec| spec.volumes.iter());
+    let ours = volumes
+        .flatten()
+        .filter(|volume| volume.name == pod::TOKEN_VOLUME);
+    ours.filter_map(|volume| volume.projected.as_ref())
+        .flat_map(|projected| projected.sources.iter().flatten())
+        .filter_map(|source| source.service_account_token.as_ref())
+        .any(|token| {
+            token.audience.as_deref() == Some(pod::LEDGER_AUDIENCE)
+                && token.path == pod::LEDGER_TOKEN_FILE
+        })
+}
+
 /// Whether this is the mount that the ServiceAccount plugin adds to every container.
 #[must_use]
 pub fn is_api_token_mount(mount: &VolumeMount) -> bool {
@@ -239,16 +255,24 @@ fn token_volume() -> Volume {
         name: pod::TOKEN_VOLUME.to_owned(),
         projected: Some(ProjectedVolumeSource {
             default_mode: Some(0o644),
-            sources: Some(vec![VolumeProjection {
-                service_account_token: Some(ServiceAccountTokenProjection {
-                    audience: Some(pod::TOKEN_AUDIENCE.to_owned()),
-                    expiration_seconds: Some(TOKEN_SECONDS),
-                    path: "token".to_owned(),
-                }),
-                ..VolumeProjection::default()
-            }]),
+            sources: Some(vec![
+                token(pod::TOKEN_AUDIENCE, "token"),
+                // Also where no ledger is: one that is switched on later is one for the pods that run.
+                token(pod::LEDGER_AUDIENCE, pod::LEDGER_TOKEN_FILE),
+            ]),
         }),
         ..Volume::default()
+    }
+}
+
+fn token(audience: &str, path: &str) -> VolumeProjection {
+    VolumeProjection {
+        service_account_token: Some(ServiceAccountTokenProjection {
+            audience: Some(audience.to_owned()),
+            expiration_seconds: Some(TOKEN_SECONDS),
+            path: path.to_owned(),
+        }),
+        ..VolumeProjection::default()
     }
 }
 
@@ -307,6 +331,8 @@ fn non_empty(resources: &BTreeMap<String, Quantity>) -> Option<BTreeMap<String, 
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use k8s_openapi::api::core::v1::PodSpec;
+
     use super::*;
 
     /// A shape as a small installation has it.
@@ -397,5 +423,26 @@ pub(crate) mod tests {
         let mut larger = spool.clone();
         larger.empty_dir.as_mut().unwrap().size_limit = Some(Quantity("1024Mi".to_owned()));
         assert!(same_volume(&larger, &spool));
+    }
+
+    #[test]
+    fn a_pod_from_before_there_was_a_ledger_has_no_token_for_it() {
+        let with = |volume: Volume| Pod {
+            spec: Some(PodSpec {
+                volumes: Some(vec![volume]),
+                ..PodSpec::default()
+            }),
+            ..Pod::default()
+        };
+        assert!(has_ledger_token(&with(token_volume())));
+        let mut before = token_volume();
+        let sources = before.projected.as_mut().unwrap().sources.as_mut().unwrap();
+        sources.retain(|source| *source != token(pod::LEDGER_AUDIENCE, pod::LEDGER_TOKEN_FILE));
+        assert_eq!(sources.len(), 1);
+        assert!(!has_ledger_token(&with(before)));
+        let mut elsewhere = token_volume();
+        elsewhere.name = "other".to_owned();
+        assert!(!has_ledger_token(&with(elsewhere)));
+        assert!(!has_ledger_token(&Pod::default()));
     }
 }

@@ -16,6 +16,7 @@ pub mod inject;
 pub mod injected;
 pub mod leader;
 pub mod leading;
+pub mod ledger_key;
 pub mod mask_secret;
 pub mod metrics;
 pub mod patch;

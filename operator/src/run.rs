@@ -23,13 +23,14 @@ use tokio::{
 };
 
 use crate::{
-    certificates::{Authority, ServingCertificate, bundle, store::Keeper},
+    certificates::{Root, ServingCertificate, bundle, serving::Kept, store::Keeper},
     control::{self, Control, identity::Identities},
     controller::Controller,
     events::Events,
     health::{Fact, Health},
     leader::Election,
     leading,
+    ledger_key::LedgerKeys,
     lifecycle::{Lifecycle, Phase, Signals},
     metrics::Metrics,
     plans::Plans,
@@ -96,9 +97,6 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     result
 }
 
-/// Hears the root.
-type Root = watch::Receiver<Option<Arc<Authority>>>;
-
 /// What the parts of the process share.
 struct Parts {
     client: Client,
@@ -126,17 +124,19 @@ impl Parts {
         );
         election.spawn(elect.run(self.signals.clone()));
         let serving = ServingCertificate::default();
+        let mut certificates = vec![Kept::operator(settings.serving_names(), serving.clone())];
+        certificates.extend(settings.ledger_serving_names().map(Kept::ledger));
         let (keeper, authority) = Keeper::new(
             self.client.clone(),
             &settings.namespace,
-            settings.serving_names(),
-            serving.clone(),
+            certificates,
+            self.ledger_keys(),
             self.metrics.clone(),
             self.health.clone(),
         );
         loops.spawn(keeper.run(self.stores.clone(), leads.clone()));
         self.keep_bundles(loops, &authority);
-        let plans = self.control_policies(loops, leads);
+        let plans = self.control_policies(loops, leads, authority.clone());
         self.serve_webhooks(servers, &serving, authority.clone())
             .await?;
         self.serve_control(servers, &serving, authority, plans)
@@ -144,12 +144,18 @@ impl Parts {
     }
 
     /// Starts the controller and what the leader does with its outcomes.
-    fn control_policies(&self, loops: &mut JoinSet<()>, leads: watch::Receiver<bool>) -> Plans {
+    fn control_policies(
+        &self,
+        loops: &mut JoinSet<()>,
+        leads: watch::Receiver<bool>,
+        authority: Root,
+    ) -> Plans {
         let plans = Plans::default();
         let (controller, outcomes) = Controller::new(
             self.stores.clone(),
             Arc::clone(&self.settings),
             plans.clone(),
+            authority,
         );
         let (stores, health) = (self.stores.clone(), self.health.clone());
         loops.spawn(async move {
@@ -173,6 +179,16 @@ impl Parts {
             self.metrics.clone(),
         ));
         plans
+    }
+
+    /// The ledger's keys, where there is a ledger.
+    fn ledger_keys(&self) -> Option<LedgerKeys> {
+        let settings = &self.settings;
+        settings.ledger_service.as_ref()?;
+        Some(LedgerKeys::new(
+            settings.ledger_origin.clone(),
+            settings.ledger_key_secrets.clone(),
+        ))
     }
 
     async fn serve_webhooks(

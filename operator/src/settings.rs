@@ -2,11 +2,15 @@
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
+use chaperone_ledger::key::KeyName;
 use chaperone_server::logging::LogFormat;
 use clap::{Parser, ValueEnum};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
-use crate::injected::Shape;
+use crate::{injected::Shape, ledger_key::KEY_SECRET};
+
+/// Port of the ledger's API on its Service.
+const LEDGER_PORT: u16 = 9445;
 
 /// Command line of `chaperone-operator`. Each flag can also be given by its environment variable.
 #[derive(Parser, Clone, Debug)]
@@ -59,6 +63,22 @@ pub struct Settings {
     /// The sink of every pod beside the AuditSinks
     #[arg(long, env = "CHAPERONE_DEFAULT_SINK", default_value = "stdout")]
     pub default_sink: DefaultSink,
+    /// Service in front of the ledger; without it, there is no ledger
+    #[arg(long, env = "CHAPERONE_LEDGER_SERVICE")]
+    pub ledger_service: Option<String>,
+    /// DNS name of the ledger besides those of its Service, for its serving certificate; repeatable
+    #[arg(
+        long = "ledger-name",
+        env = "CHAPERONE_LEDGER_NAMES",
+        value_delimiter = ','
+    )]
+    pub ledger_names: Vec<String>,
+    /// Which log the ledger is, when its key is made; without it, one that names the cluster
+    #[arg(long, env = "CHAPERONE_LEDGER_ORIGIN")]
+    pub ledger_origin: Option<KeyName>,
+    /// Secret with a signing key of the ledger; repeatable, for as long as one replaces another
+    #[arg(long = "ledger-key-secret", env = "CHAPERONE_LEDGER_KEY_SECRETS", value_delimiter = ',', default_value = KEY_SECRET)]
+    pub ledger_key_secrets: Vec<String>,
     /// Name of the MutatingWebhookConfiguration and of the ValidatingWebhookConfiguration
     #[arg(
         long,
@@ -112,7 +132,29 @@ impl Settings {
     /// DNS names of the Service, which the serving certificate is for.
     #[must_use]
     pub fn serving_names(&self) -> Vec<String> {
-        let short = format!("{}.{}", self.service_name, self.namespace);
+        self.names_of(&self.service_name)
+    }
+
+    /// DNS names of the ledger, which its serving certificate is for. None: there is no ledger.
+    #[must_use]
+    pub fn ledger_serving_names(&self) -> Option<Vec<String>> {
+        let mut names = self.names_of(self.ledger_service.as_ref()?);
+        names.extend(self.ledger_names.iter().cloned());
+        Some(names)
+    }
+
+    /// Where sidecars reach the ledger. None: there is no ledger.
+    #[must_use]
+    pub fn ledger_url(&self) -> Option<String> {
+        let service = self.ledger_service.as_ref()?;
+        Some(format!(
+            "https://{service}.{}.svc:{LEDGER_PORT}",
+            self.namespace
+        ))
+    }
+
+    fn names_of(&self, service: &str) -> Vec<String> {
+        let short = format!("{service}.{}", self.namespace);
         ["", ".svc", ".svc.cluster.local"]
             .map(|suffix| format!("{short}{suffix}"))
             .to_vec()
@@ -296,6 +338,21 @@ pub(crate) mod tests {
                 .contains(&"chaperone-operator.chaperone-system.svc".to_owned())
         );
         assert!(!shape.limits.contains_key("cpu"));
+    }
+
+    #[test]
+    fn sidecars_reach_the_ledger_by_a_name_that_its_certificate_has() {
+        assert_eq!(settings(&[]).ledger_url(), None);
+        assert_eq!(settings(&[]).ledger_serving_names(), None);
+        let settings = settings(&[
+            "--ledger-service=chaperone-ledger",
+            "--ledger-name=ledger.example",
+        ]);
+        let host = "chaperone-ledger.chaperone-system.svc".to_owned();
+        assert_eq!(settings.ledger_url(), Some(format!("https://{host}:9445")));
+        let names = settings.ledger_serving_names().unwrap();
+        assert!(names.contains(&host) && names.contains(&"ledger.example".to_owned()));
+        assert_eq!(settings.ledger_key_secrets, [KEY_SECRET]);
     }
 
     #[test]

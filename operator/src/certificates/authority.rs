@@ -12,7 +12,7 @@ use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 /// How long the root lives: ten years. It is not rotated; agents trust it by file.
 const ROOT_LIFE: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
-/// How long a serving certificate lives: 90 days.
+/// How long a serving certificate lives: 90 days. It is renewed after two thirds of that.
 const SERVING_LIFE: Duration = Duration::from_secs(90 * 24 * 3600);
 /// How long a pod's intermediate lives: 24 hours. The sidecar renews it at half of that.
 const INTERMEDIATE_LIFE: Duration = Duration::from_secs(24 * 3600);
@@ -137,17 +137,18 @@ impl Authority {
         self.not_after
     }
 
-    /// Makes a serving certificate for these DNS names.
+    /// Makes a serving certificate with this common name, for these DNS names.
     ///
     /// # Errors
     /// If a name is not a DNS name, or the platform gives no key.
     pub fn mint_serving(
         &self,
+        common_name: &str,
         names: &[String],
         now: Timestamp,
     ) -> Result<KeyedCertificate, AuthorityError> {
         let key = KeyPair::generate()?;
-        let mut params = named("chaperone-operator", "", now, SERVING_LIFE);
+        let mut params = named(common_name, "", now, SERVING_LIFE);
         params.subject_alt_names = CertificateParams::new(names)?.subject_alt_names;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];

@@ -1,31 +1,27 @@
-//! Root and serving certificate in their Secrets: made once, loaded, rotated, restored. Beside them, the secret of mask keys.
-//!
-//! Replicas race without harm: a Secret is created only if it is absent, and replaced only at the version that was read.
+//! What Secrets keep for the operator: the root, made once and restored, and the serving certificates under it. Beside them, the secret of mask keys and the ledger's signing key.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use k8s_openapi::{
-    ByteString, api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::ObjectMeta,
-};
-use kube::{Api, Client, api::PostParams};
+use kube::{Api, Client};
 use tokio::sync::watch;
 
 use super::{
-    Authority, AuthorityError, KeyedCertificate, ServingCertificate,
-    authority::{certificate_expiry, mint_root},
+    Authority, AuthorityError,
+    authority::mint_root,
+    secrets::{Secrets, content},
+    serving::Kept,
 };
 use crate::{
     health::{Fact, Health},
-    mask_secret,
+    ledger_key::LedgerKeys,
+    mask_secret::{self, MaskSecret},
     metrics::Metrics,
     stores::Stores,
 };
 
 /// Secret of the root.
 pub const ROOT_SECRET: &str = "chaperone-root-ca";
-/// Secret of the serving certificate.
-pub const SERVING_SECRET: &str = "chaperone-serving";
 /// How often the age of certificates is looked at.
 const INTERVAL: Duration = Duration::from_secs(600);
 /// How long to wait before the API server is asked again after an error.
@@ -52,32 +48,37 @@ pub enum StoreError {
     },
 }
 
-/// Keeps both certificates of one replica.
+/// Keeps the certificates and keys of one replica.
 pub struct Keeper {
-    api: Api<Secret>,
-    names: Vec<String>,
-    serving: ServingCertificate,
+    client: Client,
+    namespace: String,
+    secrets: Secrets,
+    /// The operator's own first.
+    certificates: Vec<Kept>,
+    ledger_keys: Option<LedgerKeys>,
     authority: watch::Sender<Option<Arc<Authority>>>,
     metrics: Metrics,
     health: Health,
 }
 
 impl Keeper {
-    /// A keeper that installs into `serving`, and what hears the root.
+    /// A keeper of these serving certificates, and of the ledger's keys where there is a ledger; and what hears the root.
     #[must_use]
     pub fn new(
         client: Client,
         namespace: &str,
-        names: Vec<String>,
-        serving: ServingCertificate,
+        certificates: Vec<Kept>,
+        ledger_keys: Option<LedgerKeys>,
         metrics: Metrics,
         health: Health,
     ) -> (Self, watch::Receiver<Option<Arc<Authority>>>) {
         let (authority, receiver) = watch::channel(None);
         let keeper = Self {
-            api: Api::namespaced(client, namespace),
-            names,
-            serving,
+            secrets: Secrets::new(Api::namespaced(client.clone(), namespace)),
+            client,
+            namespace: namespace.to_owned(),
+            certificates,
+            ledger_keys,
             authority,
             metrics,
             health,
@@ -86,24 +87,19 @@ impl Keeper {
     }
 
     /// Runs for ever: loads what is there, makes what is missing, follows changes, and on the leader renews what grows old.
-    pub async fn run(self, stores: Stores, mut leads: watch::Receiver<bool>) {
+    pub async fn run(mut self, stores: Stores, mut leads: watch::Receiver<bool>) {
         let mut mask_secret = None;
         loop {
             let is_leader = *leads.borrow_and_update();
-            let mut pause = INTERVAL;
-            if let Err(error) = self.reconcile(is_leader).await {
-                self.metrics.failed("certificates");
-                tracing::error!(%error, "certificates could not be loaded");
-                pause = RETRY;
-            }
-            match mask_secret::ensure(&self.api, mask_secret.as_ref()).await {
-                Ok(secret) => mask_secret = Some(secret),
-                Err(error) => {
-                    self.metrics.failed("mask_secret");
-                    tracing::error!(%error, "no mask keys; Hash and Token redact");
-                    pause = RETRY;
-                }
-            }
+            let kept = [
+                self.keep_certificates(is_leader).await,
+                self.keep_mask_secret(&mut mask_secret).await,
+                self.keep_ledger_keys(is_leader).await,
+            ];
+            let pause = match kept.iter().all(|is_well| *is_well) {
+                true => INTERVAL,
+                false => RETRY,
+            };
             tokio::select! {
                 () = stores.secrets_changed.notified() => {}
                 () = tokio::time::sleep(pause) => {}
@@ -112,142 +108,85 @@ impl Keeper {
         }
     }
 
-    /// Loads and installs root and serving certificate; makes them if they are missing or, for the serving certificate, not usable.
+    async fn keep_certificates(&self, is_leader: bool) -> bool {
+        let result = self.reconcile(is_leader).await;
+        if let Err(error) = &result {
+            self.metrics.failed("certificates");
+            tracing::error!(%error, "certificates could not be loaded");
+        }
+        result.is_ok()
+    }
+
+    async fn keep_mask_secret(&self, known: &mut Option<MaskSecret>) -> bool {
+        let api = Api::namespaced(self.client.clone(), &self.namespace);
+        match mask_secret::ensure(&api, known.as_ref()).await {
+            Ok(secret) => {
+                *known = Some(secret);
+                true
+            }
+            Err(error) => {
+                self.metrics.failed("mask_secret");
+                tracing::error!(%error, "no mask keys; Hash and Token redact");
+                false
+            }
+        }
+    }
+
+    async fn keep_ledger_keys(&mut self, is_leader: bool) -> bool {
+        let Some(keys) = &mut self.ledger_keys else {
+            return true;
+        };
+        let result = keys.keep(&self.client, &self.namespace, is_leader).await;
+        if let Err(error) = &result {
+            self.metrics.failed("ledger_keys");
+            tracing::error!(%error, "the ledger's keys are not as they should be");
+        }
+        result.is_ok()
+    }
+
+    /// Loads and installs root and serving certificates; makes them if they are missing or, for the serving certificates, not usable.
     async fn reconcile(&self, is_leader: bool) -> Result<(), StoreError> {
         let now = Timestamp::now();
         let authority = self.load_authority(now).await?;
-        let secret = self.get(SERVING_SECRET).await?;
-        let found = secret.as_ref().and_then(content);
-        let is_fresh = found
-            .as_ref()
-            .is_some_and(|found| authority.vouches_for(found, &self.names, now));
-        // A follower makes one only if it has none to serve with: else it is the leader's work.
-        let serving = match found {
-            Some(found) if is_fresh || (!is_leader && self.is_usable(&authority, &found, now)) => {
-                found
-            }
-            _ => self.renew_serving(&authority, secret, now).await?,
-        };
-        self.serving
-            .install(&serving)
-            .map_err(|source| StoreError::Content {
-                name: SERVING_SECRET,
-                source,
-            })?;
         self.note_expiry("root", authority.not_after());
-        if let Ok(expiry) = certificate_expiry(&serving.certificate) {
-            self.note_expiry("serving", expiry);
+        for kept in &self.certificates {
+            let expiry = kept.keep(&self.secrets, &authority, is_leader, now).await?;
+            self.note_expiry(kept.label(), expiry);
+            // After the first, which is the operator's own: what is wrong with another's keeps no webhook from being answered.
+            self.health.set(Fact::Certificates, true);
         }
-        self.health.set(Fact::Certificates, true);
         Ok(())
     }
 
     /// The root: from its Secret; else from memory, so that running agents keep the root they trust; else a new one.
     async fn load_authority(&self, now: Timestamp) -> Result<Arc<Authority>, StoreError> {
+        let bad = |source| StoreError::Content {
+            name: ROOT_SECRET,
+            source,
+        };
         let known = self.authority.borrow().clone();
-        let root = match self.get(ROOT_SECRET).await? {
+        let root = match self.secrets.get(ROOT_SECRET).await? {
             Some(secret) => content(&secret),
             None => {
                 let root = match &known {
                     Some(known) => known.root().clone(),
-                    None => mint_root(now).map_err(|source| StoreError::Content {
-                        name: ROOT_SECRET,
-                        source,
-                    })?,
+                    None => mint_root(now).map_err(bad)?,
                 };
                 tracing::info!(
                     restored = known.is_some(),
                     "creating the Secret of the root"
                 );
-                content(&self.create(ROOT_SECRET, &root).await?)
+                content(&self.secrets.create(ROOT_SECRET, &root).await?)
             }
         };
-        let root = root.ok_or(StoreError::Content {
-            name: ROOT_SECRET,
-            source: AuthorityError::Unreadable("it has no tls.crt or no tls.key".to_owned()),
-        })?;
+        let missing = "it has no tls.crt or no tls.key";
+        let root = root.ok_or_else(|| bad(AuthorityError::Unreadable(missing.to_owned())))?;
         if let Some(known) = known.filter(|known| *known.root() == root) {
             return Ok(known);
         }
-        let authority = Authority::parse(root).map_err(|source| StoreError::Content {
-            name: ROOT_SECRET,
-            source,
-        })?;
-        let authority = Arc::new(authority);
+        let authority = Arc::new(Authority::parse(root).map_err(bad)?);
         self.authority.send_replace(Some(Arc::clone(&authority)));
         Ok(authority)
-    }
-
-    async fn renew_serving(
-        &self,
-        authority: &Authority,
-        before: Option<Secret>,
-        now: Timestamp,
-    ) -> Result<KeyedCertificate, StoreError> {
-        let name = SERVING_SECRET;
-        let serving = authority
-            .mint_serving(&self.names, now)
-            .map_err(|source| StoreError::Content { name, source })?;
-        tracing::info!("renewing the serving certificate");
-        let stored = match before {
-            None => self.create(name, &serving).await?,
-            Some(before) => {
-                let mut secret = before;
-                secret.data = Some(data(&serving));
-                match self
-                    .api
-                    .replace(name, &PostParams::default(), &secret)
-                    .await
-                {
-                    Ok(secret) => secret,
-                    Err(error) if is_conflict(&error) => self.get_existing(name).await?,
-                    Err(source) => return Err(StoreError::Api { name, source }),
-                }
-            }
-        };
-        Ok(content(&stored).unwrap_or(serving))
-    }
-
-    /// Whether a certificate that is due for renewal can still be served with.
-    fn is_usable(&self, authority: &Authority, serving: &KeyedCertificate, now: Timestamp) -> bool {
-        let is_ours = authority.signed(serving, &self.names);
-        is_ours && certificate_expiry(&serving.certificate).is_ok_and(|expiry| now < expiry)
-    }
-
-    async fn get(&self, name: &'static str) -> Result<Option<Secret>, StoreError> {
-        let found = self.api.get_opt(name).await;
-        found.map_err(|source| StoreError::Api { name, source })
-    }
-
-    async fn get_existing(&self, name: &'static str) -> Result<Secret, StoreError> {
-        let found = self.api.get(name).await;
-        found.map_err(|source| StoreError::Api { name, source })
-    }
-
-    /// Creates a Secret, or reads the one that another replica created first.
-    async fn create(
-        &self,
-        name: &'static str,
-        content: &KeyedCertificate,
-    ) -> Result<Secret, StoreError> {
-        let secret = Secret {
-            metadata: ObjectMeta {
-                name: Some(name.to_owned()),
-                labels: Some(BTreeMap::from([(
-                    "app.kubernetes.io/managed-by".to_owned(),
-                    "chaperone-operator".to_owned(),
-                )])),
-                ..ObjectMeta::default()
-            },
-            type_: Some("kubernetes.io/tls".to_owned()),
-            data: Some(data(content)),
-            ..Secret::default()
-        };
-        match self.api.create(&PostParams::default(), &secret).await {
-            Ok(secret) => Ok(secret),
-            Err(error) if is_conflict(&error) => self.get_existing(name).await,
-            Err(source) => Err(StoreError::Api { name, source }),
-        }
     }
 
     fn note_expiry(&self, certificate: &str, expiry: Timestamp) {
@@ -255,50 +194,5 @@ impl Keeper {
             .certificate_expiry
             .with_label_values(&[certificate])
             .set(expiry.as_second());
-    }
-}
-
-fn data(content: &KeyedCertificate) -> BTreeMap<String, ByteString> {
-    BTreeMap::from([
-        (
-            "tls.crt".to_owned(),
-            ByteString(content.certificate.clone().into_bytes()),
-        ),
-        (
-            "tls.key".to_owned(),
-            ByteString(content.key.clone().into_bytes()),
-        ),
-    ])
-}
-
-fn content(secret: &Secret) -> Option<KeyedCertificate> {
-    let text = |key: &str| {
-        let bytes = secret.data.as_ref()?.get(key)?.0.clone();
-        String::from_utf8(bytes).ok()
-    };
-    Some(KeyedCertificate {
-        certificate: text("tls.crt")?,
-        key: text("tls.key")?,
-    })
-}
-
-/// Both "already exists" and "the object has been modified" are 409.
-fn is_conflict(error: &kube::Error) -> bool {
-    matches!(error, kube::Error::Api(status) if status.code == 409)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_secret_gives_back_what_was_put_in() {
-        let root = mint_root(Timestamp::now()).unwrap();
-        let secret = Secret {
-            data: Some(data(&root)),
-            ..Secret::default()
-        };
-        assert_eq!(content(&secret), Some(root));
-        assert_eq!(content(&Secret::default()), None);
     }
 }

@@ -4,6 +4,7 @@ use axum::http::Uri;
 use chaperone_crds::{
     control::{SinkConfig, SinkTarget},
     filter::Filter,
+    pod::{LEDGER_TOKEN_FILE, TOKEN_DIR},
     resources::{AuditSink, AuditSinkSpec, Deliverer, Format, HttpSink},
 };
 use chaperone_sinks::settings::Sink;
@@ -15,6 +16,8 @@ use crate::settings::DefaultSink;
 
 /// Name of the sink that every pod has without an `AuditSink`.
 pub const DEFAULT_SINK: &str = "default-stdout";
+/// Name of the ledger among a pod's sinks. An `AuditSink` cannot have it: names of resources have no underscore (RFC 1123).
+pub const LEDGER_SINK: &str = "chaperone_ledger";
 /// Records in one batch where a sink does not say.
 const DEFAULT_BATCH_SIZE: u32 = 500;
 
@@ -86,6 +89,24 @@ fn of_ledger(
     Sink::read(name, spec, &|name, key| value(secret(name), key))
         .err()
         .unwrap_or_default()
+}
+
+/// These sinks and the ledger at `url`, whose certificate chains to the root (PEM). It gets every record as it is: what it proves is whole streams.
+#[must_use]
+pub fn with_ledger(sinks: &[SinkConfig], url: String, root_pem: &str) -> Vec<SinkConfig> {
+    let ledger = SinkConfig {
+        name: LEDGER_SINK.to_owned(),
+        target: SinkTarget::Ledger {
+            url,
+            ca_bundle: root_pem.to_owned(),
+            token_file: format!("{TOKEN_DIR}/{LEDGER_TOKEN_FILE}"),
+        },
+        format: Format::Native,
+        filter: None,
+    };
+    let mut all: Vec<_> = sinks.iter().cloned().chain([ledger]).collect();
+    all.sort_by(|a, b| a.name.cmp(&b.name));
+    all
 }
 
 /// What is wrong with a sink whatever the Secrets are, one sentence each.
@@ -257,6 +278,24 @@ mod tests {
             names(resolve(&[&stdout], token, DefaultSink::Stdout).0),
             ["mine"]
         );
+    }
+
+    #[test]
+    fn the_ledger_is_one_more_sink_under_a_name_that_no_resource_can_have() {
+        let (sinks, _) = resolve(&[], token, DefaultSink::Stdout);
+        let all = with_ledger(&sinks, "https://ledger.c.svc:9445".to_owned(), "the root");
+        let names: Vec<_> = all.iter().map(|sink| sink.name.as_str()).collect();
+        assert_eq!(names, [LEDGER_SINK, DEFAULT_SINK]);
+        assert!(LEDGER_SINK.contains('_'), "RFC 1123 has no underscore");
+        assert_eq!(
+            all[0].target,
+            SinkTarget::Ledger {
+                url: "https://ledger.c.svc:9445".to_owned(),
+                ca_bundle: "the root".to_owned(),
+                token_file: "/var/run/secrets/chaperone.dev/ledger-token".to_owned(),
+            }
+        );
+        assert_eq!((all[0].format, &all[0].filter), (Format::Native, &None));
     }
 
     #[test]

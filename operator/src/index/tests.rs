@@ -226,3 +226,25 @@ fn a_merged_snapshot_that_does_not_compile_is_held_back() {
     let index = index(&world, |_| Err("together too large".to_owned()));
     assert_eq!(index.pods["uid-one"], Err("together too large".to_owned()));
 }
+
+#[test]
+fn only_pods_with_a_token_for_the_ledger_are_sent_there() {
+    let sink = |name: &str| -> SinkConfig {
+        serde_json::from_value(json!({"name": name, "target": {"type": "stdout"}})).unwrap()
+    };
+    let usual = vec![sink("siem")];
+    let mut world = world(vec![], vec![pod("a", "new", &[]), pod("b", "old", &[])]);
+    world.sinks = Arc::new(usual.clone());
+    let with = sinks::with_ledger(&usual, "https://l.c.svc:9445".to_owned(), "the root");
+    world.ledger = Some(LedgerWriters {
+        sinks: Arc::new(with),
+        pods: BTreeSet::from(["uid-new".to_owned()]),
+    });
+    let index = run(&world);
+    let names = |uid: &str| -> Vec<String> {
+        let sinks = &index.pods[uid].as_ref().unwrap().config().sinks;
+        sinks.iter().map(|sink| sink.name.clone()).collect()
+    };
+    assert_eq!(names("uid-new"), [sinks::LEDGER_SINK, "siem"]);
+    assert_eq!(names("uid-old"), ["siem"]);
+}

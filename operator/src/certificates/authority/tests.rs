@@ -107,7 +107,9 @@ fn what_is_no_valid_request_is_refused() {
 fn a_serving_certificate_is_renewed_after_two_thirds_of_its_life_and_when_names_or_root_change() {
     let authority = authority();
     let names = vec!["op.ns.svc".to_owned(), "op.ns.svc.cluster.local".to_owned()];
-    let serving = authority.mint_serving(&names, now()).unwrap();
+    let serving = authority
+        .mint_serving("chaperone-operator", &names, now())
+        .unwrap();
     assert!(authority.vouches_for(&serving, &names, now()));
     assert!(authority.vouches_for(&serving, &names, now() + days(59)));
     assert!(!authority.vouches_for(&serving, &names, now() + days(61)));
@@ -142,7 +144,9 @@ fn openssl_verifies_serving_and_leaf_chains() {
     let authority = authority();
     write("root.pem", authority.root_pem());
     let names = vec!["op.ns.svc".to_owned()];
-    let serving = authority.mint_serving(&names, now()).unwrap();
+    let serving = authority
+        .mint_serving("chaperone-operator", &names, now())
+        .unwrap();
     write("serving.pem", &serving.certificate);
 
     let key = KeyPair::generate().unwrap();
