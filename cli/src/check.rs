@@ -30,7 +30,7 @@ const LOOK_AGAIN: Duration = Duration::from_secs(2);
 
 /// Look at a cluster and say what is wrong and what mends it.
 ///
-/// Looks at the custom resource definitions, the operator, its webhooks and certificates, the labelled namespaces, pods in them that
+/// Looks at the custom resource definitions, the operator, its webhooks and certificates, the ledger, the labelled namespaces, pods in them that
 /// have no sidecar (they started before the label) or whose sidecar lags, policies and sinks. It changes nothing. What you may not read is said and passed over.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:

@@ -2,6 +2,7 @@
 
 mod agents;
 mod control;
+mod ledger;
 
 use anyhow::Context;
 use chaperone_crds::resources::GROUP;
@@ -55,6 +56,7 @@ pub(super) async fn view(client: &Client, scope: &Scope) -> anyhow::Result<Clust
         }),
         operator: deployments.map(|all| all.first().map(control::operator)),
         serving: control::serving(client, scope, &system, &registered).await?,
+        ledger: ledger::ledger(client, scope, &system, &registered).await?,
         webhooks: registered.webhooks(),
         namespaces,
         pods,

@@ -2,6 +2,7 @@
 
 mod agents;
 mod control;
+mod ledger;
 
 use serde::Serialize;
 
@@ -81,6 +82,9 @@ pub(crate) fn findings(view: &ClusterView) -> Vec<Finding> {
         }),
         judge("certificates", &view.serving, |serving| {
             control::serving(serving, view)
+        }),
+        judge("ledger", &view.ledger, |ledger| {
+            ledger::ledger(ledger.as_ref(), view)
         }),
         judge("namespaces", &view.namespaces, |namespaces| {
             agents::namespaces(namespaces)

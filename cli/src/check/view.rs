@@ -28,6 +28,8 @@ pub(crate) struct ClusterView {
     pub(crate) webhooks: Seen<Vec<Webhook>>,
     /// What the operator's replicas present on their webhook port. Empty where there is nothing to judge them by.
     pub(crate) serving: Seen<Vec<Serving>>,
+    /// The ledger.
+    pub(crate) ledger: Seen<Option<Ledger>>,
     /// Labelled namespaces.
     pub(crate) namespaces: Seen<Vec<String>>,
     /// Unfinished pods of the labelled namespaces.
@@ -59,6 +61,27 @@ pub(crate) struct Operator {
     pub(crate) exempt: Vec<String>,
     /// Whether records go to standard output where no AuditSink says so.
     pub(crate) default_sink: bool,
+    /// Whether it sends agents' records to a ledger.
+    pub(crate) ledger: bool,
+}
+
+/// The ledger as its StatefulSet and pod have it.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Ledger {
+    /// Name of the StatefulSet.
+    pub(crate) name: String,
+    /// Whether its records are lost with its pod.
+    pub(crate) ephemeral: bool,
+    pub(crate) pod: LedgerPod,
+}
+
+/// The ledger's pod.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum LedgerPod {
+    /// Not ready, and why, as far as the API server says.
+    Waiting(String),
+    /// Ready, and what it presents. `None`: there is nothing to judge it by.
+    Ready(Option<Serving>),
 }
 
 /// One webhook of a webhook configuration.
@@ -107,6 +130,8 @@ pub(crate) struct Sidecar {
     pub(crate) version: Option<String>,
     pub(crate) ready: bool,
     pub(crate) restarts: i32,
+    /// Whether it has a token for the ledger.
+    pub(crate) ledger_token: bool,
     /// Condition `chaperone.dev/PolicyApplied`.
     pub(crate) applied: Option<Condition>,
 }

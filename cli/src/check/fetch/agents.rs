@@ -67,6 +67,17 @@ fn agent_pod(pod: &Pod) -> AgentPod {
     }
 }
 
+/// Whether the token volume of the sidecar has one for the ledger.
+fn has_ledger_token(pod: &Pod) -> bool {
+    let volumes = pod.spec.iter().flat_map(|s| s.volumes.iter().flatten());
+    volumes
+        .filter(|volume| volume.name == names::TOKEN_VOLUME)
+        .filter_map(|volume| volume.projected.as_ref()?.sources.as_ref())
+        .flatten()
+        .filter_map(|source| source.service_account_token.as_ref())
+        .any(|token| token.audience.as_deref() == Some(names::LEDGER_AUDIENCE))
+}
+
 fn sidecar(pod: &Pod) -> Sidecar {
     let status = pod.status.clone().unwrap_or_default();
     let containers = status.init_container_statuses.unwrap_or_default();
@@ -79,6 +90,7 @@ fn sidecar(pod: &Pod) -> Sidecar {
         version: pod.annotations().get(names::VERSION_ANNOTATION).cloned(),
         ready: container.is_some_and(|c| c.ready),
         restarts: container.map_or(0, |c| c.restart_count),
+        ledger_token: has_ledger_token(pod),
         applied: applied.map(|c| Condition {
             status: c.status == "True",
             message: c.message.clone().unwrap_or_default(),

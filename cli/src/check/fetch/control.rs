@@ -47,6 +47,7 @@ pub(super) fn crd(crd: &CustomResourceDefinition) -> Crd {
 
 pub(super) fn operator(deployment: &Deployment) -> Operator {
     const EXEMPT: &str = "--exempt-service-account=";
+    const LEDGER: &str = "--ledger-service=";
     let status = deployment.status.clone().unwrap_or_default();
     let spec = deployment.spec.as_ref();
     let container = spec
@@ -64,11 +65,13 @@ pub(super) fn operator(deployment: &Deployment) -> Operator {
         ready: status.ready_replicas.unwrap_or(0),
         updated: status.updated_replicas.unwrap_or(0),
         exempt: arguments
+            .clone()
             .filter_map(|a| a.strip_prefix(EXEMPT))
             .map(str::to_owned)
             .collect(),
         default_sink: !environment
             .any(|e| e.name == "CHAPERONE_DEFAULT_SINK" && e.value.as_deref() == Some("none")),
+        ledger: arguments.clone().any(|a| a.starts_with(LEDGER)),
     }
 }
 
@@ -123,6 +126,12 @@ impl Registered {
         }
     }
 
+    /// PEM of the roots by which the API server knows the webhooks, which are Chaperone's.
+    pub(super) fn roots(&self) -> Option<&[u8]> {
+        let mut bundles = self.entries().iter().filter_map(|e| e.ca_bundle.as_ref());
+        bundles.next().map(|bundle| bundle.0.as_slice())
+    }
+
     /// The namespace of the Service that the webhooks call.
     pub(super) fn namespace(&self) -> Option<String> {
         let mut services = self.entries().iter().filter_map(|e| e.service.as_ref());
@@ -149,21 +158,51 @@ pub(super) async fn serving(
         Seen::Yes(pods) => pods,
         Seen::No(why) => return Ok(Seen::No(why)),
     };
+    let server = Server {
+        roots: &roots.0,
+        name: &name,
+        port: WEBHOOK_PORT,
+    };
     let mut all = Vec::new();
     for pod in pods.iter().filter(|pod| is_ready(pod)) {
-        let look = presented(&api, pod, scope.in_cluster, &roots.0, &name);
-        let result = match timeout(HANDSHAKE, look).await {
-            Ok(Ok(certificate)) => Ok(certificate),
-            Ok(Err(Refusal::Forbidden(why))) => return Ok(Seen::No(why)),
-            Ok(Err(Refusal::Bad(why))) => Err(format!("{why:#}")),
-            Err(_) => Err(format!("no answer on port {WEBHOOK_PORT} in {HANDSHAKE:?}")),
-        };
-        all.push(Serving {
-            pod: pod.name_any(),
-            result,
-        });
+        match look(&api, pod, scope.in_cluster, server).await {
+            Seen::Yes(serving) => all.push(serving),
+            Seen::No(why) => return Ok(Seen::No(why)),
+        }
     }
     Ok(Seen::Yes(all))
+}
+
+/// What a server should be.
+#[derive(Clone, Copy)]
+pub(super) struct Server<'a> {
+    /// PEM of the roots that its certificate chains to.
+    pub(super) roots: &'a [u8],
+    /// The name that it is for.
+    pub(super) name: &'a str,
+    pub(super) port: u16,
+}
+
+/// What a pod presents.
+pub(super) async fn look(
+    api: &Api<Pod>,
+    pod: &Pod,
+    in_cluster: bool,
+    server: Server<'_>,
+) -> Seen<Serving> {
+    let result = match timeout(HANDSHAKE, presented(api, pod, in_cluster, server)).await {
+        Ok(Ok(certificate)) => Ok(certificate),
+        Ok(Err(Refusal::Forbidden(why))) => return Seen::No(why),
+        Ok(Err(Refusal::Bad(why))) => Err(format!("{why:#}")),
+        Err(_) => Err(format!(
+            "no answer on port {} in {HANDSHAKE:?}",
+            server.port
+        )),
+    };
+    Seen::Yes(Serving {
+        pod: pod.name_any(),
+        result,
+    })
 }
 
 enum Refusal {
@@ -179,22 +218,21 @@ impl From<anyhow::Error> for Refusal {
     }
 }
 
-/// From another pod the replica is called at its address; from elsewhere through the API server.
+/// From another pod it is called at its address; from elsewhere through the API server.
 async fn presented(
     api: &Api<Pod>,
     pod: &Pod,
     in_cluster: bool,
-    roots: &[u8],
-    name: &str,
+    Server { roots, name, port }: Server<'_>,
 ) -> Result<Certificate, Refusal> {
     let address = pod.status.as_ref().and_then(|s| s.pod_ip.as_deref());
     if let (true, Some(address)) = (in_cluster, address) {
-        let stream = TcpStream::connect((address, WEBHOOK_PORT))
+        let stream = TcpStream::connect((address, port))
             .await
-            .with_context(|| format!("port {WEBHOOK_PORT} does not answer"))?;
+            .with_context(|| format!("port {port} does not answer"))?;
         return Ok(certificate::presented(stream, roots, name).await?);
     }
-    let mut forward = match api.portforward(&pod.name_any(), &[WEBHOOK_PORT]).await {
+    let mut forward = match api.portforward(&pod.name_any(), &[port]).await {
         Ok(forward) => forward,
         Err(error) if is_forbidden(&error) => {
             return Err(Refusal::Forbidden(
@@ -204,7 +242,7 @@ async fn presented(
         Err(error) => return Err(Refusal::Bad(error.into())),
     };
     let stream = forward
-        .take_stream(WEBHOOK_PORT)
+        .take_stream(port)
         .context("the API server forwards no port")?;
     Ok(certificate::presented(stream, roots, name).await?)
 }
@@ -218,7 +256,7 @@ fn is_forbidden(error: &kube::Error) -> bool {
     }
 }
 
-fn is_ready(pod: &Pod) -> bool {
+pub(super) fn is_ready(pod: &Pod) -> bool {
     let conditions = pod
         .status
         .iter()

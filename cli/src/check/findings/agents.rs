@@ -27,6 +27,7 @@ pub(super) fn pods(pods: &[AgentPod], view: &ClusterView) -> Vec<Finding> {
         Seen::No(_) => None,
     };
     let mut bare: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    let mut tokenless: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     let mut found = Vec::new();
     let (mut injected, mut exempt) = (0_usize, 0_usize);
     for pod in pods {
@@ -34,6 +35,10 @@ pub(super) fn pods(pods: &[AgentPod], view: &ClusterView) -> Vec<Finding> {
             Some(sidecar) => {
                 injected += 1;
                 found.extend(injected_pod(pod, sidecar, operator));
+                if !sidecar.ledger_token && operator.is_some_and(|o| o.ledger) {
+                    let names = tokenless.entry(&pod.namespace).or_default();
+                    names.push(pod.name.clone());
+                }
             }
             None if operator.is_some_and(|o| is_exempt(pod, o)) => exempt += 1,
             None => bare
@@ -50,9 +55,18 @@ pub(super) fn pods(pods: &[AgentPod], view: &ClusterView) -> Vec<Finding> {
                 names.len(),
                 some_of(&names)
             ),
+            restart(namespace),
+        )
+    }));
+    found.extend(tokenless.into_iter().map(|(namespace, names)| {
+        Finding::warn(
+            "pods",
             format!(
-                "kubectl -n {namespace} rollout restart deployment,statefulset,daemonset (delete pods that nothing owns)"
+                "{namespace}: {} whose records do not reach the ledger, injected by a version without one: {}",
+                names.len(),
+                some_of(&names)
             ),
+            restart(namespace),
         )
     }));
     if found.is_empty() && injected > 0 {
@@ -68,6 +82,12 @@ pub(super) fn pods(pods: &[AgentPod], view: &ClusterView) -> Vec<Finding> {
         ));
     }
     found
+}
+
+fn restart(namespace: &str) -> String {
+    format!(
+        "kubectl -n {namespace} rollout restart deployment,statefulset,daemonset (delete pods that nothing owns)"
+    )
 }
 
 fn is_exempt(pod: &AgentPod, operator: &Operator) -> bool {
@@ -169,7 +189,8 @@ pub(super) fn sinks(sinks: &[Sink], view: &ClusterView) -> Vec<Finding> {
         // Not known: the chart's default.
         _ => true,
     };
-    if sinks.is_empty() && !by_default {
+    let has_ledger = matches!(&view.operator, Seen::Yes(Some(operator)) if operator.ledger);
+    if sinks.is_empty() && !by_default && !has_ledger {
         found.push(Finding::fail(
             "sinks",
             "none: records stay in the pods' spools, and when those are full, traffic waits",
@@ -179,7 +200,8 @@ pub(super) fn sinks(sinks: &[Sink], view: &ClusterView) -> Vec<Finding> {
         found.push(Finding::ok(
             "sinks",
             match (sinks.len(), by_default) {
-                (0, _) => "records go to the sidecars' standard output".to_owned(),
+                (0, false) => "none: records go to the ledger alone".to_owned(),
+                (0, true) => "records go to the sidecars' standard output".to_owned(),
                 (n, true) => format!("{n} ready, and the sidecars' standard output"),
                 (n, false) => format!("{n} ready"),
             },

@@ -18,7 +18,7 @@ pub(super) const WEBHOOKS: [&str; 4] = [
     "sinks.chaperone.dev",
 ];
 /// A serving certificate of 90 days is renewed after 60; with less than this left, renewal does not work.
-const SERVING_LEFT: SignedDuration = SignedDuration::from_hours(24 * 25);
+pub(super) const SERVING_LEFT: SignedDuration = SignedDuration::from_hours(24 * 25);
 /// A root with less than this left is worth planning for: a new one means restarting every agent.
 const ROOT_LEFT: SignedDuration = SignedDuration::from_hours(24 * 90);
 
@@ -230,7 +230,7 @@ fn root(view: &ClusterView) -> Option<Finding> {
     })
 }
 
-fn expiry(certificate: &Certificate, now: Timestamp) -> String {
+pub(super) fn expiry(certificate: &Certificate, now: Timestamp) -> String {
     let date = certificate.not_after.strftime("%Y-%m-%d");
     let days = certificate.not_after.duration_since(now).as_hours() / 24;
     if certificate.not_after <= now {

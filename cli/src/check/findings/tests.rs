@@ -4,8 +4,8 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{
     super::view::{
-        AgentPod, CaBundle, Certificate, ClusterView, Condition, Crd, Operator, Policy, Seen,
-        Serving, Sidecar, Sink, Status, Webhook,
+        AgentPod, CaBundle, Certificate, ClusterView, Condition, Crd, Ledger, LedgerPod, Operator,
+        Policy, Seen, Serving, Sidecar, Sink, Status, Webhook,
     },
     Finding, Level,
     control::{RESOURCES, WEBHOOKS},
@@ -42,6 +42,7 @@ fn pod(name: &str) -> AgentPod {
             version: Some("0.1.0".to_owned()),
             ready: true,
             restarts: 0,
+            ledger_token: true,
             applied: Some(Condition {
                 status: true,
                 message: "0011223344556677".to_owned(),
@@ -74,6 +75,7 @@ fn well() -> ClusterView {
             updated: 2,
             exempt: vec!["agents/builder".to_owned()],
             default_sink: true,
+            ledger: true,
         })),
         webhooks: Seen::Yes(
             WEBHOOKS
@@ -89,6 +91,14 @@ fn well() -> ClusterView {
             pod: "operator-1".to_owned(),
             result: Ok(certificate(80)),
         }]),
+        ledger: Seen::Yes(Some(Ledger {
+            name: "chaperone-ledger".to_owned(),
+            ephemeral: false,
+            pod: LedgerPod::Ready(Some(Serving {
+                pod: "chaperone-ledger-0".to_owned(),
+                result: Ok(certificate(80)),
+            })),
+        })),
         namespaces: Seen::Yes(vec!["agents".to_owned()]),
         pods: Seen::Yes(vec![pod("claude")]),
         policies: Seen::Yes(vec![Policy {
@@ -134,6 +144,7 @@ fn a_cluster_in_order_has_one_line_for_each_check() {
             "operator",
             "webhooks",
             "certificates",
+            "ledger",
             "namespaces",
             "pods",
             "policies",
@@ -147,6 +158,10 @@ type Case = (fn(&mut ClusterView), Level, &'static str, &'static str);
 
 fn sidecar(view: &mut ClusterView) -> &mut Sidecar {
     edit(&mut view.pods)[0].sidecar.as_mut().unwrap()
+}
+
+fn ledger(view: &mut ClusterView) -> &mut Ledger {
+    edit(&mut view.ledger).as_mut().unwrap()
 }
 
 fn operator(view: &mut ClusterView) -> &mut Operator {
@@ -264,6 +279,58 @@ const CASES: &[Case] = &[
         "not renewed in time, expires on 2026-11-29",
     ),
     (
+        |v| v.ledger = Seen::Yes(None),
+        Level::Fail,
+        "ledger",
+        "a ledger that is not there",
+    ),
+    (
+        |v| operator(v).ledger = false,
+        Level::Warn,
+        "ledger",
+        "the operator sends nobody there",
+    ),
+    (
+        |v| ledger(v).pod = LedgerPod::Waiting("chaperone-ledger-0 is not ready".to_owned()),
+        Level::Fail,
+        "ledger",
+        "chaperone-ledger-0 is not ready; records wait",
+    ),
+    (
+        |v| {
+            ledger(v).pod = LedgerPod::Ready(Some(Serving {
+                pod: "chaperone-ledger-0".to_owned(),
+                result: Err("unknown issuer".to_owned()),
+            }))
+        },
+        Level::Fail,
+        "ledger",
+        "sidecars cannot trust it: unknown issuer",
+    ),
+    (
+        |v| {
+            ledger(v).pod = LedgerPod::Ready(Some(Serving {
+                pod: "chaperone-ledger-0".to_owned(),
+                result: Ok(certificate(5)),
+            }))
+        },
+        Level::Warn,
+        "ledger",
+        "its certificate was not renewed in time",
+    ),
+    (
+        |v| ledger(v).ephemeral = true,
+        Level::Warn,
+        "ledger",
+        "lost with its pod",
+    ),
+    (
+        |v| sidecar(v).ledger_token = false,
+        Level::Warn,
+        "pods",
+        "agents: 1 whose records do not reach the ledger, injected by a version without one: claude",
+    ),
+    (
         |v| edit(&mut v.namespaces).clear(),
         Level::Warn,
         "namespaces",
@@ -348,6 +415,8 @@ const CASES: &[Case] = &[
         |v| {
             edit(&mut v.sinks).clear();
             operator(v).default_sink = false;
+            operator(v).ledger = false;
+            v.ledger = Seen::Yes(None);
         },
         Level::Fail,
         "sinks",
@@ -381,6 +450,19 @@ fn everything_that_is_wrong_is_found_with_what_mends_it() {
             "{finding:?}"
         );
     }
+}
+
+#[test]
+fn without_ledger_or_with_it_alone_a_cluster_is_in_order() {
+    let mut view = well();
+    operator(&mut view).ledger = false;
+    view.ledger = Seen::Yes(None);
+    sidecar(&mut view).ledger_token = false;
+    assert_eq!(not_ok(&view), []);
+    let mut view = well();
+    edit(&mut view.sinks).clear();
+    operator(&mut view).default_sink = false;
+    assert_eq!(not_ok(&view), []);
 }
 
 #[test]

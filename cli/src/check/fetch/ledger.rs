@@ -1,0 +1,148 @@
+//! The ledger: its StatefulSet, its pod, and what that presents.
+
+use k8s_openapi::api::{apps::v1::StatefulSet, core::v1::Pod};
+use kube::{Api, Client, ResourceExt};
+
+use super::{
+    Scope,
+    control::{Registered, Server, is_ready, look},
+    list,
+};
+use crate::check::view::{Ledger, LedgerPod, Seen};
+
+/// Labels of the ledger's StatefulSet and pod, as the chart sets them.
+const LEDGER_LABELS: &str = "app.kubernetes.io/name=chaperone,app.kubernetes.io/component=ledger";
+/// Port of its API.
+const LEDGER_PORT: u16 = 9445;
+
+/// The ledger of this namespace; none if there is no StatefulSet.
+pub(super) async fn ledger(
+    client: &Client,
+    scope: &Scope,
+    system: &str,
+    registered: &Registered,
+) -> anyhow::Result<Seen<Option<Ledger>>> {
+    let sets: Api<StatefulSet> = Api::namespaced(client.clone(), system);
+    let pods: Api<Pod> = Api::namespaced(client.clone(), system);
+    let (sets, found) = match list(sets, LEDGER_LABELS)
+        .await?
+        .and(list(pods.clone(), LEDGER_LABELS).await?)
+    {
+        Seen::Yes(both) => both,
+        Seen::No(why) => return Ok(Seen::No(why)),
+    };
+    let Some(set) = sets.first() else {
+        return Ok(Seen::Yes(None));
+    };
+    let pod = match found.first() {
+        Some(pod) if is_ready(pod) => {
+            let name = format!("{}.{system}.svc", service(set));
+            let server = registered.roots().map(|roots| Server {
+                roots,
+                name: &name,
+                port: LEDGER_PORT,
+            });
+            match server {
+                None => LedgerPod::Ready(None),
+                Some(server) => match look(&pods, pod, scope.in_cluster, server).await {
+                    Seen::Yes(serving) => LedgerPod::Ready(Some(serving)),
+                    Seen::No(why) => return Ok(Seen::No(why)),
+                },
+            }
+        }
+        Some(pod) => LedgerPod::Waiting(format!("{} is not ready{}", pod.name_any(), why(pod))),
+        None => LedgerPod::Waiting("it has no pod".to_owned()),
+    };
+    Ok(Seen::Yes(Some(Ledger {
+        name: set.name_any(),
+        ephemeral: is_ephemeral(set),
+        pod,
+    })))
+}
+
+fn service(set: &StatefulSet) -> String {
+    let name = set.spec.as_ref().and_then(|s| s.service_name.clone());
+    name.unwrap_or_else(|| set.name_any())
+}
+
+fn is_ephemeral(set: &StatefulSet) -> bool {
+    let claims = set
+        .spec
+        .as_ref()
+        .and_then(|s| s.volume_claim_templates.as_ref());
+    claims.is_none_or(Vec::is_empty)
+}
+
+/// What the API server says of a pod that is not ready: why it is on no node, or what its container waits for or ended with.
+fn why(pod: &Pod) -> String {
+    let status = pod.status.clone().unwrap_or_default();
+    let unscheduled = status
+        .conditions
+        .iter()
+        .flatten()
+        .find(|c| c.type_ == "PodScheduled" && c.status == "False")
+        .and_then(|c| c.message.clone());
+    let states = status.container_statuses.iter().flatten().map(|c| {
+        let state = c.state.clone().unwrap_or_default();
+        let last = c.last_state.clone().unwrap_or_default();
+        let waiting = state
+            .waiting
+            .and_then(|w| w.message.or(w.reason))
+            .unwrap_or_default();
+        let ended = last.terminated.or(state.terminated).map(|t| {
+            let reason = t.reason.unwrap_or_default();
+            format!("; it ended with {} {reason}", t.exit_code)
+        });
+        format!("{waiting}{}", ended.unwrap_or_default())
+    });
+    let said: Vec<_> = unscheduled
+        .into_iter()
+        .chain(states)
+        .filter(|text| !text.is_empty())
+        .collect();
+    match said.is_empty() {
+        true => String::new(),
+        false => format!(": {}", said.join("; ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_keeps_the_pod_from_being_ready_is_told() {
+        let cases = [
+            (json!({}), ""),
+            (
+                json!({"conditions": [{"type": "PodScheduled", "status": "False", "message": "pod has unbound immediate PersistentVolumeClaims"}]}),
+                ": pod has unbound immediate PersistentVolumeClaims",
+            ),
+            (
+                json!({"containerStatuses": [{"name": "ledger", "image": "", "imageID": "", "ready": false, "restartCount": 2,
+                    "state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": {"terminated": {"exitCode": 1, "reason": "Error"}}}]}),
+                ": CrashLoopBackOff; it ended with 1 Error",
+            ),
+            (
+                json!({"containerStatuses": [{"name": "ledger", "image": "", "imageID": "", "ready": false, "restartCount": 0, "state": {"running": {}}}]}),
+                "",
+            ),
+        ];
+        for (status, expected) in cases {
+            let pod: Pod = serde_json::from_value(json!({"status": status})).unwrap();
+            assert_eq!(why(&pod), expected, "{status}");
+        }
+    }
+
+    #[test]
+    fn a_set_without_claim_keeps_nothing() {
+        let set = |claims: serde_json::Value| -> StatefulSet {
+            serde_json::from_value(json!({"metadata": {"name": "l"}, "spec": {"serviceName": "l", "selector": {}, "template": {}, "volumeClaimTemplates": claims}})).unwrap()
+        };
+        assert!(is_ephemeral(&set(json!([]))));
+        assert!(!is_ephemeral(&set(json!([{"metadata": {"name": "data"}}]))));
+        assert_eq!(service(&set(json!([]))), "l");
+    }
+}
