@@ -66,7 +66,7 @@ def values(archives=()):
     roots = (WORLD / "pki/ca.pem").read_text()
     parts = [*(Path(a).stem.rsplit("-", 1)[-1] for a in archives), hashlib.sha256(roots.encode()).hexdigest()[:12]]
     return {
-        "images": {"operator": image("chaperone-operator"), "sidecar": image("chaperone-sidecar"), "cli": image("chaperone"), "pullPolicy": "IfNotPresent"},
+        "images": {"operator": image("chaperone-operator"), "sidecar": image("chaperone-sidecar"), "ledger": image("chaperone-ledger"), "cli": image("chaperone"), "pullPolicy": "IfNotPresent"},
         "extraRoots": roots,
         "operator": {"podAnnotations": {"parts": " ".join(parts)}},
     }

@@ -25,6 +25,18 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/component: operator
 {{- end -}}
 
+{{/* Name of the ledger's StatefulSet, Service and ServiceAccount. */}}
+{{- define "chaperone.ledger" -}}
+{{- printf "%s-ledger" (include "chaperone.name" .) -}}
+{{- end -}}
+
+{{/* Labels that select the ledger's pod. */}}
+{{- define "chaperone.ledgerSelector" -}}
+app.kubernetes.io/name: chaperone
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: ledger
+{{- end -}}
+
 {{/* Reference of an image: (list . "operator"). */}}
 {{- define "chaperone.image" -}}
 {{- $root := index . 0 -}}
