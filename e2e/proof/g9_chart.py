@@ -46,9 +46,9 @@ def _():
     found = get("pod", "after", "-n", "enforced")
     same([], found["spec"].get("initContainers", []), "init containers of a pod made afterwards")
     same("403", agent.curl("-X", "DELETE", "-o", "/dev/null", "-w", "%{http_code}", f"{FILES}/scratch/none").out, "a DELETE of a running agent")
-    kinds = "deployments,services,serviceaccounts,configmaps,roles,rolebindings,poddisruptionbudgets,networkpolicies"
+    kinds = "deployments,statefulsets,services,serviceaccounts,configmaps,roles,rolebindings,poddisruptionbudgets,networkpolicies"
     ours = [f"{o['kind']}/{o['metadata']['name']}" for o in get(kinds, "-n", SYSTEM)["items"] if "chaperone" in o["metadata"]["name"]]
-    same([], ours, "what is left in the namespace")
+    same(["ConfigMap/chaperone-ledger"], ours, "what is left in the namespace: the public key of the evidence")
     wide = "clusterroles,clusterrolebindings,mutatingwebhookconfigurations,validatingwebhookconfigurations"
     same([], [o["metadata"]["name"] for o in get(wide)["items"] if "chaperone" in o["metadata"]["name"]], "what is left in the cluster")
     same(3, len([c for c in get("crds")["items"] if c["spec"]["group"] == "chaperone.dev"]), "resource definitions, which stay with the policies")

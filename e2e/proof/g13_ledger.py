@@ -1,0 +1,308 @@
+"""Group 13: the ledger as the chart runs it: every agent's records, whose they are, and that anyone can prove them."""
+
+import base64
+import hashlib
+import io
+import json
+import os
+import re
+import shutil
+import tarfile
+import tempfile
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+from .cluster import (AGENT_IMAGE, EXISTING, STATE, SYSTEM, Agent, apply, create_namespace, delete_namespaces, get, in_node, is_ready, kubectl, must_apply, pod,
+                      pod_spec, wait_ready)
+from .harness import check, holds, nonce, note, run, same, test, wait_for
+from .install import CHAPERONE, LABEL, audited, plain
+from .records import FILE, wait_record
+
+URL = "https://files.example.com/hello.txt"
+LEDGER = "chaperone-ledger-0"
+HOST = f"chaperone-ledger.{SYSTEM}.svc"
+AUDIENCE = "chaperone.dev/ledger"
+# Checkpoint first: what it is about is in the records that are copied after it.
+COPY = """
+set -e
+rm -rf /copy && mkdir /copy && cd /ledger/ledger
+cp checkpoint /copy/ && cp -a ledger.json records tile /copy/
+tar -C /copy -czf - . | base64 -w 0
+rm -rf /copy
+"""
+READ = ("-sS", "--max-time", "10", "-w", "\n%{http_code}")
+
+
+# --- looking at the ledger -------------------------------------------------------------------------------------------
+
+
+def reader():
+    """A pod that sees the ledger's volume, as whoever administers the cluster can have one."""
+    name = "ledger-reader"
+    if not get("pod", name, "-n", SYSTEM):
+        claim = {"name": "ledger", "persistentVolumeClaim": {"claimName": f"data-{LEDGER}", "readOnly": True}}
+        mount = {"name": "ledger", "mountPath": "/ledger", "readOnly": True}
+        agent = {"name": "agent", "image": AGENT_IMAGE, "imagePullPolicy": "IfNotPresent", "command": ["sleep", "infinity"], "volumeMounts": [mount]}
+        must_apply(pod(SYSTEM, name, {"terminationGracePeriodSeconds": 1, "containers": [agent], "volumes": [claim]}, {"app": name}))
+        wait_ready(SYSTEM, f"app={name}")
+    return Agent(SYSTEM, name)
+
+
+def lines():
+    """The ledger's records as they lie on its volume."""
+    done = reader().sh("cat /ledger/ledger/records/*.jsonl").succeeded("reading the ledger's records")
+    return done.out.splitlines()
+
+
+def records(**fields):
+    found = (json.loads(line) for line in lines())
+    return [r for r in found if all(r.get(name) == value for name, value in fields.items())]
+
+
+def arrived(word, timeout=30):
+    """The ledger's records that have this word, waited for."""
+    return wait_for(f"a record with {word} in the ledger", lambda: [json.loads(line) for line in lines() if word in line], timeout, 0.5)
+
+
+class Copy:
+    """The ledger's directory, copied out while it runs."""
+
+    def __enter__(self):
+        self.folder = Path(tempfile.mkdtemp(prefix="chaperone-ledger-"))
+        packed = reader().sh(COPY).succeeded("copying the ledger").out
+        with tarfile.open(fileobj=io.BytesIO(base64.b64decode(packed))) as archive:
+            archive.extractall(self.folder, filter="data")
+        return self.folder
+
+    def __exit__(self, *_):
+        shutil.rmtree(self.folder)
+
+
+def published():
+    """What the operator publishes of the log: {"origin": ..., "vkey": ...}."""
+    return get("configmap", "chaperone-ledger", "-n", SYSTEM)["data"]
+
+
+def verify(folder, *more):
+    keys = [word for key in published()["vkey"].split() for word in ("--key", key)]
+    return run(CHAPERONE, "verify", folder, *keys, *more)
+
+
+def covered():
+    """Waits until a checkpoint is about all records: a copy made then is proved to its end."""
+
+    def whole():
+        size = int(reader().sh("sed -n 2p /ledger/ledger/checkpoint").out)
+        return size == len(lines())
+
+    wait_for("a checkpoint about all records", whole, 40, 1)
+
+
+def ledger_is_ready():
+    found = get("pod", LEDGER, "-n", SYSTEM)
+    return found if found and not found["metadata"].get("deletionTimestamp") and is_ready(found) else None
+
+
+def key():
+    """The signing key, as a hash."""
+    found = get("secret", "chaperone-ledger-key", "-n", SYSTEM)
+    return found and hashlib.sha256(found["data"]["skey"].encode()).hexdigest()
+
+
+def curl_ledger(path, token=None):
+    """Status and body of a GET from a pod without sidecar."""
+    agent = plain()
+    root = get("mutatingwebhookconfiguration", "chaperone")["webhooks"][0]["clientConfig"]["caBundle"]
+    agent.write("/tmp/root.pem", base64.b64decode(root).decode())
+    headers = ["-H", f"Authorization: Bearer {token}"] if token else []
+    body, status = agent.run("curl", *READ, "--cacert", "/tmp/root.pem", *headers, f"https://{HOST}:9445{path}").succeeded("curl").out.rsplit("\n", 1)
+    return status, body
+
+
+def token(account, audience=AUDIENCE):
+    return kubectl("create", "token", account, "-n", "auditors", "--audience", audience).succeeded("kubectl create token").out.strip()
+
+
+# --- the tests --------------------------------------------------------------------------------------------------------
+
+
+@test("an agent's records reach the ledger by its pod's own token, byte for byte as they reach another sink")
+def _():
+    agent, word = audited(), nonce()
+    agent.curl("-o", "/dev/null", f"{URL}?{word}").succeeded("curl")
+    wait_record(word, kind="http")
+    found = arrived(word)
+    same([agent.name], sorted({r["agent"]["pod"] for r in found}), "whose the records are")
+    stream = found[0]["stream"]
+    sent = [line for line in FILE.read_text().splitlines() if f'"stream":"{stream}"' in line]
+    check(len(sent) > 2, f"the collector has {len(sent)} records of the stream")
+    wait_for("the ledger has every line that the collector has", lambda: not set(sent) - set(lines()), 20, 1)
+
+
+@test("stream.identity names pod, uid, service account, node and image digests as the API server has them")
+def _():
+    agent, word = audited(), nonce()
+    agent.curl("-o", "/dev/null", f"{URL}?{word}").succeeded("curl")
+    stream = arrived(word)[0]["stream"]
+    found = agent.get()
+
+    def identities():
+        # Digests are known once containers run; the ledger asks again with the first batch after a minute.
+        agent.curl("-o", "/dev/null", URL).succeeded("curl")
+        those = [r["identity"] for r in records(kind="stream.identity") if r["identity"]["stream"] == stream]
+        return those if those and those[-1].get("imageIds") else None
+
+    identity = wait_for("a stream.identity with image digests", identities, 100, 3)[-1]
+    last = identity["workload"]
+    same((agent.namespace, agent.name, found["metadata"]["uid"]), (last["namespace"], last["pod"], last["uid"]), "the pod")
+    same((found["spec"]["serviceAccountName"], found["spec"]["nodeName"]), (last["serviceAccount"], last["node"]), "service account and node")
+    same([s["imageID"] for s in found["status"]["containerStatuses"]], identity["imageIds"], "image IDs")
+    own = [r["stream"] for r in records(kind="stream.identity")]
+    same(1, len(set(own)), "streams of the ledger's own")
+
+
+@test("the sidecar's token for the ledger is no other container's to read")
+def _():
+    audited().sh("cat /var/run/secrets/chaperone.dev/ledger-token").failed("reading the token")
+
+
+@test("a pod that projects a token of the ledger's audience by itself is refused")
+def _():
+    create_namespace("minting", LABEL)
+    try:
+        volume = {"name": "mine", "projected": {"sources": [{"serviceAccountToken": {"audience": AUDIENCE, "path": "t"}}]}}
+        refused = apply(pod("minting", "minter", pod_spec() | {"volumes": [volume]})).failed("kubectl apply")
+        holds(AUDIENCE, refused.err, "the refusal")
+        holds("choose another audience", refused.err, "the refusal")
+    finally:
+        delete_namespaces("minting")
+
+
+@test("the ledger's pod runs as an ordinary user with a read-only root and no capabilities, and may ask three things of the API server")
+def _():
+    found = get("pod", LEDGER, "-n", SYSTEM)
+    context, container = found["spec"]["securityContext"], found["spec"]["containers"][0]["securityContext"]
+    check(context["runAsNonRoot"] and context["runAsUser"] > 0, f"it runs as {context}")
+    same((True, False, {"drop": ["ALL"]}), (container["readOnlyRootFilesystem"], container["allowPrivilegeEscalation"], container["capabilities"]), "its container")
+    account = f"--as=system:serviceaccount:{SYSTEM}:chaperone-ledger"
+    for verb, what in (("create", "tokenreviews.authentication.k8s.io"), ("create", "subjectaccessreviews.authorization.k8s.io"), ("get", "pods")):
+        same("yes", kubectl("auth", "can-i", verb, what, account, "-n", "audited").out.strip(), f"{verb} {what}")
+    for verb, what in (("list", "pods"), ("get", "secrets"), ("create", "pods"), ("get", "configmaps"), ("patch", "pods"), ("get", "/metrics")):
+        same("no", kubectl("auth", "can-i", verb, what, account, "-n", SYSTEM).out.strip(), f"{verb} {what}")
+
+
+@test("the log is read with a token of whom RBAC lets read it, and with no other")
+def _():
+    create_namespace("auditors")
+    try:
+        for account in ("auditor", "nobody"):
+            kubectl("create", "serviceaccount", account, "-n", "auditors").succeeded()
+        binding = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": "e2e-auditors"},
+                   "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "chaperone-log-reader"},
+                   "subjects": [{"kind": "ServiceAccount", "name": "auditor", "namespace": "auditors"}]}
+        must_apply(binding)
+        status, checkpoint = wait_for("leave to read", lambda: (r := curl_ledger("/checkpoint", token("auditor")))[0] == "200" and r, 15, 1)
+        same(published()["origin"], checkpoint.splitlines()[0], "the checkpoint's origin")
+        system = get("namespace", "kube-system")["metadata"]["uid"]
+        same(f"chaperone.dev/ledger/{system}", published()["origin"], "the origin that nobody chose")
+        size = int(checkpoint.splitlines()[1])
+        bundle = "/tile/entries/000" if size >= 256 else f"/tile/entries/000.p/{size}"
+        same("200", curl_ledger(bundle, token("auditor"))[0], "the log's first entries")
+        same("403", curl_ledger(bundle, token("nobody"))[0], "the log's first entries without a binding")
+        same("403", curl_ledger("/checkpoint", token("nobody"))[0], "without a binding")
+        same("401", curl_ledger("/checkpoint", token("auditor", "https://kubernetes.default.svc.cluster.local"))[0], "with a token for another audience")
+        same("401", curl_ledger("/checkpoint")[0], "without token")
+        covered()
+        with Copy() as folder:
+            kept = folder.parent / f"{folder.name}.checkpoint"
+            kept.write_text(checkpoint)
+            try:
+                holds("kept elsewhere", verify(folder, "--checkpoint", kept).succeeded("chaperone verify").out, "the verdict")
+            finally:
+                kept.unlink()
+    finally:
+        kubectl("delete", "clusterrolebinding", "e2e-auditors", "--ignore-not-found")
+        delete_namespaces("auditors")
+
+
+@test("the ledger killed under load three times: nothing is lost and nothing doubled, and a copy of its volume is proved by the public key alone")
+def _():
+    agent, word, stop = audited(), nonce(), threading.Event()
+    sent = []
+
+    def load():
+        while not stop.is_set():
+            first = len(sent)
+            urls = [f"{URL}?{word}-{number}-" for number in range(first, first + 40)]
+            agent.curl("-f", *[w for url in urls for w in ("-o", "/dev/null", url)]).succeeded("a request while the ledger is away")
+            sent.extend(urls)
+
+    worker = threading.Thread(target=load)
+    worker.start()
+    away = []
+    try:
+        for _ in range(3):
+            time.sleep(3)
+            before = ledger_is_ready()["metadata"]["uid"]
+            started = time.monotonic()
+            kubectl("delete", "pod", LEDGER, "-n", SYSTEM, "--force", "--grace-period=0").succeeded()
+            wait_for("another pod of the ledger is ready", lambda: (p := ledger_is_ready()) and p["metadata"]["uid"] != before, 90, 0.5)
+            away.append(time.monotonic() - started)
+        time.sleep(3)
+    finally:
+        stop.set()
+        worker.join()
+    check(len(sent) > 200, f"only {len(sent)} requests were made")
+    arrived(f"{word}-{len(sent) - 1}-", 60)
+    counts = Counter(number for line in lines() for number in set(re.findall(rf"\?{word}-(\d+)-", line)))
+    same([], [(n, counts[str(n)]) for n in range(len(sent)) if counts[str(n)] != 1][:5], "requests that are not in the ledger exactly once")
+    note(f"{len(sent)} requests while the ledger was killed three times (away {', '.join(f'{s:.0f}' for s in away)} s): each is in it once")
+    covered()
+    with Copy() as folder:
+        verdict = verify(folder).succeeded("chaperone verify")
+        holds("0 after the checkpoint: intact", verdict.out, "the verdict")
+        oldest = sorted(folder.glob("records/*.jsonl"))[0]
+        oldest.write_text(oldest.read_text().replace('"status":200', '"status":201', 1))
+        holds("NOT INTACT", verify(folder).failed("chaperone verify of a changed copy").out, "the verdict of a changed copy")
+
+
+@test("the signing key outlives the operator, is put back when it is deleted, and is never made anew")
+def _():
+    before, public = key(), published()
+    kubectl("delete", "secret", "chaperone-ledger-key", "-n", SYSTEM).succeeded()
+    wait_for("the key is back", lambda: key() == before, 20)
+    kubectl("rollout", "restart", "deployment/chaperone-operator", "-n", SYSTEM).succeeded()
+    kubectl("rollout", "status", "deployment/chaperone-operator", "-n", SYSTEM, "--timeout=90s").succeeded()
+    same(before, key(), "the key after a restart of the operator")
+    kubectl("delete", "configmap", "chaperone-ledger", "-n", SYSTEM).succeeded()
+    kubectl("delete", "secret", "chaperone-ledger-serving", "-n", SYSTEM).succeeded()
+    wait_for("the public key is published again", lambda: get("configmap", "chaperone-ledger", "-n", SYSTEM), 20)
+    same(public, published(), "what is published")
+    wait_for("the serving certificate is made again", lambda: get("secret", "chaperone-ledger-serving", "-n", SYSTEM), 20)
+
+
+@test("chaperone check says how the ledger is, and what is wrong while it has no pod")
+def _():
+    kubeconfig = os.environ.get("KUBECONFIG", "") if EXISTING else STATE / "admin.kubeconfig"
+
+    def finding():
+        done = in_node("env", f"KUBECONFIG={kubeconfig}", CHAPERONE, "check", "-o", "json", timeout=60)
+        found = [f for f in json.loads(done.out)["findings"] if f["check"] == "ledger"]
+        return found[0]
+
+    wait_for("the ledger is well", lambda: (f := finding())["level"] == "ok" and "chains to caBundle" in f["message"], 90, 2)
+    kubectl("scale", "statefulset/chaperone-ledger", "-n", SYSTEM, "--replicas=0").succeeded()
+    try:
+        wait_for("the ledger's pod is gone", lambda: not get("pod", LEDGER, "-n", SYSTEM), 60)
+        bad = finding()
+        same("fail", bad["level"], "the finding")
+        holds("records wait", bad["message"], "the finding")
+        agent, word = audited(), nonce()
+        agent.curl("-f", "-o", "/dev/null", f"{URL}?{word}").succeeded("a request while there is no ledger")
+    finally:
+        kubectl("scale", "statefulset/chaperone-ledger", "-n", SYSTEM, "--replicas=1").succeeded()
+    wait_for("the ledger is ready", ledger_is_ready, 60)
+    same(1, len([r for r in arrived(word, 60) if r["kind"] == "http"]), "the request's record in the ledger")
+    kubectl("delete", "pod", "ledger-reader", "-n", SYSTEM).succeeded()
