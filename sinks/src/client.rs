@@ -2,12 +2,7 @@
 //!
 //! Owns one connection at a time, and the bounds of an exchange. Refuses redirects: records go where the settings say.
 
-use std::{
-    io,
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
@@ -20,19 +15,14 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use jiff::{Timestamp, fmt::rfc2822};
 use rustls::ClientConfig;
-use rustls_pki_types::ServerName;
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
-    task::AbortHandle,
-    time::timeout,
+use tokio::{task::AbortHandle, time::timeout};
+
+use crate::{
+    ClientError, Endpoint,
+    dial::{CONNECT_TIMEOUT, Dialer},
+    net::SinkNet,
 };
-use tokio_rustls::TlsConnector;
 
-use crate::{ClientError, Endpoint, net::SinkNet};
-
-/// How long name, connection and TLS handshake may take together.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long an answer may take after the request.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Most of an answer's body that is read, in bytes, so that the connection can serve again. After a longer one the connection is closed.
@@ -46,8 +36,7 @@ type Requests = SendRequest<Full<Bytes>>;
 pub struct HttpClient {
     endpoint: Endpoint,
     user_agent: HeaderValue,
-    tls: Option<Arc<ClientConfig>>,
-    net: Arc<dyn SinkNet>,
+    dialer: Dialer,
     connection: Option<Connection>,
 }
 
@@ -97,10 +86,14 @@ impl HttpClient {
         let user_agent = HeaderValue::from_str(&format!("chaperone/{version}"))
             .map_err(|_| ClientError::Settings("the version is no header value".to_owned()))?;
         Ok(Self {
+            dialer: Dialer {
+                host: endpoint.host.clone(),
+                port: endpoint.port,
+                tls,
+                net,
+            },
             endpoint,
             user_agent,
-            tls,
-            net,
             connection: None,
         })
     }
@@ -150,54 +143,17 @@ impl HttpClient {
     }
 
     async fn connect(&self) -> Result<Connection, ClientError> {
-        let tcp = self.dial().await?;
-        let Some(tls) = &self.tls else {
-            return http_connection(tcp).await;
-        };
-        let name = ServerName::try_from(self.endpoint.host.clone())
-            .map_err(|e| ClientError::Settings(format!("{}: {e}", self.endpoint.host)))?;
-        let stream = TlsConnector::from(tls.clone())
-            .connect(name, tcp)
-            .await
-            .map_err(ClientError::Tls)?;
-        http_connection(stream).await
+        let stream = self.dialer.dial().await?;
+        let (requests, connection) = handshake(TokioIo::new(stream)).await?;
+        let driver = tokio::spawn(async move {
+            // The request's own future tells its failure.
+            let _ = connection.await;
+        });
+        Ok(Connection {
+            requests,
+            driver: driver.abort_handle(),
+        })
     }
-
-    /// The first address that takes the connection.
-    async fn dial(&self) -> Result<TcpStream, ClientError> {
-        let host = &self.endpoint.host;
-        let resolve = |source| ClientError::Resolve {
-            host: host.clone(),
-            source,
-        };
-        let addresses = match host.parse::<IpAddr>() {
-            Ok(ip) => vec![ip],
-            Err(_) => self.net.resolve(host).await.map_err(resolve)?,
-        };
-        let mut failure = resolve(io::Error::new(io::ErrorKind::NotFound, "no address"));
-        for ip in addresses {
-            match self.net.dial(SocketAddr::new(ip, self.endpoint.port)).await {
-                Ok(stream) => return Ok(stream),
-                Err(error) => failure = ClientError::Connect(error),
-            }
-        }
-        Err(failure)
-    }
-}
-
-async fn http_connection<S>(stream: S) -> Result<Connection, ClientError>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let (requests, connection) = handshake(TokioIo::new(stream)).await?;
-    let driver = tokio::spawn(async move {
-        // The request's own future tells its failure.
-        let _ = connection.await;
-    });
-    Ok(Connection {
-        requests,
-        driver: driver.abort_handle(),
-    })
 }
 
 async fn exchange(

@@ -6,6 +6,7 @@
 pub mod backoff;
 pub mod client;
 pub mod content;
+pub mod dial;
 mod endpoint;
 mod error;
 pub mod net;

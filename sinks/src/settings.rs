@@ -8,9 +8,12 @@ use std::{fmt, time::Duration};
 use chaperone_crds::{
     filter::Filter,
     resources::{
-        AuditSinkSpec, BatchSettings, Deliverer, Format, HttpSink, SecretKeyRef, SinkStart,
+        AuditSinkSpec, BatchSettings, Deliverer, Format, HttpSink, OtlpSink, SecretKeyRef,
+        SecretRef, SinkStart,
     },
 };
+
+pub use chaperone_crds::resources::OtlpProtocol;
 
 use crate::{ClientError, Endpoint, client::bearer_header, tls};
 
@@ -58,6 +61,8 @@ pub struct Batch {
 pub enum Target {
     /// An HTTP endpoint.
     Http(Http),
+    /// A receiver of OTLP logs.
+    Otlp(Otlp),
 }
 
 /// An HTTP endpoint that takes batches of records.
@@ -65,6 +70,19 @@ pub enum Target {
 pub struct Http {
     /// Where.
     pub url: String,
+    /// Value of `Authorization: Bearer`.
+    pub bearer: Option<Credential>,
+    /// Whom it trusts, and what it shows.
+    pub tls: Tls,
+}
+
+/// A receiver of OTLP logs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Otlp {
+    /// Where; its path is `/v1/logs` where it has none, and none over gRPC.
+    pub url: String,
+    /// By which transport.
+    pub protocol: OtlpProtocol,
     /// Value of `Authorization: Bearer`.
     pub bearer: Option<Credential>,
     /// Whom it trusts, and what it shows.
@@ -195,6 +213,9 @@ impl<'a> Reader<'a> {
         if let Some(http) = &spec.http {
             return self.http(http).map(Target::Http);
         }
+        if let Some(otlp) = &spec.otlp {
+            return self.otlp(otlp).map(Target::Otlp);
+        }
         self.problem("it has no kind that the ledger delivers; use another kind".to_owned());
         None
     }
@@ -202,10 +223,34 @@ impl<'a> Reader<'a> {
     fn http(&mut self, http: &HttpSink) -> Option<Http> {
         self.url("spec.http", &http.url, http.allow_insecure);
         let bearer = self.bearer(http.bearer_token_secret.as_ref());
-        let secret = http.tls_secret.as_ref().map(|secret| secret.name.as_str());
-        let tls = self.tls("spec.http", http.ca_bundle.as_deref(), secret);
+        let tls = self.tls(
+            "spec.http",
+            http.ca_bundle.as_deref(),
+            http.tls_secret.as_ref(),
+        );
         Some(Http {
             url: http.url.clone(),
+            bearer: bearer?,
+            tls: tls?,
+        })
+    }
+
+    fn otlp(&mut self, otlp: &OtlpSink) -> Option<Otlp> {
+        let protocol = otlp.protocol.unwrap_or_default();
+        self.url("spec.otlp", &otlp.url, otlp.allow_insecure);
+        let has_path = Endpoint::parse(&otlp.url).is_ok_and(|e| e.target != "/");
+        if protocol == OtlpProtocol::Grpc && has_path {
+            self.problem("spec.otlp.url: gRPC has no path; leave it out".to_owned());
+        }
+        let bearer = self.bearer(otlp.bearer_token_secret.as_ref());
+        let tls = self.tls(
+            "spec.otlp",
+            otlp.ca_bundle.as_deref(),
+            otlp.tls_secret.as_ref(),
+        );
+        Some(Otlp {
+            url: otlp.url.clone(),
+            protocol,
             bearer: bearer?,
             tls: tls?,
         })
@@ -242,7 +287,12 @@ impl<'a> Reader<'a> {
     }
 
     /// TLS settings that rustls takes.
-    fn tls(&mut self, path: &str, ca_bundle: Option<&str>, secret: Option<&str>) -> Option<Tls> {
+    fn tls(
+        &mut self,
+        path: &str,
+        ca_bundle: Option<&str>,
+        secret: Option<&SecretRef>,
+    ) -> Option<Tls> {
         let mut tls = Tls {
             ca_bundle: ca_bundle.map(str::to_owned),
             client: None,
@@ -251,7 +301,7 @@ impl<'a> Reader<'a> {
             self.problem(format!("{path}: {error}"));
             return None;
         }
-        if let Some(name) = secret {
+        if let Some(SecretRef { name }) = secret {
             let (chain, key) = (self.key(name, "tls.crt"), self.key(name, "tls.key"));
             tls.client = Some((chain?, Credential(key?)));
             if let Err(error) = tls.client_config(None) {

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::filter::MAX_FILTER_BYTES;
 
-/// Spec of an `AuditSink`: exactly one of `stdout`, `file`, `http`.
+/// Spec of an `AuditSink`: exactly one kind.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[kube(
     group = "chaperone.dev",
@@ -34,9 +34,10 @@ use crate::filter::MAX_FILTER_BYTES;
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(
-    validation = Rule::new("[has(self.stdout), has(self.file), has(self.http)].filter(x, x).size() == 1").message("set exactly one of stdout, file, http"),
+    validation = Rule::new("[has(self.stdout), has(self.file), has(self.http), has(self.otlp)].filter(x, x).size() == 1").message("set exactly one of stdout, file, http, otlp"),
+    validation = Rule::new("!has(self.from) || self.from == 'Ledger' || has(self.stdout) || has(self.file) || has(self.http)").message("sidecars deliver stdout, file and http only: leave out from, or set from: Ledger, and the ledger delivers"),
     validation = Rule::new("!has(self.from) || self.from == 'Sidecar' || !(has(self.stdout) || has(self.file))").message("stdout and file are delivered by the sidecars, and the ledger keeps every record in files already: leave out from, or use another kind with from: Ledger"),
-    validation = Rule::new("(has(self.from) && self.from == 'Ledger') || !(has(self.start) || has(self.batch))").message("start and batch are settings of sinks that the ledger delivers: add from: Ledger, or leave them out"),
+    validation = Rule::new("(has(self.from) ? self.from == 'Ledger' : !(has(self.stdout) || has(self.file) || has(self.http))) || !(has(self.start) || has(self.batch))").message("start and batch are settings of sinks that the ledger delivers: add from: Ledger, or leave them out"),
     validation = Rule::new("!(has(self.http) && has(self.http.batchSize) && has(self.batch) && has(self.batch.records))").message("http.batchSize and batch.records are the same setting: leave out one")
 )]
 pub struct AuditSinkSpec {
@@ -49,6 +50,9 @@ pub struct AuditSinkSpec {
     /// POST records: as newline-delimited JSON, or as CloudEvents.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http: Option<HttpSink>,
+    /// Send records as OTLP logs, over HTTP or gRPC. Delivered by the ledger.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub otlp: Option<OtlpSink>,
     /// Who delivers: `Sidecar` (each from its own spool) or `Ledger` (one connection for all, credentials stay in Chaperone's namespace). Sidecars deliver stdout, file and http, which is the default for these.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<Deliverer>,
@@ -194,6 +198,46 @@ pub struct HttpSink {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 10000))]
     pub batch_size: Option<u32>,
+}
+
+/// A receiver of OTLP logs, such as an OpenTelemetry collector.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(
+    validation = Rule::new("self.url.startsWith('https://') || (has(self.allowInsecure) && self.allowInsecure)").message("url must start with https:// (or set allowInsecure: true for http://)"),
+    validation = Rule::new("!(has(self.bearerTokenSecret) && has(self.tlsSecret))").message("set bearerTokenSecret or tlsSecret, not both")
+)]
+pub struct OtlpSink {
+    /// Where the receiver is: `https://HOST:4318` for HTTP, whose path is /v1/logs where the URL has none; `https://HOST:4317` for gRPC.
+    #[schemars(length(min = 8, max = 2048), regex(pattern = r"^https?://[^\s]+$"))]
+    pub url: String,
+    /// `HTTP` (protobuf) or `GRPC`. Default HTTP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<OtlpProtocol>,
+    /// Allow a plain http:// URL. Records then cross the network in clear.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allow_insecure: Option<bool>,
+    /// Key of a Secret in Chaperone's namespace whose value is sent as `Authorization: Bearer`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bearer_token_secret: Option<SecretKeyRef>,
+    /// Name of a kubernetes.io/tls Secret in Chaperone's namespace: client certificate for mutual TLS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls_secret: Option<SecretRef>,
+    /// PEM certificates that the receiver's certificate may chain to, besides the Mozilla roots.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 65536))]
+    pub ca_bundle: Option<String>,
+}
+
+/// How OTLP is sent.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum OtlpProtocol {
+    /// Protobuf over HTTP.
+    #[default]
+    Http,
+    /// gRPC.
+    Grpc,
 }
 
 /// A key of a Secret in Chaperone's own namespace.

@@ -33,6 +33,8 @@ pub(crate) struct About {
     pub(crate) kind: String,
     /// Whose.
     pub(crate) agent: Agent,
+    /// What was decided.
+    pub(crate) decision: Option<Decision>,
 }
 
 /// Whose a record is.
@@ -45,6 +47,37 @@ pub(crate) struct Agent {
     pub(crate) pod: String,
     /// Its service account.
     pub(crate) service_account: String,
+}
+
+/// What was decided.
+#[derive(Deserialize, Clone, Debug, Default)]
+#[serde(default, rename_all = "camelCase")]
+pub(crate) struct Decision {
+    action: String,
+    would_deny: bool,
+}
+
+/// How grave a record is, the same for all kinds that ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Severity {
+    /// What is usual.
+    Informational,
+    /// It would have been denied, or was not read.
+    Notice,
+    /// It was denied.
+    Warning,
+}
+
+impl About {
+    /// How grave it is.
+    pub(crate) fn severity(&self) -> Severity {
+        match &self.decision {
+            Some(decision) if decision.action == "Deny" => Severity::Warning,
+            Some(decision) if decision.would_deny => Severity::Notice,
+            _ if self.kind == "gap" => Severity::Notice,
+            _ => Severity::Informational,
+        }
+    }
 }
 
 impl About {

@@ -1,6 +1,7 @@
 //! The kinds of targets that the ledger delivers to, one file each. docs/sinks.md has the contract of each.
 
 mod http;
+mod otlp;
 
 use std::sync::Arc;
 
@@ -25,6 +26,7 @@ impl Maker {
     pub(super) fn make(&self, sink: &Sink) -> Result<Box<dyn Target>, Failure> {
         Ok(match &sink.target {
             settings::Target::Http(http) => Box::new(http::HttpTarget::new(http, sink, self)?),
+            settings::Target::Otlp(otlp) => Box::new(otlp::OtlpTarget::new(otlp, self)?),
         })
     }
 }

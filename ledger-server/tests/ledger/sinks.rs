@@ -2,10 +2,21 @@
 
 #[path = "sinks/http.rs"]
 mod http;
+#[path = "sinks/otlp.rs"]
+mod otlp;
 
 use std::{
+    net::{SocketAddr, TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::OnceLock,
     thread,
     time::{Duration, Instant},
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
 };
 
 use super::world::{Ledger, Lines, World, stream};
@@ -59,6 +70,18 @@ impl Feed {
         self.ledger().metric(&line)
     }
 
+    /// Failed deliveries of a sink, whatever the reason.
+    fn errors(&self, sink: &str) -> f64 {
+        let line = "chaperone_ledger_sink_errors_total{";
+        let found = self.ledger().metrics();
+        let counts = found
+            .lines()
+            .filter(|found| found.starts_with(line) && found.contains(&format!("sink=\"{sink}\"")));
+        counts
+            .filter_map(|found| found.rsplit(' ').next()?.parse::<f64>().ok())
+            .sum()
+    }
+
     /// Waits until the sink has acknowledged or passed over every record that the ledger has.
     fn drained(&self, sink: &str) {
         let cursor = self.world.data.join(format!("sinks/{sink}.cursor"));
@@ -108,4 +131,59 @@ fn first_copies(arrived: &[String]) -> Vec<&String> {
         .iter()
         .filter(|line| seen.insert(line.as_str()))
         .collect()
+}
+
+/// A server's process, ended with the test.
+struct Server(Child);
+
+impl Server {
+    fn start(command: &mut Command) -> Self {
+        Self(
+            command
+                .spawn()
+                .unwrap_or_else(|e| panic!("{command:?}: {e}")),
+        )
+    }
+
+    /// Waits until something listens there.
+    fn listens(&mut self, port: u16) {
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        until("the server listens", || {
+            assert!(self.0.try_wait().unwrap().is_none(), "the server ended");
+            TcpStream::connect(address).is_ok()
+        });
+    }
+
+    /// SIGSTOP.
+    fn stop(&self) {
+        self.signal(Signal::SIGSTOP);
+    }
+
+    /// SIGCONT.
+    fn go_on(&self) {
+        self.signal(Signal::SIGCONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(i32::try_from(self.0.id()).unwrap()), signal).unwrap();
+    }
+
+    /// SIGKILL.
+    fn kill(&mut self) {
+        // Gone already where the test ended it.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// A port that was free a moment ago, for servers that cannot be told to choose one.
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
 }

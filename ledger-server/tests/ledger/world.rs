@@ -363,11 +363,16 @@ impl Ledger {
 
     /// A metric, 0 where it has not counted.
     pub(crate) fn metric(&self, name: &str) -> f64 {
-        let url = format!("http://{}/metrics", self.status);
-        let output = Command::new("curl").args(["-sS", &url]).output().unwrap();
-        let text = String::from_utf8(output.stdout).unwrap();
+        let text = self.metrics();
         let line = text.lines().find_map(|line| line.strip_prefix(name));
         line.map_or(0.0, |rest| rest.trim().parse().unwrap())
+    }
+
+    /// All metrics, as they are served.
+    pub(crate) fn metrics(&self) -> String {
+        let url = format!("http://{}/metrics", self.status);
+        let output = Command::new("curl").args(["-sS", &url]).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
     }
 
     /// A client for many requests.

@@ -32,7 +32,9 @@ fn a_sink_is_read_with_its_credentials_which_are_never_printed() {
         (sink.batch, sink.start, sink.format),
         (batch, SinkStart::Now, Format::Ocsf)
     );
-    let Target::Http(http) = &sink.target;
+    let Target::Http(http) = &sink.target else {
+        panic!("{sink:?}");
+    };
     assert_eq!(http.bearer, Some(Credential("s3cret".to_owned())));
     assert!(!format!("{sink:?}").contains("s3cret"), "{sink:?}");
     assert_eq!(Sink::check(&spec), Vec::<String>::new());
@@ -88,6 +90,21 @@ fn what_is_wrong_with_a_sink_is_said_apart_from_what_its_secrets_lack() {
             http(json!({"tlsSecret": {"name": "broken"}})),
             None,
             Some("Secret broken: "),
+        ),
+        (
+            json!({"otlp": {"url": "http://c.example:4318"}}),
+            Some("in clear"),
+            None,
+        ),
+        (
+            json!({"otlp": {"url": "https://c.example:4317/v1", "protocol": "GRPC"}}),
+            Some("gRPC has no path"),
+            None,
+        ),
+        (
+            json!({"otlp": {"url": "https://c.example:4317", "tlsSecret": {"name": "gone"}}}),
+            None,
+            Some("no key tls.crt"),
         ),
         (
             json!({"from": "Ledger", "filter": "record.sq > 1", "http": {"url": "https://c.example/"}}),
