@@ -15,6 +15,7 @@ pub mod merkle;
 pub mod note;
 pub mod store;
 pub mod tile;
+pub mod witness;
 
 #[cfg(test)]
 mod testing;
