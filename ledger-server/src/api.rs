@@ -1,7 +1,7 @@
 //! The HTTPS API: records in, the log out. docs/ledger.md has it for users.
 //!
 //! Owns the bounds of a request: who sends it is known before its body is read, the body is bounded in size and time, and all bodies together in bytes. Refuses in JSON, by [`Refusal`]. Reads of the
-//! directory only what is published: `checkpoint` and `tile`.
+//! directory only what is published: checkpoints and tiles.
 
 mod body;
 mod log;
@@ -32,6 +32,10 @@ use body::Budget;
 
 /// The type of a batch.
 pub const BATCH_TYPE: &str = "application/x-ndjson";
+/// Path of the newest checkpoint.
+const CHECKPOINT: &str = "checkpoint";
+/// Path of the newest one that enough witnesses have signed; whoever may read the other may read this.
+const WITNESSED: &str = "checkpoint/witnessed";
 /// How long a commit may take before the client is told to come again.
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -133,12 +137,12 @@ impl Api {
 
     async fn read(&self, headers: &HeaderMap, path: &str) -> Result<Response, Refusal> {
         let place = match path {
-            "checkpoint" => Place::Checkpoint,
+            CHECKPOINT | WITNESSED => Place::Checkpoint,
             _ => Place::Tiles,
         };
         self.authenticator.may_read(bearer(headers)?, place).await?;
         match place {
-            Place::Checkpoint => log::checkpoint(&self.dir).await,
+            Place::Checkpoint => log::checkpoint(&self.dir, path == WITNESSED).await,
             Place::Tiles => log::tile(&self.dir, path).await,
         }
     }
@@ -150,6 +154,7 @@ pub fn router(api: Arc<Api>) -> Router {
         .route("/v1/streams/{stream}/records", post(take))
         .route("/v1/streams/{stream}", get(next))
         .route("/checkpoint", get(checkpoint))
+        .route("/checkpoint/witnessed", get(witnessed))
         .route("/tile/{*path}", get(tile))
         .fallback(nothing)
         .with_state(api)
@@ -182,7 +187,13 @@ async fn next(
 }
 
 async fn checkpoint(State(api): State<Arc<Api>>, headers: HeaderMap) -> Response {
-    let result = api.read(&headers, "checkpoint").await;
+    let result = api.read(&headers, CHECKPOINT).await;
+    api.count(Route::Checkpoint, &result);
+    result.into_response()
+}
+
+async fn witnessed(State(api): State<Arc<Api>>, headers: HeaderMap) -> Response {
+    let result = api.read(&headers, WITNESSED).await;
     api.count(Route::Checkpoint, &result);
     result.into_response()
 }

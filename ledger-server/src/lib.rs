@@ -12,4 +12,5 @@ pub mod refusal;
 pub mod run;
 pub mod settings;
 pub mod sinks;
+pub mod witnesses;
 pub mod writer;

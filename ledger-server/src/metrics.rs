@@ -51,6 +51,10 @@ pub struct Metrics {
     pub missing_records: IntCounter,
     /// Leaves on disk.
     pub leaves: IntGauge,
+    /// Answers of witnesses, by witness and result.
+    pub witnesses: IntCounterVec,
+    /// Leaves of the newest checkpoint that enough witnesses have signed.
+    pub witnessed_records: IntGauge,
     /// Leaves of the newest checkpoint.
     pub checkpoint_records: IntGauge,
     /// When the newest checkpoint was signed, in seconds since 1970.
@@ -128,6 +132,21 @@ impl Metrics {
                 ),
             ),
             leaves: register(r, gauge("log_records", "Records on disk.")),
+            witnesses: register(
+                r,
+                counters(
+                    "witness_requests_total",
+                    "Checkpoints that witnesses were asked to sign, by what came of it.",
+                    &["witness", "result"],
+                ),
+            ),
+            witnessed_records: register(
+                r,
+                gauge(
+                    "witnessed_records",
+                    "Records under the newest checkpoint that enough witnesses have signed.",
+                ),
+            ),
             checkpoint_records: register(
                 r,
                 gauge("checkpoint_records", "Records under the newest checkpoint."),
@@ -225,6 +244,8 @@ mod tests {
             late_streams,
             missing_records,
             leaves,
+            witnesses,
+            witnessed_records,
             checkpoint_records,
             checkpoint_time,
         } = Metrics::new();
@@ -244,6 +265,8 @@ mod tests {
                 Box::new(late_streams),
                 Box::new(missing_records),
                 Box::new(leaves),
+                Box::new(witnesses),
+                Box::new(witnessed_records),
                 Box::new(checkpoint_records),
                 Box::new(checkpoint_time),
             ],

@@ -40,6 +40,7 @@ use crate::{
     metrics::Metrics,
     settings::Settings,
     sinks::{self, Desired, Surroundings, from_cluster, from_file::SinksFile},
+    witnesses::Witnesses,
     writer::{self, WriterConfig, WriterThread},
 };
 
@@ -55,6 +56,7 @@ const LAST_COMMIT_TIMEOUT: Duration = Duration::from_secs(10);
 pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let config = writer_config(&settings)?;
     let origin = config.store.origin.clone();
+    let witnesses = witnesses(&settings, &config)?;
     let certificate = Certificate::load(&settings.certificate, &settings.certificate_key)?;
     let client = Client::try_default()
         .await
@@ -80,6 +82,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         opened,
         mut ended,
         committed,
+        signed,
     } = writer::start(config, metrics.clone()).context("the writer's thread")?;
     tokio::select! {
         opened = opened => opened.context("the writer ended")?.context("the directory was not opened")?,
@@ -92,6 +95,9 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         version: env!("CARGO_PKG_VERSION").to_owned(),
     };
     feed(&settings, sinks_from, around, &client, &metrics)?;
+    if let Some(witnesses) = witnesses {
+        tokio::spawn(witnesses.run(signed, handle.clone(), metrics.clone()));
+    }
     let api = Api::new(
         Arc::new(Kubernetes::new(client)),
         handle.clone(),
@@ -125,6 +131,16 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     }
     finish(handle, ended).await;
     result
+}
+
+/// Who cosigns, if that is asked for.
+fn witnesses(settings: &Settings, config: &WriterConfig) -> anyhow::Result<Option<Witnesses>> {
+    let Some(policy) = &settings.witness_policy else {
+        return Ok(None);
+    };
+    let (ca, store) = (settings.witness_ca.as_deref(), &config.store);
+    let dir = store.dir.clone();
+    Witnesses::read(policy, ca, &store.origin, store.keys.clone(), dir).map(Some)
 }
 
 /// Has the writer finish what it was sent, and sign it.

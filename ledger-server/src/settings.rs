@@ -71,6 +71,12 @@ pub struct Settings {
     /// Seconds between two checkpoints while records come
     #[arg(long, env = "CHAPERONE_LEDGER_CHECKPOINT_SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
     pub checkpoint_seconds: u64,
+    /// File that says which witnesses cosign checkpoints, and which of them suffice: the witness policy of Tessera and torchwood
+    #[arg(long, env = "CHAPERONE_LEDGER_WITNESS_POLICY")]
+    pub witness_policy: Option<PathBuf>,
+    /// PEM roots that witnesses' certificates may chain to, besides the Mozilla ones
+    #[arg(long, env = "CHAPERONE_LEDGER_WITNESS_CA", requires = "witness_policy")]
+    pub witness_ca: Option<PathBuf>,
     /// Namespace of this pod, for the ledger's own records
     #[arg(long, env = "POD_NAMESPACE", default_value = "")]
     pub namespace: String,

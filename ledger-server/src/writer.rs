@@ -73,6 +73,8 @@ type Answered = oneshot::Sender<Result<Answer, Refusal>>;
 #[derive(Debug)]
 enum Message {
     Request(Request, Answered),
+    /// A checkpoint with more signatures, and whether they suffice.
+    Cosigned(Vec<u8>, bool),
     Stop,
 }
 
@@ -103,6 +105,8 @@ pub struct WriterThread {
     /// Where the committed records end, for who follows them (`chaperone_ledger::follow`): changes with each commit that has records, and is closed when the thread ends.
     /// [`Cursor::START`] before the directory is open.
     pub committed: watch::Receiver<Cursor>,
+    /// Records under the newest checkpoint: changes with each one.
+    pub signed: watch::Receiver<u64>,
     /// Resolves when it ends, whatever the reason.
     pub ended: oneshot::Receiver<()>,
 }
@@ -136,6 +140,7 @@ pub fn start(config: WriterConfig, metrics: Metrics) -> io::Result<WriterThread>
     let (opening, opened) = oneshot::channel();
     let (ending, ended) = oneshot::channel::<()>();
     let (end, committed) = watch::channel(Cursor::START);
+    let (sign, signed) = watch::channel(0);
     let handle = WriterHandle {
         messages,
         metrics: metrics.clone(),
@@ -145,7 +150,7 @@ pub fn start(config: WriterConfig, metrics: Metrics) -> io::Result<WriterThread>
         .spawn(move || {
             // Dropped when the thread ends, by a panic too.
             let _ending = ending;
-            match Thread::open(config, metrics, end) {
+            match Thread::open(config, metrics, end, sign) {
                 Ok(thread) => {
                     let _ = opening.send(Ok(()));
                     thread.run(&receiver);
@@ -159,6 +164,7 @@ pub fn start(config: WriterConfig, metrics: Metrics) -> io::Result<WriterThread>
         handle,
         opened,
         committed,
+        signed,
         ended,
     })
 }
@@ -185,6 +191,11 @@ impl WriterHandle {
                 })
             }
         }
+    }
+
+    /// A checkpoint with signatures of witnesses, which were verified, and whether they suffice. While the queue is full it is let go: the next one comes in seconds.
+    pub fn cosigned(&self, note: Vec<u8>, suffices: bool) {
+        let _ = self.messages.try_send(Message::Cosigned(note, suffices));
     }
 
     /// Has the thread finish what it was sent, sign a last checkpoint, and end. Blocks while the queue is full.

@@ -18,5 +18,7 @@ mod story;
 mod strict;
 #[path = "ledger/surface.rs"]
 mod surface;
+#[path = "ledger/witness.rs"]
+mod witness;
 #[path = "ledger/world.rs"]
 mod world;

@@ -21,7 +21,7 @@ pub use recover::OpenError;
 pub use tiles::{ReadError, Tiles};
 
 use crate::{
-    checkpoint::{Checkpoint, Origin},
+    checkpoint::{self, Checkpoint, CheckpointError, Origin},
     cosignature::Time,
     follow::Cursor,
     key::{SigningKey, VerifierKey},
@@ -189,6 +189,17 @@ pub enum SignError {
     Note(#[from] NoteError),
 }
 
+/// Why a checkpoint with more signatures was not kept.
+#[derive(Debug, Error)]
+pub enum CosignError {
+    /// The disk.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// It is none of this log.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+}
+
 /// A batch that may be taken.
 struct Judged {
     fresh: Vec<Fresh>,
@@ -328,6 +339,25 @@ impl Store {
         let (size, time) = (self.committed, Some(time));
         self.signed = Some(Last { size, time });
         Ok(note)
+    }
+
+    /// Puts a checkpoint of this log with more signatures in the place of the newest one, if it is that; and keeps it as the newest that was witnessed where `witnessed`. Signatures that are not the log's are for
+    /// who calls to have verified.
+    ///
+    /// # Errors
+    /// [`CosignError`].
+    pub fn cosigned(&self, note: &[u8], witnessed: bool) -> Result<(), CosignError> {
+        let origin = &self.config.origin;
+        let size = checkpoint::open(note, origin, &self.config.keys)?
+            .checkpoint
+            .size;
+        if self.signed.is_some_and(|last| last.size == size) {
+            files::replace(&self.config.dir, layout::CHECKPOINT, note)?;
+        }
+        if witnessed {
+            files::replace(&self.config.dir, layout::WITNESSED, note)?;
+        }
+        Ok(())
     }
 
     /// A checkpoint, if records came since the last one and that is long enough ago, or there is none. A clock that went back counts as long ago.

@@ -22,9 +22,14 @@ const NEVER: HeaderValue = HeaderValue::from_static("no-cache");
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const BYTES: HeaderValue = HeaderValue::from_static("application/octet-stream");
 
-/// The newest checkpoint.
-pub(super) async fn checkpoint(dir: &Path) -> Result<Response, Refusal> {
-    let note = read(dir, "checkpoint").await?;
+/// The newest checkpoint, or the newest that enough witnesses have signed.
+pub(super) async fn checkpoint(dir: &Path, witnessed: bool) -> Result<Response, Refusal> {
+    let name = if witnessed {
+        "checkpoint.witnessed"
+    } else {
+        "checkpoint"
+    };
+    let note = read(dir, name).await?;
     Ok(([(CONTENT_TYPE, TEXT), (CACHE_CONTROL, NEVER)], note).into_response())
 }
 

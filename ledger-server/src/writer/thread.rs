@@ -40,6 +40,8 @@ pub(super) struct Thread {
     metrics: Metrics,
     /// Tells who follows.
     end: watch::Sender<Cursor>,
+    /// Records under the newest checkpoint.
+    sign: watch::Sender<u64>,
     /// When a commit last failed, while none has succeeded since.
     failing: Option<Instant>,
     /// When it last looked whether a checkpoint is due.
@@ -66,6 +68,7 @@ impl Thread {
         config: WriterConfig,
         metrics: Metrics,
         end: watch::Sender<Cursor>,
+        sign: watch::Sender<u64>,
     ) -> Result<Self, OpenFailed> {
         let mut own = Own::new(config.store.origin.as_str(), config.agent);
         let store = Store::open_with(config.store, &mut |stream, line| own.replay(stream, line));
@@ -81,6 +84,7 @@ impl Thread {
             keys: config.keys,
             metrics,
             end,
+            sign,
             failing: None,
             looked: Instant::now(),
             logged: None,
@@ -117,13 +121,18 @@ impl Thread {
         let mut goes_on = true;
         self.retry();
         while let Some(message) = next {
-            let Message::Request(request, answered) = message else {
-                goes_on = false;
-                break;
-            };
-            self.metrics.queue.dec();
-            bytes = bytes.saturating_add(request.want.bytes());
-            waiting.extend(self.take(request, answered));
+            match message {
+                Message::Request(request, answered) => {
+                    self.metrics.queue.dec();
+                    bytes = bytes.saturating_add(request.want.bytes());
+                    waiting.extend(self.take(request, answered));
+                }
+                Message::Cosigned(note, suffices) => self.cosigned(&note, suffices),
+                Message::Stop => {
+                    goes_on = false;
+                    break;
+                }
+            }
             let is_full = bytes >= GROUP_BYTES || waiting.len() >= QUEUE_REQUESTS;
             next = if is_full {
                 None
@@ -290,6 +299,13 @@ impl Thread {
             .checkpoint_records
             .set(gauge(self.store.committed().leaves()));
         metrics.checkpoint_time.set(gauge(now().seconds()));
+        self.sign.send_replace(self.store.committed().leaves());
+    }
+
+    fn cosigned(&mut self, note: &[u8], suffices: bool) {
+        if let Err(error) = self.store.cosigned(note, suffices) {
+            self.failed("checkpoint", &error);
+        }
     }
 
     fn failed(&mut self, stage: &str, error: &dyn fmt::Display) {

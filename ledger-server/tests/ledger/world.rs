@@ -172,6 +172,8 @@ pub(crate) struct World {
     pub(crate) data: PathBuf,
     /// Where it listens.
     listen: Mutex<String>,
+    /// What else its command line says.
+    pub(crate) more: Mutex<Vec<String>>,
 }
 
 /// The running program.
@@ -210,6 +212,7 @@ impl World {
             folder,
             cluster,
             listen: Mutex::new("127.0.0.1:0".to_owned()),
+            more: Mutex::default(),
         }
     }
 
@@ -236,6 +239,7 @@ impl World {
             .env("KUBECONFIG", file("kubeconfig"))
             .args(self.sinks_arguments())
             .env_remove("KUBERNETES_SERVICE_HOST")
+            .args(&*self.more.lock().unwrap())
             .stdout(Stdio::piped());
         command
     }

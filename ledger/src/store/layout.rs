@@ -2,6 +2,8 @@
 
 /// The newest checkpoint's file.
 pub(crate) const CHECKPOINT: &str = "checkpoint";
+/// The file of the newest checkpoint that enough witnesses have signed.
+pub(crate) const WITNESSED: &str = "checkpoint.witnessed";
 /// The file that says what the directory is.
 pub(crate) const IDENTITY: &str = "ledger.json";
 /// The folder of the segments.
