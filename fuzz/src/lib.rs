@@ -14,6 +14,7 @@ mod masks;
 mod names;
 mod policy;
 mod proof;
+mod sinks;
 mod story;
 mod tls;
 mod tls_stream;
@@ -47,7 +48,10 @@ pub const TARGETS: &[Target] = &[
     ("ledger_note", proof::note),
     ("ledger_path", proof::path),
     ("ledger_proof", proof::proof),
+    ("ledger_witness", proof::witness),
     ("mask", masks::mask),
+    ("record_filter", sinks::filter),
+    ("renderings", sinks::renderings),
     ("resolver_files", names::resolver_files),
     ("spool", evidence::spool),
     ("tls_hello", tls::hello),

@@ -11,6 +11,7 @@ use chaperone_ledger::{
     },
     note as notes,
     tile::{Tile, Width, read_entries, read_hashes, write_entry, write_hashes},
+    witness::{self as witnesses, Policy},
 };
 
 /// The key pair of the documentation of golang.org/x/mod/sumdb/note.
@@ -54,6 +55,28 @@ pub(crate) fn checkpoint(bytes: &[u8]) {
     }
     if let Ok(leaf) = text.parse::<Leaf>() {
         assert_eq!(leaf.to_string(), text);
+    }
+}
+
+/// What a witness answers, and which are asked: any bytes are a signature that verifies, or are refused; a policy reads or is refused by line, and asks for what it says.
+pub(crate) fn witness(bytes: &[u8]) {
+    let known: VerifierKey = PUBLIC.parse().expect("the key is sound");
+    let secret: SigningKey = SECRET.parse().expect("the key is sound");
+    let note = notes::sign("log\n1\n", &[&secret], Time::default()).expect("it is a text");
+    if let Ok(signed) = witnesses::add(&note, bytes, &known) {
+        assert!(signed.starts_with(&note) && signed.len() > note.len());
+        assert!(notes::open(&signed, std::slice::from_ref(&known)).is_ok());
+    }
+    if let Some(size) = witnesses::size(bytes) {
+        assert_eq!(format!("{size}\n").as_bytes(), bytes);
+    }
+    let Ok(text) = std::str::from_utf8(bytes) else {
+        return;
+    };
+    if let Ok(policy) = text.parse::<Policy>() {
+        // Who is satisfied by nobody is satisfied by all.
+        assert!(!policy.is_satisfied(|_| false) || policy.is_satisfied(|_| true));
+        assert!(policy.is_satisfied(|_| true));
     }
 }
 
