@@ -56,6 +56,7 @@ pub async fn run(client: Client, namespace: String, sinks: SinksHandle) {
         client,
         namespace,
         secrets: HashMap::new(),
+        forbidden: BTreeSet::new(),
         desired: Vec::new(),
         written: BTreeMap::new(),
     };
@@ -90,6 +91,8 @@ struct Cluster {
     namespace: String,
     /// What Secrets said last.
     secrets: HashMap<String, Secret>,
+    /// Secrets that RBAC keeps from the ledger.
+    forbidden: BTreeSet<String>,
     desired: Vec<Desired>,
     /// Conditions that were written, until the watch brings them back.
     written: BTreeMap<String, Condition>,
@@ -123,11 +126,25 @@ impl Cluster {
     fn desired(&self, name: String, spec: Result<AuditSinkSpec, String>) -> Option<Desired> {
         let sink = match spec {
             Ok(spec) if spec.delivered_by() != Deliverer::Ledger => return None,
-            Ok(spec) => Sink::read(&name, &spec, &|secret, key| self.secret(secret, key)),
+            Ok(spec) => Sink::read(&name, &spec, &|secret, key| self.secret(secret, key))
+                .map_err(|problems| [self.kept_from(&name, &spec), problems].concat()),
             // It may be one that ran: then it goes on.
             Err(error) => Err(vec![format!("this version cannot read it: {error}")]),
         };
         Some(Desired { name, sink })
+    }
+
+    /// Why Secrets are missing that may well be there.
+    fn kept_from(&self, name: &str, spec: &AuditSinkSpec) -> Vec<String> {
+        let named = named(&[(name.to_owned(), Ok(spec.clone()))]);
+        let forbidden = named.intersection(&self.forbidden);
+        forbidden
+            .map(|secret| {
+                format!(
+                    "the ledger may not read Secret {secret}: add it to ledger.sinkSecrets of the chart"
+                )
+            })
+            .collect()
     }
 
     fn secret(&self, name: &str, key: &str) -> Option<String> {
@@ -140,6 +157,7 @@ impl Cluster {
         let names = named(specs);
         self.secrets.retain(|name, _| names.contains(name));
         let api: Api<Secret> = Api::namespaced(self.client.clone(), &self.namespace);
+        self.forbidden.clear();
         for name in names {
             match api.get_opt(&name).await {
                 Ok(Some(secret)) => {
@@ -150,6 +168,9 @@ impl Cluster {
                 }
                 Err(error) => {
                     tracing::warn!(secret = name, %error, "a Secret of a sink cannot be read");
+                    if matches!(&error, kube::Error::Api(status) if status.code == 403) {
+                        self.forbidden.insert(name);
+                    }
                 }
             }
         }

@@ -1,5 +1,9 @@
 //! Sinks of the whole program against real servers: records go in by HTTPS, the program delivers, and what arrived is read back by the server's own means.
 
+#[path = "sinks/api.rs"]
+pub(crate) mod api;
+#[path = "sinks/cluster.rs"]
+mod cluster;
 #[path = "sinks/http.rs"]
 mod http;
 #[path = "sinks/otlp.rs"]
@@ -64,6 +68,11 @@ impl Feed {
         self.sent += u64::try_from(records).unwrap();
     }
 
+    /// The certificate of the world, which servers of the tests have too.
+    fn root(&self) -> String {
+        std::fs::read_to_string(self.world.folder.join("tls.crt")).unwrap()
+    }
+
     /// A metric of a sink.
     fn metric(&self, name: &str, sink: &str) -> f64 {
         let line = format!("chaperone_ledger_sink_{name}{{sink=\"{sink}\"}}");
@@ -98,6 +107,12 @@ impl Feed {
         let text = String::from_utf8(self.world.records()).unwrap();
         text.lines().map(str::to_owned).collect()
     }
+}
+
+/// A certificate that nobody has.
+fn other_root() -> String {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    made.cert.pem()
 }
 
 /// Waits until it is so.

@@ -39,6 +39,8 @@ use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject};
 use serde_json::{Value, json};
 use tokio_rustls::TlsConnector;
 
+use super::sinks::api::{self, Api};
+
 pub(crate) const ORIGIN: &str = "ledger.test/log";
 const PROGRAM: &str = env!("CARGO_BIN_EXE_chaperone-ledger");
 /// How long the program may take to be ready, or to end.
@@ -77,6 +79,8 @@ pub(crate) struct Cluster {
     pub(crate) image_ids: Mutex<Vec<String>>,
     /// TokenReviews asked for.
     pub(crate) reviews: AtomicU32,
+    /// AuditSinks and Secrets.
+    pub(crate) sinks: Api,
 }
 
 /// An API server on loopback, for as long as the test's process.
@@ -97,6 +101,7 @@ fn api_server(cluster: Arc<Cluster>) -> SocketAddr {
                     post(access),
                 )
                 .route("/api/v1/namespaces/agents/pods/{name}", get(pod))
+                .merge(api::router())
                 .with_state(cluster);
             axum::serve(listener, router).await.unwrap();
         });
@@ -262,6 +267,11 @@ impl World {
     }
 
     fn sinks_arguments(&self) -> Vec<std::ffi::OsString> {
+        if self.cluster.sinks.is_watched.load(Ordering::Relaxed) {
+            return ["--watch-sinks", "--namespace", "chaperone"]
+                .map(Into::into)
+                .into();
+        }
         let (file, secrets) = (self.folder.join("sinks.yaml"), self.folder.join("secrets"));
         match file.exists() {
             true => vec![

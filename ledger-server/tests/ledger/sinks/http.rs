@@ -19,7 +19,7 @@ use flate2::read::GzDecoder;
 use super::*;
 
 #[derive(Default)]
-struct Endpoint {
+pub(super) struct Endpoint {
     /// What it answers; 0 is 200.
     answers: AtomicU16,
     requests: AtomicUsize,
@@ -28,13 +28,13 @@ struct Endpoint {
 }
 
 impl Endpoint {
-    fn lines(&self) -> Vec<String> {
+    pub(super) fn lines(&self) -> Vec<String> {
         self.lines.lock().unwrap().clone()
     }
 }
 
 /// An endpoint on loopback, for as long as the test's process.
-fn endpoint() -> (Arc<Endpoint>, SocketAddr) {
+pub(super) fn endpoint() -> (Arc<Endpoint>, SocketAddr) {
     let endpoint = Arc::new(Endpoint::default());
     let state = endpoint.clone();
     let (sender, receiver) = mpsc::channel();

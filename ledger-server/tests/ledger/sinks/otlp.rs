@@ -127,8 +127,7 @@ service:
     }
 }
 
-fn sink(feed: &Feed, url: &str, protocol: &str) -> String {
-    let ca = fs::read_to_string(feed.world.folder.join("tls.crt")).unwrap();
+fn sink(ca: &str, url: &str, protocol: &str) -> String {
     let resource = serde_json::json!({
         "apiVersion": "chaperone.dev/v1alpha1", "kind": "AuditSink", "metadata": {"name": "otel"},
         "spec": {"otlp": {"url": url, "protocol": protocol, "caBundle": ca}, "batch": {"records": 20}}
@@ -144,8 +143,11 @@ fn a_collector_gets_everything(protocol: &str) {
         _ => collector.http,
     };
     let mut server = collector.start();
-    feed.world
-        .set_sinks(&sink(&feed, &format!("https://localhost:{port}"), protocol));
+    feed.world.set_sinks(&sink(
+        &feed.root(),
+        &format!("https://localhost:{port}"),
+        protocol,
+    ));
     feed.start();
     feed.grow(100);
     collector.has_all(&feed);
@@ -200,7 +202,7 @@ fn an_endpoint_that_is_no_collector_or_is_not_trusted_is_named_and_gets_nothing(
         (
             "a",
             sink(
-                &feed,
+                &feed.root(),
                 &format!("https://localhost:{}", collector.grpc),
                 "HTTP",
             ),
@@ -208,7 +210,7 @@ fn an_endpoint_that_is_no_collector_or_is_not_trusted_is_named_and_gets_nothing(
         (
             "b",
             sink(
-                &feed,
+                &feed.root(),
                 &format!("https://localhost:{}", collector.http),
                 "GRPC",
             ),
@@ -217,17 +219,17 @@ fn an_endpoint_that_is_no_collector_or_is_not_trusted_is_named_and_gets_nothing(
         (
             "c",
             sink(
-                &feed,
+                &feed.root(),
                 &format!("https://localhost:{}/nowhere", collector.http),
                 "HTTP",
             ),
         ),
-        // A name that the certificate is not for.
+        // Roots that its certificate does not chain to.
         (
             "d",
             sink(
-                &feed,
-                &format!("https://127.0.0.2:{}", collector.http),
+                &other_root(),
+                &format!("https://localhost:{}", collector.http),
                 "HTTP",
             ),
         ),
