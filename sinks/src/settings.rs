@@ -9,11 +9,12 @@ use chaperone_crds::{
     filter::Filter,
     resources::{
         AuditSinkSpec, BatchSettings, Deliverer, Format, HttpSink, OtlpSink, SecretKeyRef,
-        SecretRef, SinkStart,
+        SecretRef, SinkStart, SyslogSink,
     },
 };
 
 pub use chaperone_crds::resources::OtlpProtocol;
+use rustls_pki_types::ServerName;
 
 use crate::{ClientError, Endpoint, client::bearer_header, tls};
 
@@ -23,6 +24,10 @@ pub const DEFAULT_RECORDS: u32 = 500;
 pub const DEFAULT_BYTES: u32 = 1024 * 1024;
 /// Milliseconds that a record waits for others where a sink does not say.
 pub const DEFAULT_WAIT_MILLISECONDS: u32 = 500;
+/// Port of syslog over TLS (RFC 5425 section 4.1).
+const SYSLOG_PORT: u16 = 6514;
+/// `log audit` (RFC 5424, table 1).
+const SYSLOG_FACILITY: u8 = 13;
 /// A name where none matters.
 const ANY_NAME: &str = "sink";
 /// Longest name of a sink, in bytes, as the API server has it: it is part of a file's name.
@@ -63,6 +68,8 @@ pub enum Target {
     Http(Http),
     /// A receiver of OTLP logs.
     Otlp(Otlp),
+    /// A receiver of syslog messages.
+    Syslog(Syslog),
 }
 
 /// An HTTP endpoint that takes batches of records.
@@ -87,6 +94,19 @@ pub struct Otlp {
     pub bearer: Option<Credential>,
     /// Whom it trusts, and what it shows.
     pub tls: Tls,
+}
+
+/// A receiver of syslog messages.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Syslog {
+    /// Name or address.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// Facility, 0 to 23.
+    pub facility: u8,
+    /// TLS; none where the sink allows that.
+    pub tls: Option<Tls>,
 }
 
 /// TLS settings of a target.
@@ -216,6 +236,9 @@ impl<'a> Reader<'a> {
         if let Some(otlp) = &spec.otlp {
             return self.otlp(otlp).map(Target::Otlp);
         }
+        if let Some(syslog) = &spec.syslog {
+            return self.syslog(syslog).map(Target::Syslog);
+        }
         self.problem("it has no kind that the ledger delivers; use another kind".to_owned());
         None
     }
@@ -254,6 +277,32 @@ impl<'a> Reader<'a> {
             bearer: bearer?,
             tls: tls?,
         })
+    }
+
+    fn syslog(&mut self, syslog: &SyslogSink) -> Option<Syslog> {
+        let tls = match syslog.allow_insecure {
+            Some(true) => None,
+            _ => Some(self.tls(
+                "spec.syslog",
+                syslog.ca_bundle.as_deref(),
+                syslog.tls_secret.as_ref(),
+            )?),
+        };
+        Some(Syslog {
+            host: self.host("spec.syslog", &syslog.host)?,
+            port: syslog.port.unwrap_or(SYSLOG_PORT),
+            facility: syslog.facility.unwrap_or(SYSLOG_FACILITY),
+            tls,
+        })
+    }
+
+    /// A name or address that TLS can verify.
+    fn host(&mut self, path: &str, host: &str) -> Option<String> {
+        if ServerName::try_from(host).is_err() {
+            self.problem(format!("{path}.host: {host:?} is no name and no address"));
+            return None;
+        }
+        Some(host.to_owned())
     }
 
     fn problem(&mut self, problem: String) {

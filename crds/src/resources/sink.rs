@@ -34,7 +34,7 @@ use crate::filter::MAX_FILTER_BYTES;
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(
-    validation = Rule::new("[has(self.stdout), has(self.file), has(self.http), has(self.otlp)].filter(x, x).size() == 1").message("set exactly one of stdout, file, http, otlp"),
+    validation = Rule::new("[has(self.stdout), has(self.file), has(self.http), has(self.otlp), has(self.syslog)].filter(x, x).size() == 1").message("set exactly one of stdout, file, http, otlp, syslog"),
     validation = Rule::new("!has(self.from) || self.from == 'Ledger' || has(self.stdout) || has(self.file) || has(self.http)").message("sidecars deliver stdout, file and http only: leave out from, or set from: Ledger, and the ledger delivers"),
     validation = Rule::new("!has(self.from) || self.from == 'Sidecar' || !(has(self.stdout) || has(self.file))").message("stdout and file are delivered by the sidecars, and the ledger keeps every record in files already: leave out from, or use another kind with from: Ledger"),
     validation = Rule::new("(has(self.from) ? self.from == 'Ledger' : !(has(self.stdout) || has(self.file) || has(self.http))) || !(has(self.start) || has(self.batch))").message("start and batch are settings of sinks that the ledger delivers: add from: Ledger, or leave them out"),
@@ -53,6 +53,9 @@ pub struct AuditSinkSpec {
     /// Send records as OTLP logs, over HTTP or gRPC. Delivered by the ledger.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub otlp: Option<OtlpSink>,
+    /// Send records as syslog messages (RFC 5424) over TLS. Delivered by the ledger.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub syslog: Option<SyslogSink>,
     /// Who delivers: `Sidecar` (each from its own spool) or `Ledger` (one connection for all, credentials stay in Chaperone's namespace). Sidecars deliver stdout, file and http, which is the default for these.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<Deliverer>,
@@ -238,6 +241,36 @@ pub enum OtlpProtocol {
     Http,
     /// gRPC.
     Grpc,
+}
+
+/// A receiver of syslog messages over TLS (RFC 5424, RFC 5425).
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(
+    validation = Rule::new("!(has(self.allowInsecure) && self.allowInsecure && (has(self.tlsSecret) || has(self.caBundle)))").message("allowInsecure: true means no TLS: leave out tlsSecret and caBundle, or allowInsecure")
+)]
+pub struct SyslogSink {
+    /// Name or address of the receiver.
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[^\s/\[\]]+$"))]
+    pub host: String,
+    /// Port. Default 6514.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 65535))]
+    pub port: Option<u16>,
+    /// Facility, 0 to 23. Default 13 (log audit).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 23))]
+    pub facility: Option<u8>,
+    /// Connect without TLS. Records then cross the network in clear.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allow_insecure: Option<bool>,
+    /// Name of a kubernetes.io/tls Secret in Chaperone's namespace: client certificate for mutual TLS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls_secret: Option<SecretRef>,
+    /// PEM certificates that the receiver's certificate may chain to, besides the Mozilla roots.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 65536))]
+    pub ca_bundle: Option<String>,
 }
 
 /// A key of a Secret in Chaperone's own namespace.

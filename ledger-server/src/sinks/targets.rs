@@ -2,6 +2,7 @@
 
 mod http;
 mod otlp;
+mod syslog;
 
 use std::sync::Arc;
 
@@ -27,6 +28,7 @@ impl Maker {
         Ok(match &sink.target {
             settings::Target::Http(http) => Box::new(http::HttpTarget::new(http, sink, self)?),
             settings::Target::Otlp(otlp) => Box::new(otlp::OtlpTarget::new(otlp, self)?),
+            settings::Target::Syslog(syslog) => Box::new(syslog::SyslogTarget::new(syslog, self)?),
         })
     }
 }

@@ -8,6 +8,8 @@ mod cluster;
 mod http;
 #[path = "sinks/otlp.rs"]
 mod otlp;
+#[path = "sinks/syslog.rs"]
+mod syslog;
 
 use std::{
     net::{SocketAddr, TcpListener, TcpStream},

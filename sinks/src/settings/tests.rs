@@ -107,6 +107,16 @@ fn what_is_wrong_with_a_sink_is_said_apart_from_what_its_secrets_lack() {
             Some("no key tls.crt"),
         ),
         (
+            json!({"syslog": {"host": "no host"}}),
+            Some("spec.syslog.host"),
+            None,
+        ),
+        (
+            json!({"syslog": {"host": "logs.example", "caBundle": "x"}}),
+            Some("spec.syslog"),
+            None,
+        ),
+        (
             json!({"from": "Ledger", "filter": "record.sq > 1", "http": {"url": "https://c.example/"}}),
             Some("spec.filter, line 1"),
             None,
