@@ -13,7 +13,7 @@ use chaperone_crds::chain::{Chain, MAX_RECORD_BYTES, RecordHash, StreamId};
 use serde::Deserialize;
 use tokio::sync::watch;
 
-use super::{Appender, Index, MAX_SEQ, Size, Spool, cursor, segment_path, state, sync_dir};
+use super::{Appender, Index, MAX_SEQ, Size, Spool, cursor, gauge, segment_path, state, sync_dir};
 use crate::audit::{AuditError, metrics::AuditMetrics};
 
 /// Bytes of a segment that are looked at in one read while lines are counted.
@@ -56,6 +56,7 @@ impl Spool {
 
 fn open(dir: &Path, limit: u64, metrics: AuditMetrics) -> io::Result<Opened> {
     DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    metrics.spool_limit.set(gauge(limit));
     let lock = lock(dir)?;
     let segments = scan(dir)?;
     let tail = tail(dir, &segments)?;
