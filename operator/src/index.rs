@@ -97,6 +97,8 @@ pub struct PolicyOutcome {
     pub error: Option<String>,
     /// What keeps its client certificates from being presented, one sentence each.
     pub certificates: Vec<String>,
+    /// Pods that it selects and that have no ledger to wait for, where it asks for `audit.commit: Ledger`.
+    pub without_ledger: usize,
     /// Uids of the pods that it selects.
     pub pods: Vec<String>,
 }
@@ -140,9 +142,11 @@ pub fn index(world: &World, mut compile: impl FnMut(&Snapshot) -> Result<(), Str
             .filter(|index| world.policies[*index].selects(pod, namespace))
             .collect();
         for policy in &selecting {
-            let reference = &world.policies[*policy].reference;
-            if let Some(outcome) = result.policies.get_mut(reference) {
+            let policy = &world.policies[*policy];
+            if let Some(outcome) = result.policies.get_mut(&policy.reference) {
                 outcome.pods.push(pod.uid.clone());
+                let waits = policy.waits_for_ledger() && !world.writes_to_ledger(&pod.uid);
+                outcome.without_ledger = outcome.without_ledger.saturating_add(usize::from(waits));
             }
         }
         let merged = merged
@@ -204,6 +208,10 @@ impl World {
     fn sinks_of(&self, uid: &str) -> &Arc<Vec<SinkConfig>> {
         let writers = self.ledger.as_ref().filter(|l| l.pods.contains(uid));
         writers.map_or(&self.sinks, |ledger| &ledger.sinks)
+    }
+
+    fn writes_to_ledger(&self, uid: &str) -> bool {
+        self.ledger.as_ref().is_some_and(|l| l.pods.contains(uid))
     }
 
     /// The sinks of the pod that has most, for what fits.

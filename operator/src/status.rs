@@ -139,6 +139,13 @@ fn judge(
         );
         return (false, "ClientCertificate", message);
     }
+    if outcome.without_ledger > 0 {
+        let message = format!(
+            "{running} of {selected} pods run it, but it asks for audit.commit: Ledger, and {} of them have no ledger: what would leave them is refused. Set the chart's ledger.enabled, and start pods anew that are older than the ledger; or ask for Disk.",
+            outcome.without_ledger
+        );
+        return (false, "NoLedger", message);
+    }
     match (selected, running) {
         (0, _) => (true, "NoPods", "it selects no injected pod".to_owned()),
         (selected, running) if selected == running => (
@@ -213,9 +220,11 @@ mod tests {
 
     use super::*;
     use crate::index::{
-        index,
+        LedgerWriters, PolicyEntry, World, index,
         tests::{namespaced, pod, world},
     };
+    use chaperone_crds::resources::AgentPolicy;
+    use std::sync::Arc;
 
     fn now() -> Timestamp {
         "2026-11-24T10:00:00.5Z".parse().unwrap()
@@ -314,6 +323,41 @@ mod tests {
         );
         assert_eq!(ready(&statuses[1]), ("False", "HeldBack"));
         assert!(statuses[1].conditions[0].message.contains("a/bad"));
+    }
+
+    #[test]
+    fn a_policy_that_waits_for_a_ledger_says_how_many_pods_have_none() {
+        let resource = json!({
+            "apiVersion": "chaperone.dev/v1alpha1", "kind": "AgentPolicy",
+            "metadata": {"name": "p", "namespace": "a"}, "spec": {"audit": {"commit": "Ledger"}}
+        });
+        let resource: AgentPolicy = serde_json::from_value(resource).unwrap();
+        let policy = PolicyEntry::namespaced(&resource, |_| Ok(()));
+        let mut world = world(
+            vec![policy],
+            vec![pod("a", "one", &[]), pod("a", "two", &[])],
+        );
+        let told = |world: &World| {
+            let index = index(world, |_| Ok(()));
+            let outcome = index.policies.values().next().unwrap();
+            let status = of_policy(outcome, &index, &HashMap::new(), None, now());
+            let condition = status.conditions.into_iter().next().unwrap();
+            (condition.reason, condition.message)
+        };
+        let (reason, message) = told(&world);
+        assert_eq!(reason, "NoLedger");
+        assert!(
+            message.contains("and 2 of them have no ledger"),
+            "{message}"
+        );
+        let with = |pods: &[&str]| LedgerWriters {
+            sinks: Arc::default(),
+            pods: pods.iter().map(|uid| (*uid).to_owned()).collect(),
+        };
+        world.ledger = Some(with(&["uid-two"]));
+        assert!(told(&world).1.contains("and 1 of them have no ledger"));
+        world.ledger = Some(with(&["uid-one", "uid-two"]));
+        assert_eq!(told(&world).0, "Applying");
     }
 
     #[test]

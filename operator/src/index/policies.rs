@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use chaperone_crds::{
     pod::PodIdentity,
-    resources::{AgentPolicy, ClusterAgentPolicy},
+    resources::{AgentPolicy, ClusterAgentPolicy, Commit},
     snapshot::{Policy, PolicyKind, PolicyRef, Revision},
 };
 use jiff::Timestamp;
@@ -97,6 +97,12 @@ impl PolicyEntry {
         reaches && self.pods.matches(&pod.labels)
     }
 
+    /// Whether operations wait for the ledger because of it.
+    pub(super) fn waits_for_ledger(&self) -> bool {
+        let audit = self.content.as_ref().ok().and_then(|p| p.audit.as_ref());
+        audit.is_some_and(|audit| audit.commit == Commit::Ledger)
+    }
+
     /// What is true of it before any pod was looked at.
     pub(super) fn outcome(
         &self,
@@ -111,6 +117,7 @@ impl PolicyEntry {
                 |_| Vec::new(),
                 |policy| certificates::problems(policy, held, now),
             ),
+            without_ledger: 0,
             pods: Vec::new(),
         };
         (self.reference.clone(), outcome)
