@@ -8,8 +8,8 @@ use std::{fmt, time::Duration};
 use chaperone_crds::{
     filter::Filter,
     resources::{
-        AuditSinkSpec, BatchSettings, Deliverer, Format, HttpSink, OtlpSink, SecretKeyRef,
-        SecretRef, SinkStart, SyslogSink,
+        AuditSinkSpec, BatchSettings, Deliverer, Format, HttpSink, OtlpSink, PostgresSink,
+        SecretKeyRef, SecretRef, SinkStart, SyslogSink,
     },
 };
 
@@ -28,6 +28,10 @@ pub const DEFAULT_WAIT_MILLISECONDS: u32 = 500;
 const SYSLOG_PORT: u16 = 6514;
 /// `log audit` (RFC 5424, table 1).
 const SYSLOG_FACILITY: u8 = 13;
+/// Port of PostgreSQL.
+const POSTGRES_PORT: u16 = 5432;
+/// Table where a sink does not say.
+const POSTGRES_TABLE: &str = "chaperone_records";
 /// A name where none matters.
 const ANY_NAME: &str = "sink";
 /// Longest name of a sink, in bytes, as the API server has it: it is part of a file's name.
@@ -70,6 +74,8 @@ pub enum Target {
     Otlp(Otlp),
     /// A receiver of syslog messages.
     Syslog(Syslog),
+    /// A table of a PostgreSQL database.
+    Postgres(Postgres),
 }
 
 /// An HTTP endpoint that takes batches of records.
@@ -105,6 +111,25 @@ pub struct Syslog {
     pub port: u16,
     /// Facility, 0 to 23.
     pub facility: u8,
+    /// TLS; none where the sink allows that.
+    pub tls: Option<Tls>,
+}
+
+/// A table of a PostgreSQL database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Postgres {
+    /// Name or address.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// Name of the database.
+    pub database: String,
+    /// Who the ledger is there.
+    pub user: String,
+    /// Its password.
+    pub password: Option<Credential>,
+    /// The table, with or without a schema before it.
+    pub table: String,
     /// TLS; none where the sink allows that.
     pub tls: Option<Tls>,
 }
@@ -239,6 +264,9 @@ impl<'a> Reader<'a> {
         if let Some(syslog) = &spec.syslog {
             return self.syslog(syslog).map(Target::Syslog);
         }
+        if let Some(postgres) = &spec.postgres {
+            return self.postgres(postgres).map(Target::Postgres);
+        }
         self.problem("it has no kind that the ledger delivers; use another kind".to_owned());
         None
     }
@@ -292,6 +320,31 @@ impl<'a> Reader<'a> {
             host: self.host("spec.syslog", &syslog.host)?,
             port: syslog.port.unwrap_or(SYSLOG_PORT),
             facility: syslog.facility.unwrap_or(SYSLOG_FACILITY),
+            tls,
+        })
+    }
+
+    fn postgres(&mut self, postgres: &PostgresSink) -> Option<Postgres> {
+        let host = self.host("spec.postgres", &postgres.host);
+        let (bundle, secret) = (postgres.ca_bundle.as_deref(), postgres.tls_secret.as_ref());
+        let tls = match postgres.allow_insecure {
+            Some(true) => None,
+            _ => Some(self.tls("spec.postgres", bundle, secret)?),
+        };
+        let password = match &postgres.password_secret {
+            Some(of) => Some(self.key(&of.name, &of.key)?),
+            None => None,
+        };
+        // As the file that it was made from usually ends.
+        let password = password.map(|p| Credential(p.trim_end_matches('\n').to_owned()));
+        let table = postgres.table.as_deref().unwrap_or(POSTGRES_TABLE);
+        Some(Postgres {
+            host: host?,
+            port: postgres.port.unwrap_or(POSTGRES_PORT),
+            database: postgres.database.clone(),
+            user: postgres.user.clone(),
+            password,
+            table: table.to_owned(),
             tls,
         })
     }

@@ -8,6 +8,8 @@ mod cluster;
 mod http;
 #[path = "sinks/otlp.rs"]
 mod otlp;
+#[path = "sinks/postgres.rs"]
+mod postgres;
 #[path = "sinks/syslog.rs"]
 mod syslog;
 

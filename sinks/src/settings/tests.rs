@@ -117,6 +117,11 @@ fn what_is_wrong_with_a_sink_is_said_apart_from_what_its_secrets_lack() {
             None,
         ),
         (
+            json!({"postgres": {"host": "db", "database": "d", "user": "u", "passwordSecret": {"name": "gone", "key": "p"}}}),
+            None,
+            Some("Secret gone"),
+        ),
+        (
             json!({"from": "Ledger", "filter": "record.sq > 1", "http": {"url": "https://c.example/"}}),
             Some("spec.filter, line 1"),
             None,
