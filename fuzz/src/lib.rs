@@ -14,6 +14,7 @@ mod masks;
 mod names;
 mod policy;
 mod proof;
+mod search;
 mod sinks;
 mod story;
 mod tls;
@@ -53,6 +54,7 @@ pub const TARGETS: &[Target] = &[
     ("record_filter", sinks::filter),
     ("renderings", sinks::renderings),
     ("resolver_files", names::resolver_files),
+    ("search", search::question),
     ("spool", evidence::spool),
     ("tls_hello", tls::hello),
     ("tls_stream", tls_stream::stream),

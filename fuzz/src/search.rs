@@ -1,0 +1,70 @@
+//! Questions about records, as a client of the ledger asks them.
+
+use chaperone_index::{
+    facts::{Facts, Whose},
+    query::{Query, parameters},
+    terms,
+};
+use serde_json::Value;
+
+use crate::parts;
+
+const STREAM: &str = "7d9f1c1e-6f0a-4c53-9d5b-0b8a3c1f2e4d";
+
+/// The query part of a URL, and a record: what the index is asked is strings of letters and digits alone, so that no text can be read as syntax; and a record that is asked for has all of them, so that none is missed.
+pub(crate) fn question(bytes: &[u8]) {
+    let (query, line) = parts(bytes);
+    let Ok(query) = std::str::from_utf8(query) else {
+        return;
+    };
+    let Ok(pairs) = parameters(query) else {
+        return;
+    };
+    let pairs = pairs
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_str()));
+    let Ok(query) = Query::parse(pairs) else {
+        return;
+    };
+    let asked = query.terms().unwrap_or_default();
+    let asked: Vec<_> = asked
+        .split(" AND ")
+        .filter(|t| !t.is_empty())
+        .map(plain)
+        .collect();
+    let record: Value = serde_json::from_slice(line).unwrap_or_default();
+    let facts = Facts::of(&record);
+    let [namespace, pod, service_account] = facts.agent.map(str::to_owned);
+    let whose = Whose {
+        namespace,
+        pod,
+        service_account,
+    };
+    let indexed = terms::of(&record, &facts, &whose, STREAM, Some(1));
+    assert!(indexed.chars().all(|c| c == ' ' || c.is_alphanumeric()));
+    if !query.asks_for(&record, &facts, &whose, STREAM) {
+        return;
+    }
+    for (term, is_prefix) in asked {
+        let has = indexed.split(' ').any(|found| match is_prefix {
+            true => found.starts_with(term),
+            false => found == term,
+        });
+        assert!(has, "{term} of {query:?} in {indexed}");
+    }
+}
+
+/// A term without what FTS5 reads around it, and whether it may go on.
+fn plain(term: &str) -> (&str, bool) {
+    let string = term.strip_suffix(" *");
+    let inner = string
+        .unwrap_or(term)
+        .strip_prefix('"')
+        .and_then(|rest| rest.strip_suffix('"'))
+        .expect("a term is a string");
+    assert!(
+        !inner.is_empty() && inner.chars().all(char::is_alphanumeric),
+        "{term}"
+    );
+    (inner, string.is_some())
+}

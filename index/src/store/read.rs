@@ -1,0 +1,297 @@
+//! Readers, and how one record is found and looked at.
+
+use std::{
+    collections::HashMap,
+    io,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use chaperone_crds::{chain::StreamId, head::Head};
+use chaperone_ledger::follow::{FollowError, Place, line_at};
+use rusqlite::{Connection, OpenFlags, OptionalExtension as _, params};
+use serde_json::Value;
+
+use super::{IndexError, restored, schema, stored};
+use crate::facts::{Facts, Whose};
+
+/// Steps of SQLite between two looks at the clock: some 50 microseconds.
+const STEPS: i32 = 10_000;
+
+/// How much a question may cost.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// How long it may take.
+    pub time: Duration,
+    /// Bytes of records of an answer; the first record may pass it.
+    pub bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            time: Duration::from_secs(2),
+            bytes: 16 * 1024 * 1024,
+        }
+    }
+}
+
+/// A record that was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Its leaf.
+    pub leaf: u64,
+    /// Its stream.
+    pub stream: StreamId,
+    /// Its number there.
+    pub seq: u64,
+    /// Whose it is.
+    pub whose: Whose,
+    /// Its line, as it was written, without the newline.
+    pub line: Vec<u8>,
+    /// Where its line ends.
+    pub(super) after: Place,
+}
+
+/// Reads the index and, for what it proposes, the records.
+#[derive(Debug)]
+pub struct Reader {
+    pub(super) db: Connection,
+    pub(super) dir: PathBuf,
+    deadline: Deadline,
+}
+
+impl Reader {
+    /// Opens the index of the ledger in `dir` at `path`, which a writer has made.
+    ///
+    /// # Errors
+    /// [`IndexError`].
+    pub fn open(path: &Path, dir: &Path) -> Result<Self, IndexError> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let mut db = Connection::open_with_flags(path, flags)?;
+        schema::for_reading(&db)?;
+        let version = schema::version(&db)?;
+        if version != schema::VERSION {
+            return Err(IndexError::Stale(format!("it is of version {version}")));
+        }
+        let deadline = Deadline::new();
+        let watched = deadline.clone();
+        db.progress_handler(STEPS, Some(move || watched.is_over()))?;
+        Ok(Self {
+            db,
+            dir: dir.to_owned(),
+            deadline,
+        })
+    }
+
+    /// Leaves that the index knows of.
+    ///
+    /// # Errors
+    /// [`IndexError`].
+    pub fn indexed(&self) -> Result<u64, IndexError> {
+        let leaf = self
+            .db
+            .prepare_cached("SELECT leaf FROM meta")?
+            .query_row([], |row| row.get(0))?;
+        restored(leaf)
+    }
+
+    /// The record of this stream and number.
+    ///
+    /// # Errors
+    /// [`IndexError`].
+    pub fn record(&self, stream: &StreamId, seq: u64) -> Result<Option<Found>, IndexError> {
+        self.limit(Limits::default().time);
+        let run: Option<(i64, i64)> = self
+            .db
+            .prepare_cached(RUN)?
+            .query_row(params![stream.as_str(), stored(seq)], |row| {
+                Ok((row.get(0)?, row.get(1)?))
+            })
+            .optional()?;
+        let Some((first, leaf)) = run else {
+            return Ok(None);
+        };
+        let further = seq.checked_sub(restored(first)?);
+        let leaf = further.and_then(|further| restored(leaf).ok()?.checked_add(further));
+        let Some(leaf) = leaf else {
+            return Ok(None);
+        };
+        let found = row(&self.db, &self.dir, leaf)?;
+        Ok(found.filter(|found| found.stream == *stream && found.seq == seq))
+    }
+
+    /// Has SQLite give up after this time. When that is.
+    pub(super) fn limit(&self, time: Duration) -> Instant {
+        let now = Instant::now();
+        let until = now.checked_add(time).unwrap_or(now);
+        self.deadline.set(until);
+        until
+    }
+}
+
+/// When SQLite gives up: microseconds after the reader was opened.
+#[derive(Clone, Debug)]
+struct Deadline {
+    opened: Instant,
+    micros: Arc<AtomicU64>,
+}
+
+impl Deadline {
+    fn new() -> Self {
+        Self {
+            opened: Instant::now(),
+            micros: Arc::new(AtomicU64::new(u64::MAX)),
+        }
+    }
+
+    fn set(&self, until: Instant) {
+        let micros = until.saturating_duration_since(self.opened).as_micros();
+        let micros = u64::try_from(micros).unwrap_or(u64::MAX);
+        self.micros.store(micros, Ordering::Relaxed);
+    }
+
+    fn is_over(&self) -> bool {
+        self.opened.elapsed().as_micros() >= u128::from(self.micros.load(Ordering::Relaxed))
+    }
+}
+
+/// The beginning of the run that a record of a stream may be in.
+pub(super) const RUN: &str = "SELECT seq, leaf FROM runs WHERE stream = (SELECT id FROM streams WHERE uuid = ?1) AND seq <= ?2 ORDER BY seq DESC LIMIT 1";
+
+/// A row of `records`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Row {
+    pub(super) leaf: u64,
+    stream: i64,
+    seq: u64,
+    place: Place,
+    length: usize,
+    pub(super) time: Option<i64>,
+    pub(super) thread: Option<i64>,
+}
+
+/// The columns of a [`Row`], in its order.
+pub(super) const COLUMNS: &str =
+    "r.leaf, r.stream, r.seq, r.segment, r.offset, r.length, r.time, r.thread";
+
+impl Row {
+    pub(super) fn read(row: &rusqlite::Row<'_>) -> Result<Self, IndexError> {
+        let number = |column: usize| restored(row.get(column)?);
+        Ok(Self {
+            leaf: number(0)?,
+            stream: row.get(1)?,
+            seq: number(2)?,
+            place: Place {
+                segment: number(3)?,
+                offset: number(4)?,
+            },
+            length: usize::try_from(number(5)?).unwrap_or(usize::MAX),
+            time: row.get(6)?,
+            thread: row.get(7)?,
+        })
+    }
+}
+
+/// A record, read from the segments by its row.
+pub(super) struct Read {
+    pub(super) found: Found,
+    pub(super) json: Value,
+}
+
+/// Streams by their rows, as far as one question has met them.
+#[derive(Default)]
+pub(super) struct Names(HashMap<i64, (StreamId, Option<Whose>)>);
+
+impl Names {
+    /// Reads a record, and holds it against its row.
+    pub(super) fn read(
+        &mut self,
+        db: &Connection,
+        dir: &Path,
+        row: &Row,
+    ) -> Result<Read, IndexError> {
+        let stale = || IndexError::Stale(format!("leaf {} is not where it says", row.leaf));
+        let line = match line_at(dir, row.place, row.length) {
+            Ok(line) => line.ok_or_else(stale)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(stale()),
+            Err(error) => {
+                let file = format!("segment {:08}", row.place.segment);
+                return Err(FollowError::Io { file, error }.into());
+            }
+        };
+        let head = Head::parse(&line).map_err(|_| stale())?;
+        let (stream, whose) = self.stream(db, row.stream)?.ok_or_else(stale)?;
+        if head.stream != stream || head.seq != row.seq {
+            return Err(stale());
+        }
+        let json: Value = serde_json::from_slice(&line).unwrap_or_default();
+        let [namespace, pod, service_account] = Facts::of(&json).agent.map(str::to_owned);
+        let whose = whose.unwrap_or(Whose {
+            namespace,
+            pod,
+            service_account,
+        });
+        let length = u64::try_from(line.len()).unwrap_or(u64::MAX);
+        let found = Found {
+            leaf: row.leaf,
+            stream,
+            seq: row.seq,
+            whose,
+            after: Place {
+                offset: row.place.offset.saturating_add(length).saturating_add(1),
+                ..row.place
+            },
+            line,
+        };
+        Ok(Read { found, json })
+    }
+
+    fn stream(
+        &mut self,
+        db: &Connection,
+        id: i64,
+    ) -> Result<Option<(StreamId, Option<Whose>)>, IndexError> {
+        if let Some(known) = self.0.get(&id) {
+            return Ok(Some(known.clone()));
+        }
+        let found: Option<(String, bool, Whose)> = db
+            .prepare_cached(
+                "SELECT uuid, is_named, namespace, pod, service_account FROM streams WHERE id = ?",
+            )?
+            .query_row([id], |row| {
+                let whose = Whose {
+                    namespace: row.get(2)?,
+                    pod: row.get(3)?,
+                    service_account: row.get(4)?,
+                };
+                Ok((row.get(0)?, row.get(1)?, whose))
+            })
+            .optional()?;
+        let known = found.and_then(|(uuid, is_named, whose)| {
+            Some((uuid.parse().ok()?, is_named.then_some(whose)))
+        });
+        if let Some(known) = &known {
+            self.0.insert(id, known.clone());
+        }
+        Ok(known)
+    }
+}
+
+/// The record of a leaf.
+pub(super) fn row(db: &Connection, dir: &Path, leaf: u64) -> Result<Option<Found>, IndexError> {
+    let sql = format!("SELECT {COLUMNS} FROM records r WHERE r.leaf = ?");
+    let mut statement = db.prepare_cached(&sql)?;
+    let mut rows = statement.query([stored(leaf)])?;
+    let Some(found) = rows.next()? else {
+        return Ok(None);
+    };
+    let row = Row::read(found)?;
+    Names::default()
+        .read(db, dir, &row)
+        .map(|read| Some(read.found))
+}
