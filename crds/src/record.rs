@@ -77,6 +77,9 @@ pub struct Event {
     /// Whose stream it is, as the ledger found out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<IdentityInfo>,
+    /// Who read what of the ledger.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub read: Option<ReadInfo>,
     /// What closed a stream.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub close: Option<CloseInfo>,
@@ -116,6 +119,7 @@ impl Event {
             gap: None,
             open: None,
             identity: None,
+            read: None,
             close: None,
             config: None,
             masked: Vec::new(),
@@ -141,6 +145,9 @@ pub enum EventKind {
     /// The ledger says whose a stream is: before the stream's first record, and whenever what the API server says of the pod is new.
     #[serde(rename = "stream.identity")]
     StreamIdentity,
+    /// Somebody read evidence from the ledger, or was refused. On disk before the answer leaves.
+    #[serde(rename = "ledger.read")]
+    LedgerRead,
     /// Other policies took effect.
     #[serde(rename = "config")]
     Config,
@@ -456,6 +463,31 @@ pub struct IdentityInfo {
     /// Number of the record with which the stream begins in this ledger, or goes on, because nobody has those before it any more. Absent: none are missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<u64>,
+}
+
+/// Who read what of the ledger. Written by the ledger, of what TokenReview says of the reader's token.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct ReadInfo {
+    /// Name of the user.
+    pub user: String,
+    /// Uid of the user.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub uid: String,
+    /// Groups of the user, at most 32.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<String>,
+    /// What was asked for: records, record, sessions, session.
+    pub what: String,
+    /// The question: its parameters, and what the path names.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub query: BTreeMap<String, String>,
+    /// Records (or sessions) in the answer. Absent: none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub records: u64,
+    /// Questions of this user about this namespace that were refused for want of a right since the last such record. Absent: the question was answered.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub refused: u64,
 }
 
 /// What closed a stream.

@@ -53,7 +53,8 @@ impl Kind {
             EventKind::StreamOpen
             | EventKind::StreamResume
             | EventKind::StreamClose
-            | EventKind::StreamIdentity => Self::Stream,
+            | EventKind::StreamIdentity
+            | EventKind::LedgerRead => Self::Stream,
         }
     }
 }

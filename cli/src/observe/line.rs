@@ -71,6 +71,7 @@ fn word(kind: EventKind, verdict: Option<Verdict>) -> &'static str {
         (None, EventKind::StreamOpen) => "open",
         (None, EventKind::StreamResume) => "resume",
         (None, EventKind::StreamIdentity) => "identity",
+        (None, EventKind::LedgerRead) => "read",
         (None, EventKind::StreamClose | EventKind::WsClose) => "close",
         (None, EventKind::Connection) => "failed",
         (None, EventKind::Http | EventKind::WsMessage | EventKind::Gap) => "-",
@@ -103,6 +104,9 @@ fn operation(event: &Event) -> String {
     }
     if let Some(identity) = &event.identity {
         return format!("stream {} is of {}", identity.stream, identity.workload.uid);
+    }
+    if let Some(read) = &event.read {
+        return format!("{} read {}", read.user, read.what);
     }
     if let Some(close) = &event.close {
         return format!("{} records, {}", close.records, close.reason);

@@ -96,6 +96,7 @@ fn sorts(kind: EventKind) -> (&'static str, Vec<&'static str>) {
         EventKind::StreamOpen | EventKind::StreamResume => ("process", vec!["start"]),
         EventKind::StreamClose => ("process", vec!["end"]),
         EventKind::StreamIdentity => ("process", vec!["info"]),
+        EventKind::LedgerRead => ("api", vec!["access"]),
         EventKind::Config => ("configuration", vec!["change"]),
         EventKind::Begin => ("network", vec!["start"]),
         EventKind::Http | EventKind::WsMessage | EventKind::Dns => ("network", vec!["protocol"]),
@@ -130,6 +131,11 @@ fn observer(record: &Record) -> Fields {
 fn user(record: &Record) -> Fields {
     let agent = &record.event.agent;
     let mut user = Fields::default();
+    if let Some(read) = &record.event.read {
+        let id = Some(read.uid.clone()).filter(|uid| !uid.is_empty());
+        user.put("name", read.user.clone()).maybe("id", id);
+        return user;
+    }
     if !agent.service_account.is_empty() {
         let id = format!(
             "system:serviceaccount:{}:{}",
@@ -233,7 +239,10 @@ fn related(record: &Record) -> Fields {
             related.put(name, values);
         }
     }
-    let account = &record.event.agent.service_account;
+    let account = match &record.event.read {
+        Some(read) => &read.user,
+        None => &record.event.agent.service_account,
+    };
     if !account.is_empty() {
         related.put("user", [account.as_str()]);
     }

@@ -65,15 +65,15 @@ pub(super) fn render(record: &Record, line: &str) -> String {
 
 fn class(record: &Record) -> Class {
     use EventKind::{
-        Begin, Config, Connection, Dns, Gap, Http, StreamClose, StreamIdentity, StreamOpen,
-        StreamResume, WsClose, WsMessage,
+        Begin, Config, Connection, Dns, Gap, Http, LedgerRead, StreamClose, StreamIdentity,
+        StreamOpen, StreamResume, WsClose, WsMessage,
     };
     let protocol = |name: &str| {
         let operation = record.event.operation.as_ref();
         operation.is_some_and(|operation| operation.protocol == name)
     };
     match record.event.kind {
-        Http | WsMessage | WsClose => Class::Api,
+        Http | WsMessage | WsClose | LedgerRead => Class::Api,
         Dns => Class::Dns,
         Gap | Connection => Class::Network,
         StreamOpen | StreamResume | StreamClose | StreamIdentity | Config => Class::Lifecycle,
@@ -88,6 +88,7 @@ fn activity(class: Class, record: &Record) -> (u32, Option<String>) {
     let verb = event.operation.as_ref().map_or("", |o| o.verb.as_str());
     let known = |id| (id, None);
     match (class, event.kind) {
+        (Class::Api, EventKind::LedgerRead) => known(2),
         (Class::Api, EventKind::Http | EventKind::Begin) if event.grpc.is_none() => match verb {
             "POST" => known(1),
             "GET" | "HEAD" | "OPTIONS" => known(2),
@@ -156,6 +157,13 @@ fn metadata(class: Class, record: &Record) -> Fields {
 fn actor(record: &Record) -> Fields {
     let agent = &record.event.agent;
     let mut actor = Fields::default();
+    if let Some(read) = &record.event.read {
+        let mut user = Fields::default();
+        let uid = Some(read.uid.clone()).filter(|uid| !uid.is_empty());
+        user.put("name", read.user.clone()).maybe("uid", uid);
+        actor.within("user", user);
+        return actor;
+    }
     actor.put("app_name", format!("{}/{}", agent.namespace, agent.pod));
     if !agent.service_account.is_empty() {
         let uid = format!(
@@ -223,6 +231,14 @@ fn control(record: &Record, decision: &DecisionInfo, fields: &mut Fields) {
 
 fn api(record: &Record, fields: &mut Fields) {
     let event = &record.event;
+    if let Some(read) = &event.read {
+        let service = format!("{}/{}", event.agent.namespace, event.agent.pod);
+        let api = json!({"operation": format!("read {}", read.what), "service": {"name": service}});
+        fields
+            .put("api", api)
+            .put("src_endpoint", json!({"name": read.user}));
+        return;
+    }
     let operation = event.operation.clone().unwrap_or_default();
     let mut api = Fields::default();
     match &event.grpc {

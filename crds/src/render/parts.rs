@@ -73,7 +73,8 @@ pub(super) fn fate(record: &Record) -> Fate {
     let cut = event.http.as_ref().is_some_and(|http| !http.complete);
     let grpc = event.grpc.as_ref().and_then(|grpc| grpc.status);
     let rcode = event.dns.as_ref().is_some_and(|dns| dns.rcode != "NOERROR");
-    let failed = event.kind == EventKind::Connection || event.error.is_some();
+    let unread = event.read.as_ref().is_some_and(|read| read.refused > 0);
+    let failed = event.kind == EventKind::Connection || event.error.is_some() || unread;
     if denied || refused || cut || failed || rcode || grpc.is_some_and(|status| status != 0) {
         Fate::Failure
     } else {
@@ -88,9 +89,10 @@ pub(super) fn denied(record: &Record) -> bool {
 
 /// What happened, for a person: `GET https://…`, or the kind.
 pub(super) fn message(record: &Record) -> String {
-    match &record.event.operation {
-        Some(operation) => format!("{} {}", operation.verb, operation.resource),
-        None => record.event.kind.as_str().to_owned(),
+    match (&record.event.operation, &record.event.read) {
+        (Some(operation), _) => format!("{} {}", operation.verb, operation.resource),
+        (None, Some(read)) => format!("{} read {}", read.user, read.what),
+        (None, None) => record.event.kind.as_str().to_owned(),
     }
 }
 

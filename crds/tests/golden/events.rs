@@ -7,7 +7,7 @@ use chaperone_crds::{
     record::{
         AgentRef, BodyInfo, CertificateInfo, CloseInfo, ConfigInfo, DecisionInfo, DestinationInfo,
         DnsInfo, Event, EventKind, GapInfo, GrpcInfo, HttpInfo, IdentityInfo, MaskedInfo,
-        MessageInfo, OpenInfo, OperationInfo, Outcome, SessionInfo, Timing, WsInfo,
+        MessageInfo, OpenInfo, OperationInfo, Outcome, ReadInfo, SessionInfo, Timing, WsInfo,
     },
     resources::Mode,
     snapshot::Revision,
@@ -45,6 +45,7 @@ pub(crate) fn golden_streams() -> Vec<(&'static str, u8, Vec<Event>)> {
         ("elsewhere", 0x99, vec![open(), elsewhere(), close(3)]),
         ("bound", 0xaa, vec![open(), bound(), close(3)]),
         ("onward", 0xbb, vec![open(), onward(), close(3)]),
+        ("read", 0xcc, vec![open(), read(), unread(), close(4)]),
         (
             "resumed",
             0x33,
@@ -111,6 +112,34 @@ fn bound() -> Event {
             from: None,
         }),
         ..event(EventKind::StreamIdentity)
+    }
+}
+
+fn read() -> Event {
+    let query = [("namespace", "agents"), ("q", "\"pull request\"")];
+    Event {
+        read: Some(ReadInfo {
+            user: "auditor@example.com".to_owned(),
+            uid: "u-17".to_owned(),
+            groups: vec!["auditors".to_owned(), "system:authenticated".to_owned()],
+            what: "records".to_owned(),
+            query: BTreeMap::from(query.map(|(name, value)| (name.to_owned(), value.to_owned()))),
+            records: 100,
+            refused: 0,
+        }),
+        ..event(EventKind::LedgerRead)
+    }
+}
+
+fn unread() -> Event {
+    Event {
+        read: Some(ReadInfo {
+            user: "system:serviceaccount:agents:claude".to_owned(),
+            what: "sessions".to_owned(),
+            refused: 3,
+            ..ReadInfo::default()
+        }),
+        ..event(EventKind::LedgerRead)
     }
 }
 
