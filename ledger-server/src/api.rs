@@ -5,6 +5,7 @@
 
 mod body;
 mod log;
+mod questions;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -16,7 +17,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use chaperone_crds::chain::StreamId;
+use chaperone_crds::{chain::StreamId, record::ReadInfo};
 use chaperone_ledger::store::MAX_BATCH_BYTES;
 use chaperone_server::reviews::bearer;
 use serde::Serialize;
@@ -26,9 +27,11 @@ use crate::{
     authenticate::{Authenticator, Place, Workload},
     metrics::{Metrics, Route},
     refusal::{Code, Refusal},
+    search::Search,
     writer::{self, Answer, Want, WriterHandle},
 };
 use body::Budget;
+use questions::Reads;
 
 /// The type of a batch.
 pub const BATCH_TYPE: &str = "application/x-ndjson";
@@ -47,6 +50,8 @@ pub struct Api {
     dir: PathBuf,
     metrics: Metrics,
     budget: Budget,
+    search: Search,
+    reads: Reads,
 }
 
 /// `200` of a batch.
@@ -71,6 +76,7 @@ impl Api {
         authenticator: Arc<dyn Authenticator>,
         writer: WriterHandle,
         dir: PathBuf,
+        search: Search,
         metrics: Metrics,
     ) -> Self {
         Self {
@@ -79,6 +85,8 @@ impl Api {
             dir,
             metrics,
             budget: Budget::default(),
+            search,
+            reads: Reads::default(),
         }
     }
 
@@ -129,10 +137,13 @@ impl Api {
 
     async fn ask(&self, request: writer::Request) -> Result<Answer, Refusal> {
         let answer = timeout(COMMIT_TIMEOUT, self.writer.ask(request)).await;
-        answer.unwrap_or_else(|_| {
-            let why = "the disk is slow; what was sent may be on it by now";
-            Err(Refusal::new(Code::Busy, why))
-        })
+        answer.unwrap_or_else(|_| Err(slow()))
+    }
+
+    /// Records that somebody read, or was refused.
+    async fn ledger(&self, read: ReadInfo) -> Result<(), Refusal> {
+        let recorded = timeout(COMMIT_TIMEOUT, self.writer.record_read(read)).await;
+        recorded.unwrap_or_else(|_| Err(slow()))
     }
 
     async fn read(&self, headers: &HeaderMap, path: &str) -> Result<Response, Refusal> {
@@ -153,6 +164,11 @@ pub fn router(api: Arc<Api>) -> Router {
     Router::new()
         .route("/v1/streams/{stream}/records", post(take))
         .route("/v1/streams/{stream}", get(next))
+        .route("/v1/records", get(questions::records))
+        .route("/v1/records/{stream}/{seq}", get(questions::record))
+        .route("/v1/sessions", get(questions::sessions))
+        .route("/v1/sessions/{id}", get(questions::session))
+        .route("/v1/sessions/{id}/records", get(questions::session_records))
         .route("/checkpoint", get(checkpoint))
         .route("/checkpoint/witnessed", get(witnessed))
         .route("/tile/{*path}", get(tile))
@@ -240,6 +256,12 @@ fn check_head(headers: &HeaderMap) -> Result<(), Refusal> {
         return Err(Refusal::new(Code::MediaType, why));
     }
     Ok(())
+}
+
+/// A commit that takes too long to be waited for.
+fn slow() -> Refusal {
+    let why = "the disk is slow; what was sent may be on it by now";
+    Refusal::new(Code::Busy, why)
 }
 
 /// A batch beyond the bound.

@@ -11,6 +11,8 @@ use sha2::{Digest, Sha256};
 
 pub use kubernetes::Kubernetes;
 
+use chaperone_server::reviews::User;
+
 use crate::refusal::Refusal;
 
 /// A pod that writes, as the API server says.
@@ -31,6 +33,39 @@ pub enum Place {
     Tiles,
 }
 
+/// What readers of records and sessions ask for: a verb on a resource of the group `chaperone.dev`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Sight {
+    /// `list` or `get`.
+    pub verb: &'static str,
+    /// `records` or `sessions`.
+    pub resource: &'static str,
+}
+
+impl Sight {
+    /// Records, many at a time.
+    pub const LIST_RECORDS: Self = Self::new("list", "records");
+    /// One record.
+    pub const GET_RECORDS: Self = Self::new("get", "records");
+    /// Sessions, many at a time.
+    pub const LIST_SESSIONS: Self = Self::new("list", "sessions");
+    /// One session.
+    pub const GET_SESSIONS: Self = Self::new("get", "sessions");
+
+    const fn new(verb: &'static str, resource: &'static str) -> Self {
+        Self { verb, resource }
+    }
+}
+
+/// Who wants to see something, and whether they may.
+#[derive(Clone, Debug)]
+pub struct Reader {
+    /// Who.
+    pub user: Arc<User>,
+    /// Whether RBAC allows it.
+    pub is_allowed: bool,
+}
+
 /// What an [`Authenticator`] returns.
 pub type Verdict<'a, T> = Pin<Box<dyn Future<Output = Result<T, Refusal>> + Send + 'a>>;
 
@@ -40,6 +75,13 @@ pub trait Authenticator: Send + Sync + 'static {
     fn workload<'a>(&'a self, token: &'a str) -> Verdict<'a, Arc<Workload>>;
     /// Whether who has this token may read there.
     fn may_read<'a>(&'a self, token: &'a str, place: Place) -> Verdict<'a, ()>;
+    /// Who has this token, and whether they may see that in this namespace, or in all.
+    fn reader<'a>(
+        &'a self,
+        token: &'a str,
+        sight: Sight,
+        namespace: Option<&'a str>,
+    ) -> Verdict<'a, Arc<Reader>>;
 }
 
 impl Place {

@@ -10,6 +10,7 @@ pub mod key_file;
 pub mod metrics;
 pub mod refusal;
 pub mod run;
+pub mod search;
 pub mod settings;
 pub mod sinks;
 pub mod witnesses;

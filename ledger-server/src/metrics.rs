@@ -8,6 +8,8 @@ use prometheus::{
 const COMMIT_BUCKETS: [f64; 10] = [
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 1.0, 10.0,
 ];
+/// Bounds of the time of a question, in seconds.
+const QUESTION_BUCKETS: [f64; 8] = [0.001, 0.005, 0.02, 0.05, 0.2, 0.5, 1.0, 2.0];
 /// Bounds of the records of a commit.
 const RECORDS_BUCKETS: [f64; 8] = [0.0, 1.0, 10.0, 100.0, 1_000.0, 3_000.0, 10_000.0, 30_000.0];
 
@@ -22,6 +24,16 @@ pub enum Route {
     Checkpoint,
     /// A tile or entries.
     Tile,
+    /// Records that are looked for.
+    Search,
+    /// One record.
+    Record,
+    /// Sessions.
+    Sessions,
+    /// One session.
+    Session,
+    /// Records of a session.
+    SessionRecords,
 }
 
 /// All metrics. Cheap to clone.
@@ -59,6 +71,15 @@ pub struct Metrics {
     pub checkpoint_records: IntGauge,
     /// When the newest checkpoint was signed, in seconds since 1970.
     pub checkpoint_time: IntGauge,
+    /// Committed records that are not in the index.
+    pub index_behind: IntGauge,
+    /// Bytes of the index.
+    pub index_bytes: IntGauge,
+    index_errors: IntCounterVec,
+    /// Times that the index was made anew.
+    pub index_rebuilds: IntCounter,
+    /// Seconds of a question.
+    pub question_seconds: Histogram,
 }
 
 impl Metrics {
@@ -158,8 +179,41 @@ impl Metrics {
                     "When the newest checkpoint was signed, in seconds since 1970.",
                 ),
             ),
+            index_behind: register(
+                r,
+                gauge("index_behind_records", "Records that the index lacks."),
+            ),
+            index_bytes: register(r, gauge("index_bytes", "Bytes of the index on disk.")),
+            index_errors: register(
+                r,
+                counters(
+                    "index_errors_total",
+                    "Failures of the index, by stage.",
+                    &["stage"],
+                ),
+            ),
+            index_rebuilds: register(
+                r,
+                counter(
+                    "index_rebuilds_total",
+                    "Times that the index was made anew.",
+                ),
+            ),
+            question_seconds: register(
+                r,
+                histogram(
+                    "question_seconds",
+                    "Seconds that the index took for a question.",
+                    &QUESTION_BUCKETS,
+                ),
+            ),
             registry,
         }
+    }
+
+    /// Counts a failure of the index.
+    pub fn index_error(&self, stage: &str) {
+        self.index_errors.with_label_values(&[stage]).inc();
     }
 
     /// Where all are registered, for parts that count on their own.
@@ -175,6 +229,11 @@ impl Metrics {
             Route::Stream => "stream",
             Route::Checkpoint => "checkpoint",
             Route::Tile => "tile",
+            Route::Search => "search",
+            Route::Record => "record",
+            Route::Sessions => "sessions",
+            Route::Session => "session",
+            Route::SessionRecords => "session-records",
         };
         self.requests.with_label_values(&[route, code]).inc();
     }
@@ -248,6 +307,11 @@ mod tests {
             witnessed_records,
             checkpoint_records,
             checkpoint_time,
+            index_behind,
+            index_bytes,
+            index_errors,
+            index_rebuilds,
+            question_seconds,
         } = Metrics::new();
         assert_documented(
             "Ledger",
@@ -269,6 +333,11 @@ mod tests {
                 Box::new(witnessed_records),
                 Box::new(checkpoint_records),
                 Box::new(checkpoint_time),
+                Box::new(index_behind),
+                Box::new(index_bytes),
+                Box::new(index_errors),
+                Box::new(index_rebuilds),
+                Box::new(question_seconds),
             ],
         );
     }

@@ -47,6 +47,12 @@ pub enum Code {
     Storage,
     /// The API server does not answer.
     Unavailable,
+    /// The index is being made, or made anew.
+    Indexing,
+    /// The question costs too much.
+    TooSlow,
+    /// Several sessions have this name.
+    Ambiguous,
     /// The process ends.
     Stopping,
     /// No more streams.
@@ -85,6 +91,9 @@ impl Code {
             Self::Busy => "busy",
             Self::Storage => "storage",
             Self::Unavailable => "unavailable",
+            Self::Indexing => "indexing",
+            Self::TooSlow => "too-slow",
+            Self::Ambiguous => "ambiguous",
             Self::Stopping => "stopping",
             Self::Full => "full",
         }
@@ -99,12 +108,16 @@ impl Code {
             Self::Forbidden | Self::NotYours => StatusCode::FORBIDDEN,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::Slow => StatusCode::REQUEST_TIMEOUT,
-            Self::Hole | Self::Differs | Self::Broken | Self::NotOpened | Self::Closed => {
-                StatusCode::CONFLICT
-            }
+            Self::Hole
+            | Self::Differs
+            | Self::Broken
+            | Self::NotOpened
+            | Self::Closed
+            | Self::Ambiguous => StatusCode::CONFLICT,
+            Self::TooSlow => StatusCode::UNPROCESSABLE_ENTITY,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::MediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::Busy | Self::Storage | Self::Unavailable | Self::Stopping => {
+            Self::Busy | Self::Storage | Self::Unavailable | Self::Indexing | Self::Stopping => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             Self::Full => StatusCode::INSUFFICIENT_STORAGE,

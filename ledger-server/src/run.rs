@@ -38,6 +38,7 @@ use crate::{
     certificate::Certificate,
     key_file,
     metrics::Metrics,
+    search::Search,
     settings::Settings,
     sinks::{self, Desired, Surroundings, from_cluster, from_file::SinksFile},
     witnesses::Witnesses,
@@ -88,6 +89,12 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         opened = opened => opened.context("the writer ended")?.context("the directory was not opened")?,
         () = &mut terminated => return Ok(()),
     }
+    let search = Search::start(
+        settings.dir.clone(),
+        origin.to_string(),
+        committed.clone(),
+        metrics.clone(),
+    );
     let around = Surroundings {
         dir: settings.dir.clone(),
         committed,
@@ -102,6 +109,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         Arc::new(Kubernetes::new(client)),
         handle.clone(),
         settings.dir.clone(),
+        search.context("the index's thread")?,
         metrics,
     );
     let server = Server {

@@ -14,7 +14,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use chaperone_crds::{chain::StreamId, record::AgentRef};
+use chaperone_crds::{
+    chain::StreamId,
+    record::{AgentRef, ReadInfo},
+};
 use chaperone_ledger::{
     follow::Cursor,
     key::SigningKey,
@@ -75,6 +78,8 @@ enum Message {
     Request(Request, Answered),
     /// A checkpoint with more signatures, and whether they suffice.
     Cosigned(Vec<u8>, bool),
+    /// To be put on record: somebody read.
+    Read(Box<ReadInfo>, Answered),
     Stop,
 }
 
@@ -175,10 +180,25 @@ impl WriterHandle {
     /// # Errors
     /// [`Refusal`]; `Busy` at once when the queue is full.
     pub async fn ask(&self, request: Request) -> Result<Answer, Refusal> {
+        self.send(|answered| Message::Request(request, answered))
+            .await
+    }
+
+    /// Puts on record that somebody read, or was refused. The future resolves once that is on disk.
+    ///
+    /// # Errors
+    /// [`Refusal`], as of [`ask`](Self::ask).
+    pub async fn record_read(&self, read: ReadInfo) -> Result<(), Refusal> {
+        self.send(|answered| Message::Read(Box::new(read), answered))
+            .await
+            .map(|_| ())
+    }
+
+    async fn send(&self, message: impl FnOnce(Answered) -> Message) -> Result<Answer, Refusal> {
         let (answer, answered) = oneshot::channel();
         let stopping = || Refusal::new(Code::Stopping, "the ledger is stopping");
         self.metrics.queue.inc();
-        match self.messages.try_send(Message::Request(request, answer)) {
+        match self.messages.try_send(message(answer)) {
             Ok(()) => answered.await.unwrap_or_else(|_| Err(stopping())),
             Err(error) => {
                 self.metrics.queue.dec();

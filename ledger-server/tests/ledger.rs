@@ -7,6 +7,8 @@
 mod crashes;
 #[path = "ledger/identity.rs"]
 mod identity;
+#[path = "ledger/search.rs"]
+mod search;
 #[path = "ledger/sidecar.rs"]
 mod sidecar;
 #[path = "ledger/sinks.rs"]

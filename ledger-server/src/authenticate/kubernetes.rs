@@ -9,17 +9,21 @@ use chaperone_server::{
     workload::{identity, image_ids},
 };
 use k8s_openapi::api::{
-    authorization::v1::{NonResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec},
+    authorization::v1::{
+        NonResourceAttributes, ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec,
+    },
     core::v1::Pod,
 };
 use kube::{Api, Client, api::PostParams};
 use tokio::{sync::Semaphore, time::timeout};
 
-use super::{Authenticator, Place, Verdict, Workload};
+use super::{Authenticator, Place, Reader, Sight, Verdict, Workload};
 use crate::refusal::{Code, Refusal};
 
 /// Questions about pods and rights under way at a time.
 const MAX_CONCURRENT: usize = 16;
+/// The group of records and sessions: resources that RBAC names and the API server does not serve.
+const GROUP: &str = "chaperone.dev";
 /// How long one may take, waiting included.
 const ASK_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -29,6 +33,7 @@ pub struct Kubernetes {
     reviews: Reviews,
     workloads: Remembered<TokenDigest, Arc<Workload>>,
     readers: Remembered<(TokenDigest, Place), bool>,
+    sights: Remembered<(TokenDigest, Sight, Option<String>), Arc<Reader>>,
     slots: Semaphore,
 }
 
@@ -41,6 +46,7 @@ impl Kubernetes {
             client,
             workloads: Remembered::new(MAX_REVIEWS),
             readers: Remembered::new(2 * MAX_REVIEWS),
+            sights: Remembered::new(2 * MAX_REVIEWS),
             slots: Semaphore::new(MAX_CONCURRENT),
         }
     }
@@ -60,18 +66,41 @@ impl Kubernetes {
         Ok(workload)
     }
 
+    async fn judge_sight(
+        &self,
+        token: &str,
+        sight: Sight,
+        namespace: Option<&str>,
+    ) -> Result<Arc<Reader>, Refusal> {
+        let verdict = self.reviews.user(token).await?;
+        let key = (verdict.token, sight, namespace.map(str::to_owned));
+        if let Some(reader) = self.sights.get(&key) {
+            return Ok(reader);
+        }
+        let reader = Arc::new(Reader {
+            is_allowed: self.allows(seeing(&verdict.user, sight, namespace)).await?,
+            user: verdict.user,
+        });
+        self.sights.put(key, reader.clone(), verdict.life);
+        Ok(reader)
+    }
+
+    async fn allows(&self, review: SubjectAccessReview) -> Result<bool, Refusal> {
+        let reviews: Api<SubjectAccessReview> = Api::all(self.client.clone());
+        let params = PostParams::default();
+        let answer = self
+            .ask("subjectaccessreviews", reviews.create(&params, &review))
+            .await?;
+        Ok(answer.status.is_some_and(|status| status.allowed))
+    }
+
     async fn judge_reader(&self, token: &str, place: Place) -> Result<(), Refusal> {
         let verdict = self.reviews.user(token).await?;
         let key = (verdict.token, place);
         let allowed = match self.readers.get(&key) {
             Some(allowed) => allowed,
             None => {
-                let reviews: Api<SubjectAccessReview> = Api::all(self.client.clone());
-                let (params, review) = (PostParams::default(), access(&verdict.user, place));
-                let answer = self
-                    .ask("subjectaccessreviews", reviews.create(&params, &review))
-                    .await?;
-                let allowed = answer.status.is_some_and(|status| status.allowed);
+                let allowed = self.allows(access(&verdict.user, place)).await?;
                 self.readers.put(key, allowed, verdict.life);
                 allowed
             }
@@ -113,6 +142,15 @@ impl Authenticator for Kubernetes {
     fn may_read<'a>(&'a self, token: &'a str, place: Place) -> Verdict<'a, ()> {
         Box::pin(self.judge_reader(token, place))
     }
+
+    fn reader<'a>(
+        &'a self,
+        token: &'a str,
+        sight: Sight,
+        namespace: Option<&'a str>,
+    ) -> Verdict<'a, Arc<Reader>> {
+        Box::pin(self.judge_sight(token, sight, namespace))
+    }
 }
 
 /// What the API server knows of the pod that a token is bound to. Fails closed: the token outlives its pod by moments, and a pod of the same name may come after.
@@ -142,17 +180,43 @@ fn judge(caller: &Caller, pod: Option<&Pod>) -> Result<Workload, Refusal> {
 }
 
 fn access(user: &User, place: Place) -> SubjectAccessReview {
+    review(
+        user,
+        SubjectAccessReviewSpec {
+            non_resource_attributes: Some(NonResourceAttributes {
+                path: Some(place.path().to_owned()),
+                verb: Some("get".to_owned()),
+            }),
+            ..SubjectAccessReviewSpec::default()
+        },
+    )
+}
+
+/// Without a namespace: in all of them.
+fn seeing(user: &User, sight: Sight, namespace: Option<&str>) -> SubjectAccessReview {
+    review(
+        user,
+        SubjectAccessReviewSpec {
+            resource_attributes: Some(ResourceAttributes {
+                group: Some(GROUP.to_owned()),
+                resource: Some(sight.resource.to_owned()),
+                verb: Some(sight.verb.to_owned()),
+                namespace: namespace.map(str::to_owned),
+                ..ResourceAttributes::default()
+            }),
+            ..SubjectAccessReviewSpec::default()
+        },
+    )
+}
+
+fn review(user: &User, about: SubjectAccessReviewSpec) -> SubjectAccessReview {
     SubjectAccessReview {
         spec: SubjectAccessReviewSpec {
             user: Some(user.name.clone()),
             uid: Some(user.uid.clone()).filter(|uid| !uid.is_empty()),
             groups: Some(user.groups.clone()),
             extra: Some(user.extra.clone()),
-            non_resource_attributes: Some(NonResourceAttributes {
-                path: Some(place.path().to_owned()),
-                verb: Some("get".to_owned()),
-            }),
-            ..SubjectAccessReviewSpec::default()
+            ..about
         },
         ..SubjectAccessReview::default()
     }

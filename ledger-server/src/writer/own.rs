@@ -8,9 +8,9 @@ use std::collections::HashMap;
 use chaperone_crds::{
     chain::StreamId,
     pod::PodIdentity,
-    record::{AgentRef, Event, EventKind, IdentityInfo, OpenInfo, Record},
+    record::{AgentRef, Event, EventKind, IdentityInfo, OpenInfo, ReadInfo, Record},
 };
-use chaperone_ledger::store::{Onward, Refused, Store};
+use chaperone_ledger::store::{Onward, Refused, Staged, Store};
 use jiff::Timestamp;
 
 use crate::{
@@ -80,6 +80,14 @@ impl Own {
             },
             version: env!("CARGO_PKG_VERSION").to_owned(),
         });
+        // The commit that follows has it.
+        self.write(store, &event).map(|_| ())
+    }
+
+    /// Records that somebody read, or was refused.
+    pub(super) fn read(&self, store: &mut Store, read: ReadInfo) -> Result<Staged, Refused> {
+        let mut event = Event::new(EventKind::LedgerRead, self.agent.clone());
+        event.read = Some(read);
         self.write(store, &event)
     }
 
@@ -122,18 +130,18 @@ impl Own {
             image_ids: workload.image_ids.clone(),
             from,
         });
-        self.write(store, &event)?;
+        // The commit that has the batch behind it has this too.
+        let _with_the_batch = self.write(store, &event)?;
         self.bindings.insert(stream.clone(), Binding::of(workload));
         Ok(())
     }
 
-    fn write(&self, store: &mut Store, event: &Event) -> Result<(), Refused> {
+    fn write(&self, store: &mut Store, event: &Event) -> Result<Staged, Refused> {
         let mut line = Vec::new();
         store
             .chain(&self.stream)
             .append(event, Timestamp::now(), &mut line);
-        // The commit that has the batch behind it has this too.
-        store.stage(&self.stream, &line).map(|_| ())
+        store.stage(&self.stream, &line)
     }
 }
 

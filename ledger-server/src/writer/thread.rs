@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use chaperone_crds::chain::StreamId;
+use chaperone_crds::{chain::StreamId, record::ReadInfo};
 use chaperone_ledger::{
     cosignature::Time,
     follow::Cursor,
@@ -128,6 +128,10 @@ impl Thread {
                     waiting.extend(self.take(request, answered));
                 }
                 Message::Cosigned(note, suffices) => self.cosigned(&note, suffices),
+                Message::Read(read, answered) => {
+                    self.metrics.queue.dec();
+                    waiting.extend(self.take_read(*read, answered));
+                }
                 Message::Stop => {
                     goes_on = false;
                     break;
@@ -158,6 +162,25 @@ impl Thread {
             }),
             Err(refusal) => {
                 // Who asked may be gone.
+                let _ = answered.send(Err(refusal));
+                None
+            }
+        }
+    }
+
+    /// The same for the record of a reader.
+    fn take_read(&mut self, read: ReadInfo, answered: Answered) -> Option<Waiting> {
+        let staged = match self.failing {
+            Some(_) => Err(not_stored()),
+            None => self.own.read(&mut self.store, read).map_err(Refusal::from),
+        };
+        match staged {
+            Ok(staged) => Some(Waiting {
+                what: Awaited::Batch(staged),
+                answered,
+                _room: None,
+            }),
+            Err(refusal) => {
                 let _ = answered.send(Err(refusal));
                 None
             }

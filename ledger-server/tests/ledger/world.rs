@@ -70,7 +70,7 @@ impl Drop for Folder {
     }
 }
 
-/// What the API server knows. The token of pod NAME is `pod-NAME`; `reader` may read, `stranger` may not.
+/// What the API server knows. The token of pod NAME is `pod-NAME`; `reader` may read all, `team` records and sessions of namespace `agents`, `stranger` nothing.
 #[derive(Default)]
 pub(crate) struct Cluster {
     /// No answers at all.
@@ -136,7 +136,14 @@ async fn review(State(cluster): State<Arc<Cluster>>, Json(review): Json<Value>) 
 
 async fn access(Json(review): Json<Value>) -> Response {
     let spec = &review["spec"];
-    let allowed = spec["user"] == "reader" && spec["nonResourceAttributes"]["verb"] == "get";
+    let resource = &spec["resourceAttributes"];
+    let allowed = match spec["user"].as_str().unwrap() {
+        "reader" => {
+            resource["group"] == "chaperone.dev" || spec["nonResourceAttributes"]["verb"] == "get"
+        }
+        "team" => resource["group"] == "chaperone.dev" && resource["namespace"] == "agents",
+        _ => false,
+    };
     Json(json!({
         "apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "spec": {}, "status": {"allowed": allowed}
     }))

@@ -1,0 +1,464 @@
+//! Questions about records and sessions. docs/search.md has them for users.
+//!
+//! Owns who may ask what, what of it is recorded, and how answers are written. Invariant: an answer leaves only once a record of who asked it is on disk.
+
+mod ledgered;
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use axum::{
+    body::Body,
+    extract::{Path, RawQuery, State},
+    http::{
+        HeaderMap, HeaderValue,
+        header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE},
+    },
+    response::{IntoResponse, Response},
+};
+use bytes::Bytes;
+use chaperone_crds::{chain::StreamId, record::ReadInfo};
+use chaperone_index::{
+    query::{DEFAULT_LIMIT, Query, SESSION_NAMES, parameters},
+    store::{Answer, Found, Limits, Scope, Session, SessionKind, SessionQuery, Sessions},
+};
+use chaperone_server::reviews::bearer;
+use http_body_util::{BodyExt as _, Full};
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::{Api, BATCH_TYPE};
+use crate::{
+    authenticate::{Reader, Sight},
+    metrics::Route,
+    refusal::{Code, Refusal},
+};
+
+pub(super) use ledgered::Reads;
+
+/// Bytes of records of an answer; the last record may pass it.
+const ANSWER_BYTES: usize = 4 * 1024 * 1024;
+
+/// A question that may be asked: by whom, about which namespace, in which words.
+struct Question {
+    reader: Arc<Reader>,
+    namespace: Option<String>,
+    what: &'static str,
+    words: BTreeMap<String, String>,
+    as_lines: bool,
+    /// An answer's room, held until its last byte has left.
+    room: OwnedSemaphorePermit,
+}
+
+/// How far an answer looks.
+struct Extent {
+    indexed: u64,
+    committed: u64,
+    cursor: Option<String>,
+}
+
+pub(super) async fn records(
+    State(api): State<Arc<Api>>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Response {
+    let answer = api.records(query.as_deref(), &headers).await;
+    api.count(Route::Search, &answer);
+    answer.into_response()
+}
+
+pub(super) async fn record(
+    State(api): State<Arc<Api>>,
+    Path((stream, seq)): Path<(String, String)>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Response {
+    let answer = api.record(&stream, &seq, query.as_deref(), &headers).await;
+    api.count(Route::Record, &answer);
+    answer.into_response()
+}
+
+pub(super) async fn sessions(
+    State(api): State<Arc<Api>>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Response {
+    let answer = api.sessions(query.as_deref(), &headers).await;
+    api.count(Route::Sessions, &answer);
+    answer.into_response()
+}
+
+pub(super) async fn session(
+    State(api): State<Arc<Api>>,
+    Path(id): Path<String>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Response {
+    let answer = api.session(&id, query.as_deref(), &headers).await;
+    api.count(Route::Session, &answer);
+    answer.into_response()
+}
+
+pub(super) async fn session_records(
+    State(api): State<Arc<Api>>,
+    Path(id): Path<String>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Response {
+    let answer = api.session_records(&id, query.as_deref(), &headers).await;
+    api.count(Route::SessionRecords, &answer);
+    answer.into_response()
+}
+
+impl Api {
+    async fn records(&self, query: Option<&str>, headers: &HeaderMap) -> Result<Response, Refusal> {
+        let words = words(query)?;
+        let query = read(&words)?;
+        let question = self
+            .question(headers, Sight::LIST_RECORDS, "records", words)
+            .await?;
+        let limits = limits();
+        let answer = self
+            .search
+            .ask(move |reader| reader.search(&query, &Scope::All, limits))
+            .await?;
+        self.tell(question, answer).await
+    }
+
+    async fn record(
+        &self,
+        stream: &str,
+        seq: &str,
+        query: Option<&str>,
+        headers: &HeaderMap,
+    ) -> Result<Response, Refusal> {
+        let mut words = words(query)?;
+        only(&words, &["namespace"])?;
+        let id: StreamId = super::parse(stream)?;
+        let number: u64 = seq
+            .parse()
+            .map_err(|_| malformed("the number of a record is a number"))?;
+        words.insert("stream".to_owned(), id.to_string());
+        words.insert("seq".to_owned(), number.to_string());
+        let question = self
+            .question(headers, Sight::GET_RECORDS, "record", words)
+            .await?;
+        let (found, indexed) = self
+            .search
+            .ask(move |reader| Ok((reader.record(&id, number)?, reader.indexed()?)))
+            .await?;
+        let found = found.filter(|found| question.is_about(&found.whose.namespace));
+        let Some(found) = found else {
+            let committed = self.search.committed();
+            self.enter(&question, 0).await?;
+            let why = format!("there is no such record among the first {indexed} of {committed}");
+            return Err(Refusal::new(Code::NotFound, why));
+        };
+        self.enter(&question, 1).await?;
+        let extent = self.extent(indexed, None);
+        Ok(question.answer(extent, one(&found), "application/json"))
+    }
+
+    async fn sessions(
+        &self,
+        query: Option<&str>,
+        headers: &HeaderMap,
+    ) -> Result<Response, Refusal> {
+        let words = words(query)?;
+        let query = read_sessions(&words)?;
+        let question = self
+            .question(headers, Sight::LIST_SESSIONS, "sessions", words)
+            .await?;
+        let limits = limits();
+        let Sessions {
+            found,
+            indexed,
+            cursor,
+        } = self
+            .search
+            .ask(move |reader| reader.sessions(&query, limits))
+            .await?;
+        self.enter(&question, found.len() as u64).await?;
+        let extent = self.extent(indexed, cursor.map(|cursor| cursor.to_string()));
+        let lines = found.iter().map(json).collect();
+        Ok(question.list(extent, "sessions", lines))
+    }
+
+    async fn session(
+        &self,
+        id: &str,
+        query: Option<&str>,
+        headers: &HeaderMap,
+    ) -> Result<Response, Refusal> {
+        let mut words = words(query)?;
+        only(&words, &["namespace", "kind"])?;
+        let (name, namespace, kind) = (
+            id.to_owned(),
+            words.get("namespace").cloned(),
+            kind(&words)?,
+        );
+        words.insert("id".to_owned(), id.to_owned());
+        let question = self
+            .question(headers, Sight::GET_SESSIONS, "session", words)
+            .await?;
+        let (found, indexed) = self
+            .search
+            .ask(move |reader| {
+                let found = reader.session(&name, namespace.as_deref(), kind)?;
+                Ok((found, reader.indexed()?))
+            })
+            .await?;
+        self.enter(&question, u64::from(found.is_some())).await?;
+        let found = found.ok_or_else(|| self.no_session(indexed))?;
+        let extent = self.extent(indexed, None);
+        Ok(question.answer(extent, json(&found), "application/json"))
+    }
+
+    async fn session_records(
+        &self,
+        id: &str,
+        query: Option<&str>,
+        headers: &HeaderMap,
+    ) -> Result<Response, Refusal> {
+        let mut words = words(query)?;
+        let kind = kind(&words)?;
+        let mut plain = words.clone();
+        // Here it names the session's kind; records' kinds are asked for at /v1/records.
+        plain.remove("kind");
+        let query = read(&plain)?;
+        words.insert("id".to_owned(), id.to_owned());
+        let question = self
+            .question(headers, Sight::LIST_RECORDS, "session", words)
+            .await?;
+        let (name, namespace) = (id.to_owned(), question.namespace.clone());
+        let limits = limits();
+        let answer = self
+            .search
+            .ask(move |reader| {
+                let Some(session) = reader.session(&name, namespace.as_deref(), kind)? else {
+                    return Ok(Err(reader.indexed()?));
+                };
+                let scope = reader.scope(&session)?;
+                reader.search(&query, &scope, limits).map(Ok)
+            })
+            .await?;
+        match answer {
+            Ok(answer) => self.tell(question, answer).await,
+            Err(indexed) => {
+                self.enter(&question, 0).await?;
+                Err(self.no_session(indexed))
+            }
+        }
+    }
+
+    /// Who asks, and whether they may.
+    async fn question(
+        &self,
+        headers: &HeaderMap,
+        sight: Sight,
+        what: &'static str,
+        words: BTreeMap<String, String>,
+    ) -> Result<Question, Refusal> {
+        let namespace = words.get("namespace").cloned();
+        let token = bearer(headers)?;
+        let reader = self
+            .authenticator
+            .reader(token, sight, namespace.as_deref())
+            .await?;
+        if !reader.is_allowed {
+            self.reads
+                .refused(self, &reader, what, namespace.as_deref())
+                .await?;
+            return Err(forbidden(&reader, sight, namespace.as_deref()));
+        }
+        self.reads.admit(&reader)?;
+        let room = self.reads.room()?;
+        Ok(Question {
+            as_lines: wants_lines(headers),
+            reader,
+            namespace,
+            what,
+            words,
+            room,
+        })
+    }
+
+    /// Records that it was asked, and how much of an answer there is.
+    async fn enter(&self, question: &Question, records: u64) -> Result<(), Refusal> {
+        let read = ReadInfo {
+            query: question.words.clone(),
+            records,
+            ..question.reader.info(question.what)
+        };
+        self.ledger(read).await
+    }
+
+    async fn tell(&self, question: Question, answer: Answer) -> Result<Response, Refusal> {
+        let Answer {
+            found,
+            indexed,
+            cursor,
+        } = answer;
+        self.enter(&question, found.len() as u64).await?;
+        let extent = self.extent(indexed, cursor.map(|cursor| cursor.to_string()));
+        let lines = found.iter().map(one).collect();
+        Ok(question.list(extent, "records", lines))
+    }
+
+    fn extent(&self, indexed: u64, cursor: Option<String>) -> Extent {
+        Extent {
+            indexed,
+            // Counted after the index was: never less.
+            committed: self.search.committed().max(indexed),
+            cursor,
+        }
+    }
+
+    fn no_session(&self, indexed: u64) -> Refusal {
+        let committed = self.search.committed().max(indexed);
+        let why =
+            format!("there is no such session among the first {indexed} of {committed} records");
+        Refusal::new(Code::NotFound, why)
+    }
+}
+
+impl Question {
+    fn is_about(&self, namespace: &str) -> bool {
+        self.namespace
+            .as_deref()
+            .is_none_or(|wanted| wanted == namespace)
+    }
+
+    /// A list: as one object, or a line each.
+    fn list(self, extent: Extent, name: &str, items: Vec<String>) -> Response {
+        if self.as_lines {
+            let lines: String = items.iter().flat_map(|item| [item, "\n"]).collect();
+            return self.answer(extent, lines, BATCH_TYPE);
+        }
+        let cursor = extent.cursor.as_ref();
+        let cursor = cursor.map_or(String::new(), |cursor| format!(r#""cursor":"{cursor}","#));
+        let Extent {
+            indexed, committed, ..
+        } = extent;
+        let items = items.join(",");
+        let text = format!(
+            r#"{{"indexed":{indexed},"committed":{committed},{cursor}"{name}":[{items}]}}"#
+        );
+        self.answer(extent, text, "application/json")
+    }
+
+    fn answer(self, extent: Extent, text: String, kind: &'static str) -> Response {
+        // The room goes with the body.
+        let room = self.room;
+        let body = Full::new(Bytes::from(text)).map_frame(move |frame| {
+            let _ = &room;
+            frame
+        });
+        let mut response = Response::new(Body::new(body));
+        let head = response.headers_mut();
+        head.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+        head.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        head.insert("chaperone-indexed", HeaderValue::from(extent.indexed));
+        head.insert("chaperone-committed", HeaderValue::from(extent.committed));
+        if let Some(cursor) = extent.cursor.and_then(|c| HeaderValue::from_str(&c).ok()) {
+            head.insert("chaperone-cursor", cursor);
+        }
+        response
+    }
+}
+
+/// A record with its leaf: the line as it was written, which is JSON.
+fn one(found: &Found) -> String {
+    let line = String::from_utf8_lossy(&found.line);
+    format!(r#"{{"leaf":{},"record":{line}}}"#, found.leaf)
+}
+
+fn json(session: &Session) -> String {
+    serde_json::to_string(session).expect("texts and numbers serialise")
+}
+
+/// The parameters, each once.
+fn words(query: Option<&str>) -> Result<BTreeMap<String, String>, Refusal> {
+    let mut words = BTreeMap::new();
+    for (name, value) in parameters(query.unwrap_or_default()).map_err(malformed)? {
+        let shown: String = name.chars().take(64).collect();
+        if words.insert(name, value).is_some() {
+            return Err(malformed(format!("{shown:?} is there more than once")));
+        }
+    }
+    Ok(words)
+}
+
+fn read(words: &BTreeMap<String, String>) -> Result<Query, Refusal> {
+    let pairs = words
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_str()));
+    Query::parse(pairs).map_err(malformed)
+}
+
+/// A question about sessions takes few of the parameters, read as they are for records.
+fn read_sessions(words: &BTreeMap<String, String>) -> Result<SessionQuery, Refusal> {
+    only(words, &SESSION_NAMES)?;
+    let mut plain = words.clone();
+    let cursor = plain.remove("cursor").map(|text| {
+        let wrong = || malformed("cursor is what an answer before gave as its cursor");
+        text.parse::<u64>().map_err(|_| wrong())
+    });
+    let query = read(&plain)?;
+    Ok(SessionQuery {
+        namespace: query.namespace,
+        since: query.since,
+        until: query.until,
+        limit: query.limit.min(DEFAULT_LIMIT),
+        cursor: cursor.transpose()?,
+    })
+}
+
+fn kind(words: &BTreeMap<String, String>) -> Result<Option<SessionKind>, Refusal> {
+    match words.get("kind").map(String::as_str) {
+        None => Ok(None),
+        Some("agent") => Ok(Some(SessionKind::Agent)),
+        Some("stream") => Ok(Some(SessionKind::Stream)),
+        Some(_) => Err(malformed("a session's kind is agent or stream")),
+    }
+}
+
+fn only(words: &BTreeMap<String, String>, names: &[&str]) -> Result<(), Refusal> {
+    match words.keys().find(|name| !names.contains(&name.as_str())) {
+        None => Ok(()),
+        Some(other) => {
+            let other: String = other.chars().take(64).collect();
+            let names = names.join(", ");
+            Err(malformed(format!(
+                "the parameters here are {names}, not {other:?}"
+            )))
+        }
+    }
+}
+
+fn limits() -> Limits {
+    Limits {
+        bytes: ANSWER_BYTES,
+        ..Limits::default()
+    }
+}
+
+fn wants_lines(headers: &HeaderMap) -> bool {
+    let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok());
+    accept.is_some_and(|accept| accept.contains(BATCH_TYPE))
+}
+
+fn malformed(why: impl ToString) -> Refusal {
+    Refusal::new(Code::Malformed, why.to_string())
+}
+
+fn forbidden(reader: &Reader, sight: Sight, namespace: Option<&str>) -> Refusal {
+    let (name, verb, resource) = (&reader.user.name, sight.verb, sight.resource);
+    let why = match namespace {
+        Some(namespace) => {
+            format!("{name} may not {verb} {resource} of chaperone.dev in namespace {namespace}")
+        }
+        None => format!(
+            "{name} may not {verb} {resource} of chaperone.dev in all namespaces: name one with namespace="
+        ),
+    };
+    Refusal::new(Code::Forbidden, why)
+}
