@@ -11,6 +11,7 @@ mod observe;
 mod output;
 mod policy;
 mod run;
+mod search;
 mod verify;
 
 use std::{
@@ -39,6 +40,7 @@ Examples:
   chaperone observe --decision deny         only what was refused
   chaperone policy check policies.yaml      what the cluster would say of a policy
   chaperone run -- claude                   one command on this machine, without a cluster
+  chaperone search --dir ledger 'pull request'  find records of a ledger
   chaperone verify audit.jsonl              prove that no record was changed, removed or moved
 
 Exit status: 0 yes, 1 no, 2 no answer (usage, unreadable input, unreachable cluster).
@@ -59,6 +61,7 @@ enum Command {
     Observe(observe::Args),
     Policy(policy::Args),
     Run(run::Args),
+    Search(Box<search::Args>),
     Verify(verify::Args),
     Completions(Completions),
 }
@@ -82,6 +85,7 @@ fn main() -> ExitCode {
         Command::Observe(args) => observe::run(&args),
         Command::Policy(args) => policy::run(&args),
         Command::Run(args) => run::run(&args),
+        Command::Search(args) => search::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Completions(args) => completions(args.shell),
     };

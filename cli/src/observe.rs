@@ -23,6 +23,7 @@ use crate::{
 };
 use feed::Feed;
 use filter::{Filter, Kind, Verdict};
+pub(crate) use line::render;
 
 /// Watch what agents do, as it happens.
 ///
