@@ -18,7 +18,7 @@ use chaperone_sinks::{
 };
 use http_body_util::Full;
 use hyper::{
-    Method, Request, Uri,
+    Method, Request, StatusCode, Uri,
     header::{self, HeaderValue},
 };
 use opentelemetry_proto::tonic::collector::logs::v1::{
@@ -108,12 +108,7 @@ impl Http {
         if !answer.status.is_success() {
             return Err(answer.into_error().into());
         }
-        // An endpoint that answers 200 to anything is none of OTLP's, and would swallow all records.
-        let body = answer.body.unwrap_or_default();
-        ExportLogsServiceResponse::decode(body).map_err(|_| {
-            let why = "the endpoint answers with success, and with something that is not OTLP's: the url is another service's";
-            Failure::new(Then::Rarely, "protocol", why)
-        })
+        response(answer.status, answer.body)
     }
 
     fn request(&self, body: Bytes) -> Request<Full<Bytes>> {
@@ -129,6 +124,17 @@ impl Http {
         }
         request
     }
+}
+
+/// Reads an answer of success: 200 and the message, which may be empty. An endpoint that says so to anything is none of OTLP's, and would swallow all records; so an answer that is too long to be one is none either.
+fn response(status: StatusCode, body: Option<Bytes>) -> Result<ExportLogsServiceResponse, Failure> {
+    let read = body
+        .filter(|_| status == StatusCode::OK)
+        .and_then(|body| ExportLogsServiceResponse::decode(body).ok());
+    read.ok_or_else(|| {
+        let why = "the endpoint answers with success, and with something that is not OTLP's: the url is another service's";
+        Failure::new(Then::Rarely, "protocol", why)
+    })
 }
 
 /// What a response of success says. One that rejects more than it was sent rejects all.
@@ -162,7 +168,27 @@ mod tests {
 
     use super::*;
 
-    fn response(rejected: i64) -> ExportLogsServiceResponse {
+    #[test]
+    fn an_answer_that_is_not_otlps_is_not_believed() {
+        let bytes = |text: &'static str| Some(Bytes::from_static(text.as_bytes()));
+        assert!(response(StatusCode::OK, bytes("")).is_ok());
+        for (status, body) in [
+            (StatusCode::OK, bytes("<html>hello</html>")),
+            (StatusCode::OK, bytes("{\"ok\":true}")),
+            (StatusCode::NO_CONTENT, bytes("")),
+            // Longer than is read.
+            (StatusCode::OK, None),
+        ] {
+            let failure = response(status, body.clone()).unwrap_err();
+            assert_eq!(
+                (failure.then, failure.reason),
+                (Then::Rarely, "protocol"),
+                "{body:?}"
+            );
+        }
+    }
+
+    fn rejecting(rejected: i64) -> ExportLogsServiceResponse {
         ExportLogsServiceResponse {
             partial_success: Some(ExportLogsPartialSuccess {
                 rejected_log_records: rejected,
@@ -182,10 +208,10 @@ mod tests {
             answer(ExportLogsServiceResponse::default(), 5),
             Answer::default()
         );
-        assert_eq!(answer(response(0), 5), Answer::default());
-        assert_eq!(answer(response(-3), 5), Answer::default());
-        assert_eq!(answer(response(2), 5), unnamed(2));
-        assert_eq!(answer(response(i64::MAX), 5), unnamed(5));
-        assert_eq!(answer(response(1), 1).refused, [(0, why())]);
+        assert_eq!(answer(rejecting(0), 5), Answer::default());
+        assert_eq!(answer(rejecting(-3), 5), Answer::default());
+        assert_eq!(answer(rejecting(2), 5), unnamed(2));
+        assert_eq!(answer(rejecting(i64::MAX), 5), unnamed(5));
+        assert_eq!(answer(rejecting(1), 1).refused, [(0, why())]);
     }
 }
