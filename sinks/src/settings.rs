@@ -9,7 +9,7 @@ use chaperone_crds::{
     filter::Filter,
     resources::{
         AuditSinkSpec, BatchSettings, Deliverer, Format, HttpSink, OtlpSink, PostgresSink,
-        SecretKeyRef, SecretRef, SinkStart, SyslogSink,
+        RedisSink, SecretKeyRef, SecretRef, SinkStart, SyslogSink,
     },
 };
 
@@ -32,6 +32,10 @@ const SYSLOG_FACILITY: u8 = 13;
 const POSTGRES_PORT: u16 = 5432;
 /// Table where a sink does not say.
 const POSTGRES_TABLE: &str = "chaperone_records";
+/// Port of Redis.
+const REDIS_PORT: u16 = 6379;
+/// Key where a sink does not say.
+const REDIS_KEY: &str = "chaperone:records";
 /// A name where none matters.
 const ANY_NAME: &str = "sink";
 /// Longest name of a sink, in bytes, as the API server has it: it is part of a file's name.
@@ -76,6 +80,8 @@ pub enum Target {
     Syslog(Syslog),
     /// A table of a PostgreSQL database.
     Postgres(Postgres),
+    /// A stream of a Redis server.
+    Redis(Redis),
 }
 
 /// An HTTP endpoint that takes batches of records.
@@ -130,6 +136,25 @@ pub struct Postgres {
     pub password: Option<Credential>,
     /// The table, with or without a schema before it.
     pub table: String,
+    /// TLS; none where the sink allows that.
+    pub tls: Option<Tls>,
+}
+
+/// A stream of a Redis server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Redis {
+    /// Name or address.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// The stream's key.
+    pub key: String,
+    /// Most entries that it keeps, about.
+    pub max_length: Option<u64>,
+    /// Who the ledger is there.
+    pub username: Option<String>,
+    /// Its password.
+    pub password: Option<Credential>,
     /// TLS; none where the sink allows that.
     pub tls: Option<Tls>,
 }
@@ -267,6 +292,9 @@ impl<'a> Reader<'a> {
         if let Some(postgres) = &spec.postgres {
             return self.postgres(postgres).map(Target::Postgres);
         }
+        if let Some(redis) = &spec.redis {
+            return self.redis(redis).map(Target::Redis);
+        }
         self.problem("it has no kind that the ledger delivers; use another kind".to_owned());
         None
     }
@@ -331,12 +359,7 @@ impl<'a> Reader<'a> {
             Some(true) => None,
             _ => Some(self.tls("spec.postgres", bundle, secret)?),
         };
-        let password = match &postgres.password_secret {
-            Some(of) => Some(self.key(&of.name, &of.key)?),
-            None => None,
-        };
-        // As the file that it was made from usually ends.
-        let password = password.map(|p| Credential(p.trim_end_matches('\n').to_owned()));
+        let password = self.password(postgres.password_secret.as_ref())?;
         let table = postgres.table.as_deref().unwrap_or(POSTGRES_TABLE);
         Some(Postgres {
             host: host?,
@@ -347,6 +370,35 @@ impl<'a> Reader<'a> {
             table: table.to_owned(),
             tls,
         })
+    }
+
+    fn redis(&mut self, redis: &RedisSink) -> Option<Redis> {
+        let host = self.host("spec.redis", &redis.host);
+        let (bundle, secret) = (redis.ca_bundle.as_deref(), redis.tls_secret.as_ref());
+        let tls = match redis.allow_insecure {
+            Some(true) => None,
+            _ => Some(self.tls("spec.redis", bundle, secret)?),
+        };
+        let password = self.password(redis.password_secret.as_ref())?;
+        Some(Redis {
+            host: host?,
+            port: redis.port.unwrap_or(REDIS_PORT),
+            key: redis.key.as_deref().unwrap_or(REDIS_KEY).to_owned(),
+            max_length: redis.max_length,
+            username: redis.username.clone(),
+            password,
+            tls,
+        })
+    }
+
+    /// A password, where one is asked for. `None` if it is not there.
+    fn password(&mut self, of: Option<&SecretKeyRef>) -> Option<Option<Credential>> {
+        let Some(of) = of else {
+            return Some(None);
+        };
+        let password = self.key(&of.name, &of.key)?;
+        // As the file that it was made from usually ends.
+        Some(Some(Credential(password.trim_end_matches('\n').to_owned())))
     }
 
     /// A name or address that TLS can verify.

@@ -34,7 +34,7 @@ use crate::filter::MAX_FILTER_BYTES;
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(
-    validation = Rule::new("[has(self.stdout), has(self.file), has(self.http), has(self.otlp), has(self.syslog), has(self.postgres)].filter(x, x).size() == 1").message("set exactly one of stdout, file, http, otlp, syslog, postgres"),
+    validation = Rule::new("[has(self.stdout), has(self.file), has(self.http), has(self.otlp), has(self.syslog), has(self.postgres), has(self.redis)].filter(x, x).size() == 1").message("set exactly one of stdout, file, http, otlp, syslog, postgres, redis"),
     validation = Rule::new("!has(self.from) || self.from == 'Ledger' || has(self.stdout) || has(self.file) || has(self.http)").message("sidecars deliver stdout, file and http only: leave out from, or set from: Ledger, and the ledger delivers"),
     validation = Rule::new("!has(self.from) || self.from == 'Sidecar' || !(has(self.stdout) || has(self.file))").message("stdout and file are delivered by the sidecars, and the ledger keeps every record in files already: leave out from, or use another kind with from: Ledger"),
     validation = Rule::new("(has(self.from) ? self.from == 'Ledger' : !(has(self.stdout) || has(self.file) || has(self.http))) || !(has(self.start) || has(self.batch))").message("start and batch are settings of sinks that the ledger delivers: add from: Ledger, or leave them out"),
@@ -59,6 +59,9 @@ pub struct AuditSinkSpec {
     /// Insert records into a table of a PostgreSQL database. Delivered by the ledger.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub postgres: Option<PostgresSink>,
+    /// Add records to a stream of a Redis server. Delivered by the ledger.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redis: Option<RedisSink>,
     /// Who delivers: `Sidecar` (each from its own spool) or `Ledger` (one connection for all, credentials stay in Chaperone's namespace). Sidecars deliver stdout, file and http, which is the default for these.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<Deliverer>,
@@ -307,6 +310,47 @@ pub struct PostgresSink {
     )]
     pub table: Option<String>,
     /// Connect without TLS. Records and the password's proof then cross the network in clear.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allow_insecure: Option<bool>,
+    /// Name of a kubernetes.io/tls Secret in Chaperone's namespace: client certificate for mutual TLS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls_secret: Option<SecretRef>,
+    /// PEM certificates that the server's certificate may chain to, besides the Mozilla roots.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 65536))]
+    pub ca_bundle: Option<String>,
+}
+
+/// A stream of a Redis server.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(
+    validation = Rule::new("!(has(self.allowInsecure) && self.allowInsecure && (has(self.tlsSecret) || has(self.caBundle)))").message("allowInsecure: true means no TLS: leave out tlsSecret and caBundle, or allowInsecure")
+)]
+pub struct RedisSink {
+    /// Name or address of the server.
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[^\s/\[\]]+$"))]
+    pub host: String,
+    /// Port. Default 6379.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 65535))]
+    pub port: Option<u16>,
+    /// Key of the stream, which nobody else writes to. Default chaperone:records.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512))]
+    pub key: Option<String>,
+    /// Most entries that the stream keeps, about, 100000 to 1000000000: the oldest go. Default: all are kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 100_000, max = 1_000_000_000))]
+    pub max_length: Option<u64>,
+    /// User that the ledger is there. Default: the server's default user.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub username: Option<String>,
+    /// Key of a Secret in Chaperone's namespace whose value is the user's password.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password_secret: Option<SecretKeyRef>,
+    /// Connect without TLS. Records and the password then cross the network in clear.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allow_insecure: Option<bool>,
     /// Name of a kubernetes.io/tls Secret in Chaperone's namespace: client certificate for mutual TLS.

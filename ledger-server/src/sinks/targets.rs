@@ -3,6 +3,7 @@
 mod http;
 mod otlp;
 mod postgres;
+mod redis;
 mod syslog;
 
 use std::sync::Arc;
@@ -29,6 +30,7 @@ impl Maker {
         Ok(match &sink.target {
             settings::Target::Http(http) => Box::new(http::HttpTarget::new(http, sink, self)?),
             settings::Target::Otlp(otlp) => Box::new(otlp::OtlpTarget::new(otlp, self)?),
+            settings::Target::Redis(redis) => Box::new(redis::RedisTarget::new(redis, self)?),
             settings::Target::Syslog(syslog) => Box::new(syslog::SyslogTarget::new(syslog, self)?),
             settings::Target::Postgres(postgres) => {
                 Box::new(postgres::PostgresTarget::new(postgres, self)?)

@@ -10,6 +10,8 @@ mod http;
 mod otlp;
 #[path = "sinks/postgres.rs"]
 mod postgres;
+#[path = "sinks/redis.rs"]
+mod redis;
 #[path = "sinks/syslog.rs"]
 mod syslog;
 
