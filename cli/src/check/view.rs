@@ -158,6 +158,10 @@ pub(crate) struct Policy {
 pub(crate) struct Sink {
     pub(crate) name: String,
     pub(crate) status: Status,
+    /// Whether the ledger delivers it.
+    pub(crate) by_ledger: bool,
+    /// Condition `Delivering`, if it is true or false; the ledger writes it.
+    pub(crate) delivering: Option<Condition>,
 }
 
 /// What the operator says of a resource.

@@ -2,7 +2,7 @@
 
 use chaperone_crds::{
     pod as names,
-    resources::{AgentPolicy, AuditSink, ClusterAgentPolicy},
+    resources::{AgentPolicy, AuditSink, AuditSinkSpec, ClusterAgentPolicy, Deliverer},
 };
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::{
@@ -136,6 +136,9 @@ fn policy(kind: &str, object: &DynamicObject) -> Policy {
     }
 }
 
+/// Condition that the ledger writes.
+const DELIVERING: &str = "Delivering";
+
 pub(super) async fn sinks(client: &Client) -> anyhow::Result<Seen<Vec<Sink>>> {
     let api = Api::all_with(client.clone(), &ApiResource::erase::<AuditSink>(&()));
     let sinks = list::<DynamicObject>(api, "").await?;
@@ -144,6 +147,8 @@ pub(super) async fn sinks(client: &Client) -> anyhow::Result<Seen<Vec<Sink>>> {
             .map(|sink| Sink {
                 name: sink.name_any(),
                 status: status(sink),
+                by_ledger: by_ledger(sink),
+                delivering: condition(sink, DELIVERING).filter(|_| !is_unknown(sink, DELIVERING)),
             })
             .collect()
     }))
@@ -154,15 +159,34 @@ fn status(object: &DynamicObject) -> Status {
         .data
         .pointer("/status/observedGeneration")
         .and_then(Value::as_i64);
-    let conditions = object.data.pointer("/status/conditions");
-    let ready = conditions
-        .and_then(Value::as_array)
-        .and_then(|all| all.iter().find(|c| c["type"] == "Ready"));
     Status {
         current: observed.is_some() && observed == object.metadata.generation,
-        ready: ready.map(|c| Condition {
-            status: c["status"] == "True",
-            message: c["message"].as_str().unwrap_or_default().to_owned(),
-        }),
+        ready: condition(object, "Ready"),
     }
+}
+
+fn condition(object: &DynamicObject, kind: &str) -> Option<Condition> {
+    let conditions = object.data.pointer("/status/conditions")?.as_array()?;
+    let found = conditions.iter().find(|c| c["type"] == kind)?;
+    Some(Condition {
+        status: found["status"] == "True",
+        message: found["message"].as_str().unwrap_or_default().to_owned(),
+    })
+}
+
+/// Whether nothing is known: nothing was sent yet.
+fn is_unknown(object: &DynamicObject, kind: &str) -> bool {
+    let conditions = object.data.pointer("/status/conditions");
+    let all = conditions.and_then(Value::as_array);
+    all.is_some_and(|all| {
+        all.iter()
+            .any(|c| c["type"] == kind && c["status"] == "Unknown")
+    })
+}
+
+/// A spec that this version cannot read is left to the condition `Ready`.
+fn by_ledger(sink: &DynamicObject) -> bool {
+    let spec = sink.data.get("spec").cloned().unwrap_or_default();
+    serde_json::from_value::<AuditSinkSpec>(spec)
+        .is_ok_and(|spec| spec.delivered_by() == Deliverer::Ledger)
 }

@@ -176,12 +176,8 @@ pub(super) fn sinks(sinks: &[Sink], view: &ClusterView) -> Vec<Finding> {
     let mut found: Vec<_> = sinks
         .iter()
         .filter_map(|sink| {
-            not_ready(
-                "sinks",
-                &format!("AuditSink {}", sink.name),
-                &sink.status,
-                view,
-            )
+            let name = format!("AuditSink {}", sink.name);
+            not_ready("sinks", &name, &sink.status, view).or_else(|| not_delivered(sink, view))
         })
         .collect();
     let by_default = match &view.operator {
@@ -208,6 +204,31 @@ pub(super) fn sinks(sinks: &[Sink], view: &ClusterView) -> Vec<Finding> {
         ));
     }
     found
+}
+
+/// What keeps records from a sink that the ledger delivers. They are in the ledger meanwhile.
+fn not_delivered(sink: &Sink, view: &ClusterView) -> Option<Finding> {
+    let name = &sink.name;
+    let no_ledger = matches!(&view.operator, Seen::Yes(Some(operator)) if !operator.ledger);
+    if sink.by_ledger && no_ledger {
+        return Some(Finding::fail(
+            "sinks",
+            format!("AuditSink {name}: the ledger would deliver it, and there is none"),
+            "set ledger.enabled in the chart, or delete the sink",
+        ));
+    }
+    let Some(Condition {
+        status: false,
+        message,
+    }) = &sink.delivering
+    else {
+        return None;
+    };
+    Some(Finding::warn(
+        "sinks",
+        format!("AuditSink {name}: its target gets nothing: {message}"),
+        "records wait in the ledger; mend the target or the sink",
+    ))
 }
 
 fn not_ready(

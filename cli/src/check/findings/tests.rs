@@ -110,6 +110,8 @@ fn well() -> ClusterView {
         sinks: Seen::Yes(vec![Sink {
             name: "ledger".to_owned(),
             status: ready(),
+            by_ledger: false,
+            delivering: None,
         }]),
     }
 }
@@ -410,6 +412,27 @@ const CASES: &[Case] = &[
         Level::Fail,
         "sinks",
         "AuditSink ledger is not ready: no Secret",
+    ),
+    (
+        |v| {
+            edit(&mut v.sinks)[0].delivering = Some(Condition {
+                status: false,
+                message: "connect: refused".to_owned(),
+            })
+        },
+        Level::Warn,
+        "sinks",
+        "AuditSink ledger: its target gets nothing: connect: refused",
+    ),
+    (
+        |v| {
+            edit(&mut v.sinks)[0].by_ledger = true;
+            operator(v).ledger = false;
+            v.ledger = Seen::Yes(None);
+        },
+        Level::Fail,
+        "sinks",
+        "the ledger would deliver it, and there is none",
     ),
     (
         |v| {
