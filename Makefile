@@ -35,6 +35,10 @@ unit: ## unit tests, and integration tests in network namespaces (root)
 fuzz: ## look for bytes that break a parser: each target for FUZZ_SECONDS (60)
 	@./hack/fuzz
 
+.PHONY: faults
+faults: ## the fault campaign on the evidence path, as one table: 1,000 kills and more, half an hour (root)
+	@./hack/faults
+
 .PHONY: charts
 charts: ## the Helm chart: lint, stable output, value sets
 	@./charts/test

@@ -5,6 +5,8 @@
 
 #[path = "ledger/crashes.rs"]
 mod crashes;
+#[path = "ledger/faults.rs"]
+mod faults;
 #[path = "ledger/identity.rs"]
 mod identity;
 #[path = "ledger/search.rs"]

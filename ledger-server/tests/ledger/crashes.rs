@@ -19,11 +19,11 @@ use nix::{
 };
 use serde_json::json;
 
-use crate::world::{Client, Ledger, Lines, World, stream};
+use crate::world::{Client, Ledger, Lines, World, kills, stream};
 
 /// Streams that write at a time.
 const WRITERS: u8 = 24;
-/// Times that the ledger is killed.
+/// Times that the ledger is killed, where nothing else is asked for.
 const KILLS: u64 = 6;
 
 /// Next sequence number that was acknowledged last, by stream.
@@ -100,7 +100,8 @@ async fn a_ledger_killed_under_load_has_all_that_it_acknowledged_once() {
             ))
         })
         .collect();
-    for kill in 0..KILLS {
+    let kills = kills(KILLS);
+    for kill in 0..kills {
         let ledger = world.start();
         *target.lock().unwrap() = Some((ledger.api, ledger.ca()));
         let before: u64 = acknowledged.lock().unwrap().values().sum();
@@ -133,7 +134,7 @@ async fn a_ledger_killed_under_load_has_all_that_it_acknowledged_once() {
     for (number, acknowledged) in acknowledged.lock().unwrap().iter() {
         assert!(next[number] >= *acknowledged, "stream {number}");
     }
-    assert!(next.values().sum::<u64>() > KILLS * 200);
+    assert!(next.values().sum::<u64>() > kills * 200);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

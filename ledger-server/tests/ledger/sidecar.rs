@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeSet,
     env, fs,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::Arc,
     thread,
@@ -24,13 +24,13 @@ use chaperone_sidecar::audit::{
 };
 use prometheus::Registry;
 
-use crate::world::{Ledger, ORIGIN, World};
+use crate::world::{Ledger, ORIGIN, World, kills};
 
 /// Where the child finds what to do. Without it, the child's test does nothing.
 const FOLDER: &str = "CHAPERONE_TEST_SIDECAR_FOLDER";
 const URL: &str = "CHAPERONE_TEST_SIDECAR_URL";
 const LAST: &str = "CHAPERONE_TEST_SIDECAR_LAST";
-/// Times that one of the two is killed.
+/// Times that one of the two is killed, where nothing else is asked for.
 const KILLS: u64 = 10;
 /// More than sinks need to take what is left.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -114,21 +114,53 @@ async fn child() {
     assert!(closing.closed && closing.undelivered == 0, "{closing:?}");
 }
 
-fn spawn(folder: &Path, ledger: &Ledger, last: bool) -> Child {
+/// A folder for a sidecar, with what it needs to reach the ledger.
+pub(crate) fn folder(world: &World) -> PathBuf {
+    let folder = world.folder.join("sidecar");
+    fs::create_dir(&folder).unwrap();
+    fs::copy(world.folder.join("tls.crt"), folder.join("tls.crt")).unwrap();
+    fs::write(folder.join("token"), "pod-story\n").unwrap();
+    folder
+}
+
+/// A sidecar that records until it is killed.
+pub(crate) fn command(folder: &Path, ledger: &Ledger) -> Command {
     let mut command = Command::new(env::current_exe().unwrap());
     command
         .args(["--exact", "sidecar::child", "--nocapture"])
         .env(FOLDER, folder)
         .env(URL, format!("https://{}", ledger.api))
         .stdout(Stdio::null());
-    if last {
-        command.env(LAST, "1");
+    command
+}
+
+/// The one after it, to its end: it ends by itself once all is delivered.
+pub(crate) fn last(folder: &Path, ledger: &Ledger) {
+    let mut command = command(folder, ledger);
+    let mut last = Running(command.env(LAST, "1").spawn().unwrap());
+    assert!(last.0.wait().unwrap().success());
+}
+
+/// A process that does not outlive the test. Dropped, it is killed.
+pub(crate) struct Running(pub(crate) Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
-    command.spawn().unwrap()
+}
+
+/// What the sidecar's file has, without the copies that came again after a kill.
+pub(crate) fn written(folder: &Path) -> Vec<String> {
+    let file = fs::read_to_string(folder.join("audit.jsonl")).unwrap();
+    let mut seen = BTreeSet::new();
+    let lines = file.lines().filter(|line| seen.insert(*line));
+    lines.map(str::to_owned).collect()
 }
 
 /// The lines of the sidecar's stream, in the order of the ledger.
-fn streamed(world: &World, stream: &str) -> Vec<String> {
+pub(crate) fn streamed(world: &World, stream: &str) -> Vec<String> {
     let all = String::from_utf8(world.records()).unwrap();
     let of = format!("\"stream\":\"{stream}\",\"seq\"");
     let lines = all.lines().filter(|line| line.contains(&of));
@@ -138,30 +170,28 @@ fn streamed(world: &World, stream: &str) -> Vec<String> {
 #[test]
 fn sidecar_and_ledger_killed_in_turn_agree_on_every_record() {
     let world = World::new("story");
-    let folder = world.folder.join("sidecar");
-    fs::create_dir(&folder).unwrap();
-    fs::copy(world.folder.join("tls.crt"), folder.join("tls.crt")).unwrap();
+    let folder = folder(&world);
+    fs::remove_file(folder.join("token")).unwrap();
     let mut ledger = world.start();
     world.pin(ledger.api);
-    let mut sidecar = spawn(&folder, &ledger, false);
+    let start = |ledger: &Ledger| Running(command(&folder, ledger).spawn().unwrap());
+    let mut sidecar = start(&ledger);
     // The token comes later than the sidecar.
     thread::sleep(Duration::from_millis(300));
     fs::write(folder.join("token"), "pod-story\n").unwrap();
-    for kill in 0..KILLS {
+    for kill in 0..kills(KILLS) {
         thread::sleep(Duration::from_millis(700 + kill * 97 % 400));
         if kill.is_multiple_of(2) {
             ledger.kill();
             thread::sleep(Duration::from_millis(kill * 31 % 200));
             ledger = world.start();
         } else {
-            sidecar.kill().unwrap();
-            sidecar.wait().unwrap();
-            sidecar = spawn(&folder, &ledger, false);
+            drop(sidecar);
+            sidecar = start(&ledger);
         }
     }
-    sidecar.kill().unwrap();
-    sidecar.wait().unwrap();
-    assert!(spawn(&folder, &ledger, true).wait().unwrap().success());
+    drop(sidecar);
+    last(&folder, &ledger);
     ledger.stop();
 
     let report = verify(&world.records()[..], Start::Open).unwrap();
@@ -173,12 +203,8 @@ fn sidecar_and_ledger_killed_in_turn_agree_on_every_record() {
     );
     let stream = report.streams.iter().find(|s| s.closed).unwrap();
     let there = streamed(&world, stream.stream.as_str());
-    // The file has copies of what came again after a kill.
-    let file = fs::read_to_string(folder.join("audit.jsonl")).unwrap();
-    let mut seen = BTreeSet::new();
-    let written: Vec<_> = file.lines().filter(|line| seen.insert(*line)).collect();
     assert!(there.len() > 2000, "{}", there.len());
-    assert_eq!(there, written, "the same lines in the same order");
+    assert_eq!(there, written(&folder), "the same lines in the same order");
 }
 
 /// Records that sinks have acknowledged.
@@ -201,10 +227,7 @@ async fn until(what: impl Fn() -> bool) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_ledger_that_was_restored_from_a_copy_is_sent_what_it_lacks() {
     let world = World::new("restored");
-    let folder = world.folder.join("sidecar");
-    fs::create_dir(&folder).unwrap();
-    fs::copy(world.folder.join("tls.crt"), folder.join("tls.crt")).unwrap();
-    fs::write(folder.join("token"), "pod-story").unwrap();
+    let folder = folder(&world);
     let ledger = world.start();
     world.pin(ledger.api);
     let registry = Registry::new();
@@ -258,10 +281,7 @@ fn proved(world: &World) -> chaperone_ledger::audit::Verdict {
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_ledger_goes_on_without_what_nobody_has_any_more_and_says_so() {
     let world = World::new("lost");
-    let folder = world.folder.join("sidecar");
-    fs::create_dir(&folder).unwrap();
-    fs::copy(world.folder.join("tls.crt"), folder.join("tls.crt")).unwrap();
-    fs::write(folder.join("token"), "pod-story").unwrap();
+    let folder = folder(&world);
     let registry = Registry::new();
     // Small, so that what every sink has taken soon goes.
     let (recorder, handle) = start_within(&folder, &registry, MIN_SPOOL_BYTES);

@@ -46,6 +46,14 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_chaperone-ledger");
 /// How long the program may take to be ready, or to end.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// How often a test kills: a campaign asks for more than the usual.
+pub(crate) fn kills(usual: u64) -> u64 {
+    let asked = std::env::var("CHAPERONE_KILLS").ok();
+    asked.map_or(usual, |asked| {
+        asked.parse().expect("CHAPERONE_KILLS is a number")
+    })
+}
+
 /// A folder, gone with the test.
 pub(crate) struct Folder(PathBuf);
 
@@ -293,7 +301,12 @@ impl World {
 
     /// Starts the program and waits until it takes records.
     pub(crate) fn start(&self) -> Ledger {
-        let mut child = self.command().spawn().unwrap();
+        self.start_as(self.command())
+    }
+
+    /// The same, started in another way.
+    pub(crate) fn start_as(&self, mut command: Command) -> Ledger {
+        let mut child = command.spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut address = |message: &str| loop {
             let line = lines.next().expect("the ledger ended").unwrap();
@@ -412,10 +425,14 @@ impl Ledger {
         self.child.wait().unwrap();
     }
 
+    pub(crate) fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(i32::try_from(self.child.id()).unwrap());
+        kill(pid, signal).unwrap();
+    }
+
     /// SIGTERM; the program must end well.
     pub(crate) fn stop(mut self) {
-        let pid = Pid::from_raw(i32::try_from(self.child.id()).unwrap());
-        kill(pid, Signal::SIGTERM).unwrap();
+        self.signal(Signal::SIGTERM);
         assert!(wait(&mut self.child).success());
     }
 }
