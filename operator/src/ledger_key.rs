@@ -1,7 +1,7 @@
 //! The ledger's signing key, in a Secret of its own, and the public halves of the keys in use where auditors find them.
 //!
 //! The key is made once and never overwritten: readers know the log by it, and the ledger opens its directory under no other. Its name is the log's origin, which therefore never changes either. Who
-//! deletes the Secret while a replica runs has it put back; while none runs, gives the log up, unless a copy of the key is left.
+//! deletes the Secret while a replica runs has it put back. Refuses to make a second key for a log that has one: where the Secret is gone and no replica knows the key, a person must put it back.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -65,6 +65,11 @@ pub enum LedgerKeyError {
         /// The first key's.
         first: KeyName,
     },
+    /// The key of a log that has begun is gone.
+    #[error(
+        "Secret {KEY_SECRET} is gone, and the log has begun under {0}: put the key back from your copy; to begin another log, delete ConfigMap {CONFIG_MAP} and the ledger's volume"
+    )]
+    Lost(String),
     /// No key could be made.
     #[error("no key for the ledger could be made: {0}")]
     Make(#[from] BadKey),
@@ -99,7 +104,7 @@ impl LedgerKeys {
         }
     }
 
-    /// Makes the key if it is not there, or puts the known one back; on the leader also publishes the public halves of all.
+    /// Makes the key if the log has none, or puts the known one back; on the leader also publishes the public halves of all.
     ///
     /// # Errors
     /// As [`LedgerKeyError`].
@@ -111,7 +116,7 @@ impl LedgerKeys {
     ) -> Result<(), LedgerKeyError> {
         let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
         if self.secrets.iter().any(|secret| secret == KEY_SECRET) {
-            self.known = Some(self.ensure(client, &api).await?);
+            self.known = Some(self.ensure(client, namespace, &api).await?);
         }
         if !is_leader {
             return Ok(());
@@ -133,7 +138,12 @@ impl LedgerKeys {
     }
 
     /// The key that is there; else the known one, put back; else a new one. Replicas race without harm: the first creates it.
-    async fn ensure(&self, client: &Client, api: &Api<Secret>) -> Result<Key, LedgerKeyError> {
+    async fn ensure(
+        &self,
+        client: &Client,
+        namespace: &str,
+        api: &Api<Secret>,
+    ) -> Result<Key, LedgerKeyError> {
         if let Some(found) = api
             .get_opt(KEY_SECRET)
             .await
@@ -144,6 +154,7 @@ impl LedgerKeys {
         let wanted = match &self.known {
             Some(known) => known.to_secret(),
             None => {
+                may_begin(read_published(client, namespace).await?.as_ref())?;
                 let name = self.origin(client).await?;
                 Key(SigningKey::generate(name, Algorithm::Ed25519)?).to_secret()
             }
@@ -217,6 +228,15 @@ impl Key {
     }
 }
 
+/// Whether a first key may be made, given what was published.
+fn may_begin(published: Option<&ConfigMap>) -> Result<(), LedgerKeyError> {
+    let keys = published.and_then(|found| found.data.as_ref()?.get(VERIFYING));
+    match keys.map(|keys| keys.trim()).filter(|keys| !keys.is_empty()) {
+        Some(keys) => Err(LedgerKeyError::Lost(keys.replace('\n', ", "))),
+        None => Ok(()),
+    }
+}
+
 /// What auditors read: the origin, and the public keys in the order of the Secrets.
 fn published(keys: &[(String, Key)]) -> Result<BTreeMap<String, String>, LedgerKeyError> {
     let mut lines = String::new();
@@ -239,15 +259,23 @@ fn published(keys: &[(String, Key)]) -> Result<BTreeMap<String, String>, LedgerK
     ]))
 }
 
+async fn read_published(
+    client: &Client,
+    namespace: &str,
+) -> Result<Option<ConfigMap>, LedgerKeyError> {
+    let api: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
+    let found = api.get_opt(CONFIG_MAP).await;
+    found.map_err(at(format!("ConfigMap {CONFIG_MAP}")))
+}
+
 async fn publish(
     client: &Client,
     namespace: &str,
     data: BTreeMap<String, String>,
 ) -> Result<(), LedgerKeyError> {
     let api: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
-    let failed = || at(format!("ConfigMap {CONFIG_MAP}"));
     let params = PostParams::default();
-    let result = match api.get_opt(CONFIG_MAP).await.map_err(failed())? {
+    let result = match read_published(client, namespace).await? {
         Some(found) if found.data.as_ref() == Some(&data) => return Ok(()),
         Some(mut found) => {
             found.data = Some(data);
@@ -265,7 +293,9 @@ async fn publish(
     match result {
         // Another leader was there first, and wrote the same.
         Err(error) if is_conflict(&error) => Ok(()),
-        result => result.map(drop).map_err(failed()),
+        result => result
+            .map(drop)
+            .map_err(at(format!("ConfigMap {CONFIG_MAP}"))),
     }
 }
 
@@ -341,6 +371,24 @@ mod tests {
         let [one, _] = keys;
         let error = published(&[one, ("three".to_owned(), key("other"))]).unwrap_err();
         assert!(matches!(error, LedgerKeyError::Origins { secret, .. } if secret == "three"));
+    }
+
+    #[test]
+    fn no_second_key_is_made_for_a_log_that_has_one() {
+        assert!(may_begin(None).is_ok());
+        let with = |data: BTreeMap<String, String>| ConfigMap {
+            data: Some(data),
+            ..ConfigMap::default()
+        };
+        assert!(may_begin(Some(&with(BTreeMap::new()))).is_ok());
+        let key = key("log");
+        let verifier = key.0.verifier().to_string();
+        let data = published(&[("one".to_owned(), key)]).unwrap();
+        let error = may_begin(Some(&with(data))).unwrap_err().to_string();
+        assert!(
+            error.contains(&verifier) && error.contains("put the key back"),
+            "{error}"
+        );
     }
 
     #[test]
