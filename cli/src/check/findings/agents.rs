@@ -193,14 +193,16 @@ pub(super) fn sinks(sinks: &[Sink], view: &ClusterView) -> Vec<Finding> {
             "create an AuditSink, or set defaultSink to stdout",
         ));
     } else if found.is_empty() {
+        let ready = (!sinks.is_empty()).then(|| format!("{} ready", sinks.len()));
+        let others = [
+            ready,
+            has_ledger.then(|| "the ledger".to_owned()),
+            by_default.then(|| "the sidecars' standard output".to_owned()),
+        ];
+        let all: Vec<_> = others.into_iter().flatten().collect();
         found.push(Finding::ok(
             "sinks",
-            match (sinks.len(), by_default) {
-                (0, false) => "none: records go to the ledger alone".to_owned(),
-                (0, true) => "records go to the sidecars' standard output".to_owned(),
-                (n, true) => format!("{n} ready, and the sidecars' standard output"),
-                (n, false) => format!("{n} ready"),
-            },
+            format!("records go to: {}", all.join(", ")),
         ));
     }
     found
