@@ -15,9 +15,9 @@ from collections import Counter
 from pathlib import Path
 
 from .cluster import (AGENT_IMAGE, EXISTING, STATE, SYSTEM, Agent, apply, create_namespace, delete_namespaces, get, in_node, is_ready, kubectl, must_apply, pod,
-                      pod_spec, wait_ready)
+                      pod_spec, pods, wait_ready)
 from .harness import check, holds, nonce, note, run, same, test, wait_for
-from .install import CHAPERONE, LABEL, audited, plain
+from .install import CHAPERONE, LABEL, audited, binary, plain, upgrade
 from .records import FILE, wait_record
 
 URL = "https://files.example.com/hello.txt"
@@ -85,9 +85,9 @@ def published():
     return get("configmap", "chaperone-ledger", "-n", SYSTEM)["data"]
 
 
-def verify(folder, *more):
-    keys = [word for key in published()["vkey"].split() for word in ("--key", key)]
-    return run(CHAPERONE, "verify", folder, *keys, *more)
+def verify(folder, *more, keys=None):
+    keys = keys or published()["vkey"].split()
+    return run(CHAPERONE, "verify", folder, *[word for key in keys for word in ("--key", key)], *more)
 
 
 def covered():
@@ -103,6 +103,10 @@ def covered():
 def ledger_is_ready():
     found = get("pod", LEDGER, "-n", SYSTEM)
     return found if found and not found["metadata"].get("deletionTimestamp") and is_ready(found) else None
+
+
+def operator_log():
+    return "".join(kubectl("logs", "-n", SYSTEM, p["metadata"]["name"]).out for p in pods(SYSTEM, "app.kubernetes.io/component=operator"))
 
 
 def key():
@@ -180,16 +184,16 @@ def _():
         delete_namespaces("minting")
 
 
-@test("the ledger's pod runs as an ordinary user with a read-only root and no capabilities, and may ask three things of the API server")
+@test("the ledger's pod runs as an ordinary user with a read-only root and no capabilities, and may do in the API server what it needs and no more")
 def _():
     found = get("pod", LEDGER, "-n", SYSTEM)
     context, container = found["spec"]["securityContext"], found["spec"]["containers"][0]["securityContext"]
     check(context["runAsNonRoot"] and context["runAsUser"] > 0, f"it runs as {context}")
     same((True, False, {"drop": ["ALL"]}), (container["readOnlyRootFilesystem"], container["allowPrivilegeEscalation"], container["capabilities"]), "its container")
     account = f"--as=system:serviceaccount:{SYSTEM}:chaperone-ledger"
-    for verb, what in (("create", "tokenreviews.authentication.k8s.io"), ("create", "subjectaccessreviews.authorization.k8s.io"), ("get", "pods")):
+    for verb, what in (("create", "tokenreviews.authentication.k8s.io"), ("create", "subjectaccessreviews.authorization.k8s.io"), ("get", "pods"), ("list", "auditsinks.chaperone.dev")):
         same("yes", kubectl("auth", "can-i", verb, what, account, "-n", "audited").out.strip(), f"{verb} {what}")
-    for verb, what in (("list", "pods"), ("get", "secrets"), ("create", "pods"), ("get", "configmaps"), ("patch", "pods"), ("get", "/metrics")):
+    for verb, what in (("list", "pods"), ("get", "secrets"), ("create", "pods"), ("get", "configmaps"), ("patch", "pods"), ("update", "auditsinks.chaperone.dev"), ("get", "/metrics")):
         same("no", kubectl("auth", "can-i", verb, what, account, "-n", SYSTEM).out.strip(), f"{verb} {what}")
 
 
@@ -281,6 +285,57 @@ def _():
     wait_for("the public key is published again", lambda: get("configmap", "chaperone-ledger", "-n", SYSTEM), 20)
     same(public, published(), "what is published")
     wait_for("the serving certificate is made again", lambda: get("secret", "chaperone-ledger-serving", "-n", SYSTEM), 20)
+
+
+@test("a key that is lost while no operator runs is not made anew, and the copy that is put back is the log's")
+def _():
+    before, public, kept = key(), published(), base64.b64decode(get("secret", "chaperone-ledger-key", "-n", SYSTEM)["data"]["skey"]).decode()
+    operator = ("deployment/chaperone-operator", "-n", SYSTEM)
+    kubectl("scale", *operator, "--replicas=0").succeeded()
+    # One that is about to end would put the key back.
+    wait_for("no operator is left", lambda: not get("pods", "-n", SYSTEM, "-l", "app.kubernetes.io/component=operator")["items"], 60)
+    try:
+        kubectl("delete", "secret", "chaperone-ledger-key", "-n", SYSTEM).succeeded()
+        kubectl("scale", *operator, "--replicas=2").succeeded()
+        kubectl("rollout", "status", *operator, "--timeout=90s").succeeded()
+        log = wait_for("the operator says that the key is lost", lambda: "put the key back" in (text := operator_log()) and text, 30, 1)
+        holds(public["vkey"].strip(), log, "the operator's log")
+        same(None, key(), "a key that was made anew")
+    finally:
+        kubectl("create", "secret", "generic", "chaperone-ledger-key", "-n", SYSTEM, "--from-file=skey=/dev/stdin", stdin=kept)
+    same(before, key(), "the key that was put back")
+    kubectl("delete", "pod", LEDGER, "-n", SYSTEM).succeeded()
+    wait_for("the ledger opens with it", ledger_is_ready, 60)
+    same(public, published(), "what is published")
+
+
+@test("a new signing key takes the place of the old one by the steps of docs/install.md, and the old one that of the new")
+def _():
+    origin, (old,) = published()["origin"], published()["vkey"].split()
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "skey"
+        new = run(binary("chaperone-ledger"), "generate-key", "--origin", origin, "--out", file).succeeded("generate-key").out.strip()
+        kubectl("create", "secret", "generic", "next-key", "-n", SYSTEM, f"--from-file=skey={file}").succeeded()
+
+    def signed_by(secrets, keys):
+        """The ledger with these keys: what it publishes, what signs its checkpoint, and who proves a copy of it."""
+        upgrade(*(("--set", f"ledger.keySecrets={{{','.join(secrets)}}}") if secrets else ())).succeeded("helm upgrade")
+        wait_for("the keys are published", lambda: published()["vkey"].split() == keys, 20)
+        wait_for("the keys sign", lambda: reader().sh(f"grep -c '^— {origin} ' /ledger/ledger/checkpoint").out.strip() == str(len(keys)), 40, 1)
+        covered()
+        with Copy() as copy:
+            for key in (old, new):
+                verdict = verify(copy, keys=[key])
+                check((verdict.code == 0) == (key in keys), f"verified with {key}, signed by {keys}: {verdict!r}")
+
+    default = "chaperone-ledger-key"
+    try:
+        signed_by([default, "next-key"], [old, new])
+        signed_by(["next-key"], [new])
+    finally:
+        signed_by(["next-key", default], [new, old])
+        signed_by([], [old])
+        kubectl("delete", "secret", "next-key", "-n", SYSTEM)
 
 
 @test("chaperone check says how the ledger is, and what is wrong while it has no pod")
