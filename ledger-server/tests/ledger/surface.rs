@@ -250,7 +250,7 @@ fn what_is_missing_at_the_start_is_said_with_what_to_do() {
     fs::remove_file(world.folder.join("skey")).unwrap();
     let text = fails(world.command());
     assert!(
-        text.contains("generate-key --origin ledger.test/log --out"),
+        text.contains("chaperone-ledger generate-key --out"),
         "{text}"
     );
     let world = World::new("start");
