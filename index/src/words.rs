@@ -9,6 +9,8 @@ use thiserror::Error;
 
 /// Longest word, in bytes; what is longer counts as this beginning of it.
 pub const MAX_WORD_BYTES: usize = 64;
+/// Fewest letters of the beginning of a word: FTS5 gathers the lists of all words that begin so before it gives one leaf.
+pub const MIN_PREFIX_LETTERS: usize = 3;
 /// Longest text query, in bytes.
 pub const MAX_TEXT_BYTES: usize = 1024;
 /// Most words of a text query.
@@ -36,6 +38,11 @@ pub enum BadText {
     /// Too long.
     #[error("it is longer than {MAX_TEXT_BYTES} bytes")]
     TooLong,
+    /// A beginning that most words have.
+    #[error(
+        "the beginning of a word (before *) has {MIN_PREFIX_LETTERS} letters or digits at least"
+    )]
+    ShortPrefix,
     /// Too many words.
     #[error("it has more than {MAX_TEXT_WORDS} words")]
     TooMany,
@@ -88,6 +95,10 @@ impl Text {
                 0 => terms.extend(part.split_whitespace().filter_map(Term::of)),
                 _ => terms.extend(Term::of(part)),
             }
+        }
+        let is_short = |prefix: &str| prefix.chars().count() < MIN_PREFIX_LETTERS;
+        if terms.iter().filter_map(Term::prefix).any(is_short) {
+            return Err(BadText::ShortPrefix);
         }
         let words: usize = terms.iter().map(|term| term.words.len()).sum();
         match words {

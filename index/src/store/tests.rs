@@ -288,7 +288,7 @@ const QUERIES: [&str; 26] = [
     "stream=01010101-0101-4101-8101-010101010101",
     "since=2027-01-15T09:00:00Z&until=2027-01-15T10:30:00Z&limit=8",
     "q=messages",
-    "q=\"v1 secret\" n=1*&order=asc",
+    "q=\"v1 secret\" exam*&order=asc",
     "kind=stream.identity&q=u1",
 ];
 

@@ -32,8 +32,8 @@ fn a_query_is_words_rows_and_beginnings() {
         ("here token", "a token here", true),
         ("\"here token\"", "a token here", false),
         ("\"token here\"", "a token, here", true),
-        ("\"token he*\"", "a token, here", true),
-        ("\"tok he*\"", "a token, here", false),
+        ("\"token her*\"", "a token, here", true),
+        ("\"tok her*\"", "a token, here", false),
         ("api.example.com", "https://api.example.com/x", true),
         ("api.example.com", "example.api.com", false),
         ("token missing", "a token here", false),
@@ -62,6 +62,8 @@ fn a_query_is_words_rows_and_beginnings() {
 fn what_is_no_query_is_named() {
     assert_eq!(Text::parse(""), Err(BadText::NoWord));
     assert_eq!(Text::parse("\"*\" -"), Err(BadText::NoWord));
+    assert_eq!(Text::parse("tok* to*"), Err(BadText::ShortPrefix));
+    assert_eq!(Text::parse("\"a token t*\""), Err(BadText::ShortPrefix));
     assert_eq!(Text::parse(&"x".repeat(1025)), Err(BadText::TooLong));
     assert_eq!(Text::parse(&"x ".repeat(33)), Err(BadText::TooMany));
     assert!(Text::parse(&"x ".repeat(32)).is_ok());
