@@ -10,8 +10,10 @@ mod glob;
 mod observe;
 mod output;
 mod policy;
+mod replay;
 mod run;
 mod search;
+mod source;
 mod verify;
 
 use std::{
@@ -41,6 +43,7 @@ Examples:
   chaperone policy check policies.yaml      what the cluster would say of a policy
   chaperone run -- claude                   one command on this machine, without a cluster
   chaperone search --dir ledger 'pull request'  find records of a ledger
+  chaperone replay --dir ledger 7f3c1a9e-…      what one session did, turn by turn
   chaperone verify audit.jsonl              prove that no record was changed, removed or moved
 
 Exit status: 0 yes, 1 no, 2 no answer (usage, unreadable input, unreachable cluster).
@@ -60,6 +63,7 @@ enum Command {
     Export(export::Args),
     Observe(observe::Args),
     Policy(policy::Args),
+    Replay(replay::Args),
     Run(run::Args),
     Search(Box<search::Args>),
     Verify(verify::Args),
@@ -84,6 +88,7 @@ fn main() -> ExitCode {
         Command::Export(args) => export::run(&args),
         Command::Observe(args) => observe::run(&args),
         Command::Policy(args) => policy::run(&args),
+        Command::Replay(args) => replay::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Search(args) => search::run(&args),
         Command::Verify(args) => verify::run(&args),

@@ -22,7 +22,8 @@ use crate::{
     output::{ColorChoice, Format},
 };
 use feed::Feed;
-use filter::{Filter, Kind, Verdict};
+use filter::{Filter, Kind};
+pub(crate) use filter::{Verdict, foremost};
 pub(crate) use line::render;
 
 /// Watch what agents do, as it happens.

@@ -2,22 +2,18 @@
 //!
 //! Owns arguments and how answers are shown. Refuses to say that there is nothing without saying among how many records that is.
 
-mod directory;
-mod server;
-
-use std::{io, path::PathBuf, process::ExitCode};
+use std::{io, process::ExitCode};
 
 use chaperone_crds::record::Record;
-use chaperone_index::query::{MAX_LIMIT, Query};
+use chaperone_index::query::Query;
 use clap::ValueEnum;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::{
     observe::render,
     output::{ColorChoice, NO, clean},
+    source::{Page, SourceArgs, Words, pages},
 };
-use directory::Directory;
-use server::Server;
 
 /// Find records of a ledger: by whose they are, where they went, what was decided, what is in them.
 ///
@@ -37,26 +33,8 @@ pub(crate) struct Args {
     /// Words that must all be in a record; \"in quotes\" those that follow each other; * after a word for how it may go on.
     #[arg(value_name = "WORDS")]
     words: Vec<String>,
-    /// Where the ledger is: an https URL.
-    #[arg(
-        long,
-        value_name = "URL",
-        required_unless_present = "dir",
-        requires = "token_file"
-    )]
-    ledger: Option<String>,
-    /// PEM file of the certificates that the ledger's chains to. Default: the Mozilla roots.
-    #[arg(long, value_name = "FILE", requires = "ledger")]
-    ca: Option<PathBuf>,
-    /// File of a token for the audience chaperone.dev/ledger (`kubectl create token NAME --audience chaperone.dev/ledger`); - is standard input.
-    #[arg(long, value_name = "FILE", requires = "ledger")]
-    token_file: Option<PathBuf>,
-    /// The ledger's directory, or a copy of it, instead. It is only read, and may be in use.
-    #[arg(long, value_name = "LEDGER", conflicts_with = "ledger")]
-    dir: Option<PathBuf>,
-    /// Where the index of --dir is kept; it is made if it is not there. Default: a temporary file, gone at the end.
-    #[arg(long, value_name = "FILE", requires = "dir")]
-    index: Option<PathBuf>,
+    #[command(flatten)]
+    source: SourceArgs,
     /// Only of this namespace.
     #[arg(short, long)]
     namespace: Option<String>,
@@ -144,18 +122,6 @@ enum Output {
     Json,
 }
 
-/// Names and values of a question, as the ledger's API has them.
-type Words = Vec<(&'static str, String)>;
-
-/// A page of an answer.
-struct Page {
-    /// Leaf and line of each record.
-    records: Vec<(u64, Vec<u8>)>,
-    indexed: u64,
-    committed: u64,
-    cursor: Option<String>,
-}
-
 /// Runs the subcommand.
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let words = args.question(Timestamp::now())?;
@@ -165,48 +131,22 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         out: io::stdout().lock(),
         output: args.output,
         color: args.color.for_stdout(),
-        left: if args.all { usize::MAX } else { args.limit },
         count: 0,
     };
-    let last = match (&args.dir, &args.ledger) {
-        (Some(dir), _) => {
-            let mut directory = Directory::open(dir, args.index.as_deref())?;
-            show_all(&mut shown, &words, |words| directory.ask(words))?
-        }
-        (None, ledger) => {
-            let ledger = ledger.as_deref().unwrap_or_default();
-            let token = args.token_file.as_deref();
-            let mut server = Server::connect(ledger, args.ca.as_deref(), token)?;
-            show_all(&mut shown, &words, |words| server.ask(words))?
-        }
-    };
+    let most = if args.all { usize::MAX } else { args.limit };
+    let mut source = args.source.open()?;
+    let ask = |words: &Words| source.records(words);
+    let last = pages(
+        &words,
+        most,
+        ask,
+        |leaf, line| Ok(shown.record(leaf, line)?),
+    )?;
     tell(shown.count, &last);
     Ok(match shown.count {
         0 => ExitCode::from(NO),
         _ => ExitCode::SUCCESS,
     })
-}
-
-/// Asks for pages until there is enough. The last page.
-fn show_all(
-    shown: &mut Shown<impl io::Write>,
-    words: &Words,
-    mut ask: impl FnMut(&Words) -> anyhow::Result<Page>,
-) -> anyhow::Result<Page> {
-    let mut cursor: Option<String> = None;
-    loop {
-        let mut words = words.clone();
-        words.push(("limit", shown.left.min(MAX_LIMIT).to_string()));
-        words.extend(cursor.map(|cursor| ("cursor", cursor)));
-        let page = ask(&words)?;
-        for (leaf, line) in &page.records {
-            shown.record(*leaf, line)?;
-        }
-        cursor = page.cursor.clone();
-        if cursor.is_none() || shown.left == 0 {
-            return Ok(page);
-        }
-    }
 }
 
 /// How far the answer looks, for the person who asked.
@@ -226,13 +166,11 @@ struct Shown<W> {
     out: W,
     output: Output,
     color: bool,
-    left: usize,
     count: u64,
 }
 
 impl<W: io::Write> Shown<W> {
     fn record(&mut self, leaf: u64, line: &[u8]) -> io::Result<()> {
-        self.left = self.left.saturating_sub(1);
         self.count = self.count.saturating_add(1);
         if self.output == Output::Json {
             self.out.write_all(line)?;
@@ -336,39 +274,5 @@ mod tests {
         assert_eq!(value("q"), "pull request");
         let pairs = words.iter().map(|(name, value)| (*name, value.as_str()));
         assert!(Query::parse(pairs).is_ok());
-    }
-
-    #[test]
-    fn pages_are_asked_for_until_there_is_enough() {
-        let line = br#"{"v":"chaperone.dev/v1"}"#.to_vec();
-        let mut shown = Shown {
-            out: Vec::new(),
-            output: Output::Json,
-            color: false,
-            left: 1_500,
-            count: 0,
-        };
-        let mut asked = Vec::new();
-        let last = show_all(&mut shown, &Vec::new(), |words| {
-            asked.push(words.clone());
-            let limit: usize = words[0].1.parse().unwrap();
-            Ok(Page {
-                records: vec![(1, line.clone()); limit],
-                indexed: 5_000,
-                committed: 5_000,
-                cursor: Some("1.7.5000".to_owned()),
-            })
-        });
-        assert!(last.unwrap().cursor.is_some());
-        assert_eq!(shown.count, 1_500);
-        let expected = [
-            vec![("limit", "1000".to_owned())],
-            vec![
-                ("limit", "500".to_owned()),
-                ("cursor", "1.7.5000".to_owned()),
-            ],
-        ];
-        assert_eq!(asked, expected);
-        assert_eq!(shown.out.len(), 1_500 * (line.len() + 1));
     }
 }

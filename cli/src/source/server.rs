@@ -3,6 +3,7 @@
 use std::{fs, io, io::Read as _, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context, bail, ensure};
+use chaperone_index::store::SessionKind;
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::{
     HeaderMap, Request, Uri,
@@ -16,7 +17,7 @@ use serde::Deserialize;
 use tokio::{net::TcpStream, runtime::Runtime, time::timeout};
 use tokio_rustls::TlsConnector;
 
-use super::{Page, Words};
+use super::{Named, Page, Words};
 use crate::output::clean;
 
 /// How long connecting, and an answer, may take.
@@ -30,7 +31,7 @@ const MAX_TOKEN_BYTES: u64 = 16 * 1024;
 const TRIES: usize = 20;
 const PAUSE: Duration = Duration::from_secs(1);
 
-pub(super) struct Server {
+pub(crate) struct Server {
     runtime: Runtime,
     requests: SendRequest<Empty<Bytes>>,
     authority: String,
@@ -43,7 +44,7 @@ struct Refusal {
 }
 
 impl Server {
-    pub(super) fn connect(
+    pub(crate) fn connect(
         url: &str,
         ca: Option<&Path>,
         token: Option<&Path>,
@@ -79,11 +80,27 @@ impl Server {
         })
     }
 
-    pub(super) fn ask(&mut self, words: &Words) -> anyhow::Result<Page> {
+    pub(crate) fn records(&mut self, words: &Words) -> anyhow::Result<Page> {
+        self.ask("/v1/records", words)
+    }
+
+    pub(crate) fn session(&mut self, session: &Named, words: &Words) -> anyhow::Result<Page> {
+        let mut words = words.clone();
+        words.extend(session.namespace.clone().map(|name| ("namespace", name)));
+        words.extend(
+            session
+                .kind
+                .map(|kind| ("kind", kind_word(kind).to_owned())),
+        );
+        let path = format!("/v1/sessions/{}/records", encoded(&session.id));
+        self.ask(&path, &words)
+    }
+
+    fn ask(&mut self, path: &str, words: &Words) -> anyhow::Result<Page> {
         let pairs = words
             .iter()
             .map(|(name, value)| format!("{name}={}", encoded(value)));
-        let path = format!("/v1/records?{}", pairs.collect::<Vec<_>>().join("&"));
+        let path = format!("{path}?{}", pairs.collect::<Vec<_>>().join("&"));
         for _ in 0..TRIES {
             let (status, head, body) = self.get(&path)?;
             match status {
@@ -122,6 +139,14 @@ impl Server {
             .block_on(exchange)
             .context("no answer in time")?
             .context("the ledger did not answer")
+    }
+}
+
+/// As the ledger's API has it.
+fn kind_word(kind: SessionKind) -> &'static str {
+    match kind {
+        SessionKind::Agent => "agent",
+        SessionKind::Stream => "stream",
     }
 }
 

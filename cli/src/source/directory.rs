@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use chaperone_index::{
     query::Query,
     store::{Index, Limits, Opened, Reader, Scope},
@@ -13,12 +13,12 @@ use chaperone_index::{
 use chaperone_ledger::follow::end_of;
 use serde::Deserialize;
 
-use super::{Page, Words};
+use super::{Named, Page, Words};
 
 /// Longest `ledger.json` that is read, in bytes.
 const MAX_IDENTITY_BYTES: u64 = 64 * 1024;
 
-pub(super) struct Directory {
+pub(crate) struct Directory {
     reader: Reader,
     /// Where the index is, if it goes with the command.
     _temporary: Option<Temporary>,
@@ -40,7 +40,7 @@ struct Identity {
 
 impl Directory {
     /// Has the index know all that is there now.
-    pub(super) fn open(dir: &Path, index: Option<&Path>) -> anyhow::Result<Self> {
+    pub(crate) fn open(dir: &Path, index: Option<&Path>) -> anyhow::Result<Self> {
         let origin = origin(dir)?;
         let temporary = match index {
             Some(_) => None,
@@ -61,10 +61,25 @@ impl Directory {
         })
     }
 
-    pub(super) fn ask(&mut self, words: &Words) -> anyhow::Result<Page> {
+    pub(crate) fn records(&mut self, words: &Words) -> anyhow::Result<Page> {
+        self.search(words, &Scope::All)
+    }
+
+    pub(crate) fn session(&mut self, session: &Named, words: &Words) -> anyhow::Result<Page> {
+        let namespace = session.namespace.as_deref();
+        let found = self.reader.session(&session.id, namespace, session.kind)?;
+        let Some(found) = found else {
+            let indexed = self.reader.indexed()?;
+            bail!("there is no such session among the {indexed} records");
+        };
+        let scope = self.reader.scope(&found)?;
+        self.search(words, &scope)
+    }
+
+    fn search(&mut self, words: &Words, scope: &Scope) -> anyhow::Result<Page> {
         let pairs = words.iter().map(|(name, value)| (*name, value.as_str()));
         let query = Query::parse(pairs)?;
-        let answer = self.reader.search(&query, &Scope::All, Limits::default())?;
+        let answer = self.reader.search(&query, scope, Limits::default())?;
         let records = answer
             .found
             .into_iter()

@@ -1,0 +1,200 @@
+//! A record of a session as lines of text: a function of the record and its place.
+
+use std::fmt::Write as _;
+
+use chaperone_crds::record::{BodyInfo, Event, Record};
+
+use super::timeline::{Place, Turn};
+use crate::{
+    observe::{Verdict, foremost, render},
+    output::{Painted, Style, clean},
+};
+
+/// Where texts of a record stand.
+const INDENT: &str = "      ";
+
+/// How records are written.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Look {
+    pub(super) color: bool,
+    /// Characters of each body that are shown.
+    pub(super) body_chars: usize,
+}
+
+/// The heading of a turn.
+pub(super) fn heading(turn: Turn, look: Look) -> String {
+    let text = match turn.number {
+        0 => "before the first turn".to_owned(),
+        number => format!("turn {number}  {}", offset(turn.at)),
+    };
+    let heading = Painted {
+        text: format_args!("== {text} =="),
+        style: Style::Green,
+        on: look.color,
+    };
+    heading.to_string()
+}
+
+/// A record: what stands out, when, its line, and what it has of bodies.
+pub(super) fn entry(line: &[u8], place: Place, look: Look) -> String {
+    let at = offset(place.at);
+    // A record of a later version is shown as it stands.
+    let Ok(record) = serde_json::from_slice::<Record>(line) else {
+        let text = String::from_utf8_lossy(line);
+        return format!("  {at} {}\n", cut(&text, look.body_chars));
+    };
+    let verdict = foremost(&record);
+    let mut out = format!("{} {at} {}\n", mark(verdict), render(&record, look.color));
+    for (name, text) in texts(&record.event, look.body_chars) {
+        // Writing to a String cannot fail.
+        let _ = writeln!(out, "{INDENT}{name:<9} {text}");
+    }
+    out
+}
+
+/// What stands out in a text without colours.
+fn mark(verdict: Option<Verdict>) -> char {
+    match verdict {
+        Some(Verdict::Deny) => '!',
+        Some(Verdict::WouldDeny) => '~',
+        Some(Verdict::Gap) => '?',
+        Some(Verdict::Allow) | None => ' ',
+    }
+}
+
+/// What the line does not have: why a rule could not say, and bodies.
+fn texts(event: &Event, chars: usize) -> Vec<(&'static str, String)> {
+    let mut texts = Vec::new();
+    if let Some(decision) = &event.decision
+        && decision.rule.is_some()
+        && decision.reason != "rule"
+    {
+        texts.push(("reason", clean(&decision.reason).into_owned()));
+    }
+    let http = event.http.as_ref();
+    let bodies = [
+        ("request", http.and_then(|http| http.request_body.as_ref())),
+        (
+            "response",
+            http.and_then(|http| http.response_body.as_ref()),
+        ),
+        (
+            "message",
+            event.message.as_ref().and_then(|m| m.body.as_ref()),
+        ),
+    ];
+    for (name, body) in bodies {
+        if let Some(body) = body.filter(|_| chars > 0) {
+            texts.push((name, shown(body, chars)));
+        }
+    }
+    texts
+}
+
+fn shown(body: &BodyInfo, chars: usize) -> String {
+    let mut text = match (&body.text, &body.omitted) {
+        (Some(text), _) => cut(text, chars),
+        (None, Some(why)) => format!("({})", clean(why)),
+        (None, None) => "(not kept)".to_owned(),
+    };
+    if body.truncated {
+        text.push_str(" (the record has no more)");
+    }
+    text
+}
+
+/// The beginning of a text on one line, and how much there is besides. White space is one space: bodies are laid out for programs.
+fn cut(text: &str, chars: usize) -> String {
+    let mut begin: String = text.chars().take(chars).collect();
+    let more = text.chars().skip(chars).count();
+    begin = begin.split_whitespace().collect::<Vec<_>>().join(" ");
+    let begin = clean(&begin);
+    match more {
+        0 => begin.into_owned(),
+        more => format!("{begin}… ({more} more characters)"),
+    }
+}
+
+/// Time since the session's first record: `+H:MM:SS.mmm`.
+fn offset(at: Option<i64>) -> String {
+    let Some(at) = at else {
+        return "+-:--:--.---".to_owned();
+    };
+    let sign = if at < 0 { '-' } else { '+' };
+    let ms = at.unsigned_abs() / 1_000;
+    let (s, m, h) = (ms / 1_000 % 60, ms / 60_000 % 60, ms / 3_600_000);
+    format!("{sign}{h}:{m:02}:{s:02}.{:03}", ms % 1_000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LOOK: Look = Look {
+        color: false,
+        body_chars: 20,
+    };
+
+    fn shown_as(rest: &str) -> String {
+        let line = format!(
+            r#"{{"v":"chaperone.dev/v1","stream":"s","seq":7,"prev":"00","time":"2026-11-24T10:11:12.345678Z","agent":{{"namespace":"agents","pod":"claude"}},{rest}}}"#
+        );
+        let turn = Turn::default();
+        let at = Some(3_723_004_999);
+        entry(line.as_bytes(), Place { at, turn }, LOOK)
+    }
+
+    #[test]
+    fn a_record_is_its_line_with_bodies_below() {
+        let text = shown_as(
+            r#""kind":"http","operation":{"protocol":"http","verb":"POST","resource":"https://a/b"},"http":{"status":200,"requestBody":{"text":"{\"mail\":  \"[EMAIL]\"}"},
+            "responseBody":{"text":"0123456789012345678901234","truncated":true}},"decision":{"action":"Allow","mode":"Enforce","revision":"00","reason":"default"},"masked":[{"mask":"pii","detector":"email","count":1}]"#,
+        );
+        let expected = "  +1:02:03.004 10:11:12.345 agents/claude allow      POST https://a/b  200 ↑0 ↓0  masked email×1
+      request   {\"mail\": \"[EMAIL]\"}
+      response  01234567890123456789… (5 more characters) (the record has no more)
+";
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn denials_and_gaps_stand_out() {
+        let decision = |rest: &str| {
+            format!(
+                r#""kind":"connection","decision":{{"action":"Deny","mode":"Enforce","revision":"00",{rest}}}"#
+            )
+        };
+        let denied = shown_as(&decision(
+            r#""policy":"a/p","rule":"r","reason":"evaluation-error","message":"No.""#,
+        ));
+        assert!(denied.starts_with("! +1:02:03.004 "), "{denied}");
+        assert!(denied.contains("a/p r: No.\n      reason    evaluation-error\n"));
+        let by_rule = shown_as(&decision(r#""policy":"a/p","rule":"r","reason":"rule""#));
+        assert_eq!(by_rule.lines().count(), 1, "{by_rule}");
+        let gap = shown_as(r#""kind":"gap","gap":{"reason":"quic"}"#);
+        assert!(gap.starts_with("? "), "{gap}");
+    }
+
+    #[test]
+    fn nothing_in_a_record_writes_to_the_terminal() {
+        let text = shown_as(
+            r#""kind":"http","http":{"requestBody":{"text":"\u001b[2J\nDENY\u202e"},"responseBody":{"omitted":"\u001bc"}}"#,
+        );
+        let has_control = |line: &str| line.contains(|c: char| c.is_control() || c == '\u{202e}');
+        assert!(!text.lines().any(has_control), "{text:?}");
+        assert_eq!(text.lines().count(), 3);
+        let place = Place {
+            at: None,
+            turn: Turn::default(),
+        };
+        let later = entry(b"{\"v\":\"x\x1b\"}\xff", place, LOOK);
+        assert_eq!(later, "  +-:--:--.--- {\"v\":\"x\\u{1b}\"}\u{fffd}\n");
+    }
+
+    #[test]
+    fn offsets_have_a_sign() {
+        assert_eq!(offset(Some(-1_500)), "-0:00:00.001");
+        assert_eq!(offset(Some(0)), "+0:00:00.000");
+        assert_eq!(offset(Some(360_000_000_000)), "+100:00:00.000");
+    }
+}

@@ -1,0 +1,156 @@
+//! Where a ledger's records are read: from the ledger, or from its directory.
+//!
+//! Owns the flags that say which, and asking page after page. Refuses to give records without saying among how many they are: every answer is a [`Page`], which does.
+
+mod directory;
+mod server;
+
+use std::path::PathBuf;
+
+use chaperone_index::{query::MAX_LIMIT, store::SessionKind};
+
+use directory::Directory;
+use server::Server;
+
+/// Which ledger.
+#[derive(clap::Args)]
+pub(crate) struct SourceArgs {
+    /// Where the ledger is: an https URL.
+    #[arg(
+        long,
+        value_name = "URL",
+        required_unless_present = "dir",
+        requires = "token_file"
+    )]
+    ledger: Option<String>,
+    /// PEM file of the certificates that the ledger's chains to. Default: the Mozilla roots.
+    #[arg(long, value_name = "FILE", requires = "ledger")]
+    ca: Option<PathBuf>,
+    /// File of a token for the audience chaperone.dev/ledger (`kubectl create token NAME --audience chaperone.dev/ledger`); - is standard input.
+    #[arg(long, value_name = "FILE", requires = "ledger")]
+    token_file: Option<PathBuf>,
+    /// The ledger's directory, or a copy of it, instead. It is only read, and may be in use.
+    #[arg(long, value_name = "LEDGER", conflicts_with = "ledger")]
+    dir: Option<PathBuf>,
+    /// Where the index of --dir is kept; it is made if it is not there. Default: a temporary file, gone at the end.
+    #[arg(long, value_name = "FILE", requires = "dir")]
+    index: Option<PathBuf>,
+}
+
+/// Names and values of a question, as the ledger's API has them.
+pub(crate) type Words = Vec<(&'static str, String)>;
+
+/// A session, as a person names it.
+pub(crate) struct Named {
+    pub(crate) id: String,
+    pub(crate) namespace: Option<String>,
+    pub(crate) kind: Option<SessionKind>,
+}
+
+/// A page of an answer.
+pub(crate) struct Page {
+    /// Leaf and line of each record.
+    pub(crate) records: Vec<(u64, Vec<u8>)>,
+    pub(crate) indexed: u64,
+    pub(crate) committed: u64,
+    pub(crate) cursor: Option<String>,
+}
+
+pub(crate) enum Source {
+    Directory(Directory),
+    Server(Server),
+}
+
+impl SourceArgs {
+    /// Has the ledger reached, or its directory indexed.
+    pub(crate) fn open(&self) -> anyhow::Result<Source> {
+        Ok(match &self.dir {
+            Some(dir) => Source::Directory(Directory::open(dir, self.index.as_deref())?),
+            None => {
+                let ledger = self.ledger.as_deref().unwrap_or_default();
+                let token = self.token_file.as_deref();
+                Source::Server(Server::connect(ledger, self.ca.as_deref(), token)?)
+            }
+        })
+    }
+}
+
+impl Source {
+    /// A page of all records that the words ask for.
+    pub(crate) fn records(&mut self, words: &Words) -> anyhow::Result<Page> {
+        match self {
+            Self::Directory(directory) => directory.records(words),
+            Self::Server(server) => server.records(words),
+        }
+    }
+
+    /// A page of a session's records.
+    pub(crate) fn session(&mut self, session: &Named, words: &Words) -> anyhow::Result<Page> {
+        match self {
+            Self::Directory(directory) => directory.session(session, words),
+            Self::Server(server) => server.session(session, words),
+        }
+    }
+}
+
+/// Asks for pages and shows each record until there are `most`, or no more. The last page.
+pub(crate) fn pages(
+    words: &Words,
+    most: usize,
+    mut ask: impl FnMut(&Words) -> anyhow::Result<Page>,
+    mut show: impl FnMut(u64, &[u8]) -> anyhow::Result<()>,
+) -> anyhow::Result<Page> {
+    let mut left = most;
+    let mut cursor: Option<String> = None;
+    loop {
+        let mut words = words.clone();
+        words.push(("limit", left.min(MAX_LIMIT).to_string()));
+        words.extend(cursor.map(|cursor| ("cursor", cursor)));
+        let page = ask(&words)?;
+        for (leaf, line) in &page.records {
+            show(*leaf, line)?;
+        }
+        left = left.saturating_sub(page.records.len());
+        cursor = page.cursor.clone();
+        if cursor.is_none() || left == 0 {
+            return Ok(page);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_are_asked_for_until_there_is_enough() {
+        let line = br#"{"v":"chaperone.dev/v1"}"#.to_vec();
+        let mut asked = Vec::new();
+        let mut shown = 0;
+        let ask = |words: &Words| {
+            asked.push(words.clone());
+            let limit: usize = words[0].1.parse().unwrap();
+            Ok(Page {
+                records: vec![(1, line.clone()); limit],
+                indexed: 5_000,
+                committed: 5_000,
+                cursor: Some("1.7.5000".to_owned()),
+            })
+        };
+        let last = pages(&Vec::new(), 1_500, ask, |leaf, shown_line| {
+            assert_eq!((leaf, shown_line), (1, line.as_slice()));
+            shown += 1;
+            Ok(())
+        });
+        assert!(last.unwrap().cursor.is_some());
+        assert_eq!(shown, 1_500);
+        let expected = [
+            vec![("limit", "1000".to_owned())],
+            vec![
+                ("limit", "500".to_owned()),
+                ("cursor", "1.7.5000".to_owned()),
+            ],
+        ];
+        assert_eq!(asked, expected);
+    }
+}
