@@ -17,7 +17,7 @@ from pathlib import Path
 from .cluster import (AGENT_IMAGE, EXISTING, STATE, SYSTEM, Agent, apply, create_namespace, delete_namespaces, get, in_node, is_ready, kubectl, must_apply, pod,
                       pod_spec, pods, wait_ready)
 from .harness import check, holds, nonce, note, run, same, test, wait_for
-from .install import CHAPERONE, LABEL, audited, binary, plain, upgrade
+from .install import CHAPERONE, LABEL, audited, binary, http_sink, plain, upgrade
 from .records import FILE, wait_record
 
 URL = "https://files.example.com/hello.txt"
@@ -229,6 +229,65 @@ def _():
     finally:
         kubectl("delete", "clusterrolebinding", "e2e-auditors", "--ignore-not-found")
         delete_namespaces("auditors")
+
+
+@test("records are found by those whom RBAC lets look, in their namespace and no other, and looking is itself recorded")
+def _():
+    agent, word = audited(), nonce()
+    agent.curl("-o", "/dev/null", f"{URL}?{word}").succeeded("curl")
+    create_namespace("auditors")
+    try:
+        for account in ("auditor", "nobody"):
+            kubectl("create", "serviceaccount", account, "-n", "auditors").succeeded()
+        must_apply({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": {"name": "e2e-auditor", "namespace": agent.namespace},
+                    "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "chaperone-evidence-reader"},
+                    "subjects": [{"kind": "ServiceAccount", "name": "auditor", "namespace": "auditors"}]})
+        asked = f"/v1/records?namespace={agent.namespace}&kind=http&q={word}"
+
+        def found():
+            status, body = curl_ledger(asked, token("auditor"))
+            return status == "200" and json.loads(body)["records"]
+
+        there = wait_for("the record is found", found, 30, 1)
+        same([(agent.name, 200)], [(r["record"]["agent"]["pod"], r["record"]["http"]["status"]) for r in there], "what is found")
+        same("403", curl_ledger(asked, token("nobody"))[0], "without a binding")
+        same("403", curl_ledger(f"/v1/records?q={word}", token("auditor"))[0], "in all namespaces")
+        session = json.loads(curl_ledger(f"/v1/sessions?namespace={agent.namespace}", token("auditor"))[1])["sessions"]
+        check(session, "there are sessions")
+        user = "system:serviceaccount:auditors:auditor"
+        reads = wait_for("looking is recorded", lambda: [line for line in lines() if '"ledger.read"' in line and user in line and word in line], 20, 1)
+        check(reads, "a record of who looked")
+    finally:
+        kubectl("delete", "rolebinding", "e2e-auditor", "-n", agent.namespace, "--ignore-not-found")
+        delete_namespaces("auditors")
+
+
+@test("an AuditSink that the ledger feeds gets what passes its filter, once, and its status says that it delivers")
+def _():
+    agent, word = audited(), nonce()
+    sink = http_sink("from-ledger")
+    sink["spec"] |= {"from": "Ledger", "start": "Now", "filter": f'record.kind == "http" && record.operation.resource.contains("{word}")'}
+    must_apply(sink)
+    try:
+        def delivering():
+            conditions = {c["type"]: c for c in get("auditsink", "from-ledger").get("status", {}).get("conditions", [])}
+            return conditions.get("Delivering", {}).get("status") == "True" and conditions.get("Ready", {}).get("status") == "True"
+
+        wait_for("the sink is there", lambda: get("auditsink", "from-ledger").get("status"), 30)
+        time.sleep(3)
+        agent.curl("-o", "/dev/null", f"{URL}?{word}").succeeded("curl")
+        record = wait_for("the record in the ledger", lambda: [line for line in lines() if word in line and '"kind":"http"' in line], 30, 1)[0]
+        # From the sidecar, and from the ledger.
+        wait_for("the collector has it from both", lambda: FILE.read_text().splitlines().count(record) == 2, 30, 1)
+        wait_for("the sink says that it delivers", delivering, 60, 1)
+        other = nonce()
+        agent.curl("-o", "/dev/null", f"{URL}?{other}").succeeded("curl")
+        wait_record(other, kind="http")
+        arrived(other)
+        time.sleep(3)
+        same(1, len([line for line in FILE.read_text().splitlines() if other in line and '"kind":"http"' in line]), "times that a record which the filter keeps back came")
+    finally:
+        kubectl("delete", "auditsink", "from-ledger", "--ignore-not-found")
 
 
 @test("the ledger killed under load three times: nothing is lost and nothing doubled, and a copy of its volume is proved by the public key alone")
