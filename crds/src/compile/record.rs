@@ -39,6 +39,7 @@ pub(crate) const RECORD: &[Object] = &[
             optional("open", FieldKind::Part),
             optional("operation", FieldKind::Part),
             field("prev", FieldKind::Text),
+            optional("read", FieldKind::Part),
             field("seq", FieldKind::Int),
             optional("session", FieldKind::Part),
             field("stream", FieldKind::Text),
@@ -166,6 +167,7 @@ pub(crate) const RECORD: &[Object] = &[
     Object {
         name: "record.identity",
         fields: &[
+            optional("from", FieldKind::Int),
             optional("imageIds", FieldKind::TextList),
             optional("stream", FieldKind::Text),
             optional("workload", FieldKind::Part),
@@ -209,6 +211,18 @@ pub(crate) const RECORD: &[Object] = &[
             optional("protocol", FieldKind::Text),
             optional("resource", FieldKind::Text),
             optional("verb", FieldKind::Text),
+        ],
+    },
+    Object {
+        name: "record.read",
+        fields: &[
+            optional("groups", FieldKind::TextList),
+            optional("query", FieldKind::TextMap),
+            optional("records", FieldKind::Int),
+            optional("refused", FieldKind::Int),
+            optional("uid", FieldKind::Text),
+            optional("user", FieldKind::Text),
+            optional("what", FieldKind::Text),
         ],
     },
     Object {
