@@ -483,15 +483,15 @@ fn quic_is_refused_at_once_in_both_modes_and_families() {
         let gaps = gaps_during(&pod, || {
             for ip in [OUTSIDE, OUTSIDE6] {
                 let socket = udp(None, at(ip, 443));
-                let begin = Instant::now();
-                let _ = socket.send(b"initial");
-                let error = socket.recv(&mut [0; 16]).unwrap_err();
-                assert_eq!(
-                    error.kind(),
-                    ErrorKind::ConnectionRefused,
-                    "an ICMP error came: {ip}"
-                );
-                assert!(begin.elapsed() < Duration::from_millis(500));
+                let refused = || {
+                    let begin = Instant::now();
+                    let _ = socket.send(b"initial");
+                    let error = socket.recv(&mut [0; 16]).unwrap_err();
+                    let at_once = begin.elapsed() < Duration::from_millis(500);
+                    at_once && error.kind() == ErrorKind::ConnectionRefused
+                };
+                // The kernel sends so many ICMP errors a second for all of a machine (icmp_msgs_per_sec), and the tests beside this one cause some.
+                assert!((0..5).any(|_| refused()), "an ICMP error came: {ip}");
             }
         });
         assert!(
