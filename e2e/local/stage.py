@@ -144,7 +144,7 @@ def serve(*command, port=None, **options):
     words = ["ip", "netns", "exec", INTERNET, *map(str, command)]
     server = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, **options)
     SERVERS.append(server)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while port and sh("ip", "netns", "exec", INTERNET, "bash", "-c", f"exec 3<>/dev/tcp/{INTERNET_IP}/{port}", check=False).returncode:
         assert server.poll() is None and time.monotonic() < deadline, f"{command[0]} does not serve: {Path(log.name).read_text()[-2000:]}"
         time.sleep(0.05)
