@@ -236,11 +236,13 @@ fn parse(stream: &str) -> Result<StreamId, Refusal> {
 
 /// `from=N`: the number of a batch's first record, where its sender has none before it any more.
 fn onward(query: Option<&str>) -> Result<Option<u64>, Refusal> {
-    let Some(query) = query else { return Ok(None) };
-    let number = query.strip_prefix("from=").and_then(|n| n.parse().ok());
-    let why = "a batch takes no parameter but from=N, a record's number";
-    let number = number.ok_or_else(|| Refusal::new(Code::Malformed, why))?;
-    Ok(Some(number))
+    let words = questions::words(query)?;
+    questions::only(&words, &["from"])?;
+    let number = words.get("from").map(|number| number.parse());
+    let why = "from is the number of a record";
+    number
+        .transpose()
+        .map_err(|_| Refusal::new(Code::Malformed, why))
 }
 
 /// What can be said of a body before it comes.

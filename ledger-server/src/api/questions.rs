@@ -263,13 +263,14 @@ impl Api {
             .authenticator
             .reader(token, sight, namespace.as_deref())
             .await?;
+        // Before a refusal too, which costs a record as well.
+        self.reads.admit(&reader)?;
         if !reader.is_allowed {
             self.reads
                 .refused(self, &reader, what, namespace.as_deref())
                 .await?;
             return Err(forbidden(&reader, sight, namespace.as_deref()));
         }
-        self.reads.admit(&reader)?;
         let room = self.reads.room()?;
         Ok(Question {
             as_lines: wants_lines(headers),
@@ -376,7 +377,7 @@ fn json(session: &Session) -> String {
 }
 
 /// The parameters, each once.
-fn words(query: Option<&str>) -> Result<BTreeMap<String, String>, Refusal> {
+pub(super) fn words(query: Option<&str>) -> Result<BTreeMap<String, String>, Refusal> {
     let mut words = BTreeMap::new();
     for (name, value) in parameters(query.unwrap_or_default()).map_err(malformed)? {
         let shown: String = name.chars().take(64).collect();
@@ -421,7 +422,7 @@ fn kind(words: &BTreeMap<String, String>) -> Result<Option<SessionKind>, Refusal
     }
 }
 
-fn only(words: &BTreeMap<String, String>, names: &[&str]) -> Result<(), Refusal> {
+pub(super) fn only(words: &BTreeMap<String, String>, names: &[&str]) -> Result<(), Refusal> {
     match words.keys().find(|name| !names.contains(&name.as_str())) {
         None => Ok(()),
         Some(other) => {

@@ -1,4 +1,4 @@
-//! Reading, recorded within bounds: a question costs a record, so there are only so many questions a second; and refusals, which cost the asker nothing, are recorded once a minute with their number.
+//! Reading, recorded within bounds: a question costs a record, so there are only so many questions a second, answered or refused; and refusals are recorded once a minute with their number.
 
 use std::{
     collections::HashMap,
@@ -130,12 +130,19 @@ impl Reads {
         api.ledger(read).await
     }
 
-    /// How many refusals a record is due for; none where one was written lately, or too many users are refused to tell them apart.
+    /// How many refusals a record is due for; none where one was written lately. Where there are too many to be remembered each is recorded: the rate of questions bounds them.
     fn count(&self, user: &str, namespace: Option<&str>, now: Instant) -> Option<u64> {
         let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
         let is_over = |refused: &Refused| now.duration_since(refused.recorded) >= REFUSED_EVERY;
         if refusals.len() >= MAX_KNOWN {
-            refusals.retain(|_, refused| !is_over(refused) || refused.count > 0);
+            refusals.retain(|(user, namespace), refused| {
+                let goes = is_over(refused);
+                if goes && refused.count > 0 {
+                    let more = refused.count;
+                    tracing::warn!(user, namespace, more, "refused again, and not since");
+                }
+                !goes
+            });
         }
         let is_crowded = refusals.len() >= MAX_KNOWN;
         let key = (user.to_owned(), namespace.map(str::to_owned));
@@ -152,7 +159,7 @@ impl Reads {
                 };
                 Some(count)
             }
-            None if is_crowded => None,
+            None if is_crowded => Some(1),
             None => {
                 let refused = Refused {
                     count: 0,
@@ -258,14 +265,21 @@ mod tests {
     }
 
     #[test]
-    fn users_beyond_what_is_remembered_are_not_told_apart() {
+    fn refusals_beyond_what_is_remembered_are_each_recorded() {
         let reads = Reads::default();
         let begin = Instant::now();
+        // One user, who makes up namespaces and asks about each twice.
         for number in 0..MAX_KNOWN {
-            assert_eq!(reads.count(&number.to_string(), None, begin), Some(1));
+            let made_up = number.to_string();
+            assert_eq!(reads.count("prober", Some(&made_up), begin), Some(1));
+            assert_eq!(reads.count("prober", Some(&made_up), begin), None);
         }
-        assert_eq!(reads.count("one more", None, begin), None);
+        assert_eq!(reads.count("one more", None, begin), Some(1));
+        assert_eq!(reads.count("one more", None, begin), Some(1));
+        // A minute later all that is forgotten.
         let later = begin + REFUSED_EVERY;
         assert_eq!(reads.count("one more", None, later), Some(1));
+        assert_eq!(reads.count("one more", None, later), None);
+        assert_eq!(reads.refusals.lock().unwrap().len(), 1);
     }
 }
