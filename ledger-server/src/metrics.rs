@@ -1,8 +1,7 @@
 //! What the ledger counts. Names and labels are documented in `docs/metrics.md`.
 
-use prometheus::{
-    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, core::Collector,
-};
+use chaperone_server::metrics::Part;
+use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge, Registry};
 
 /// Bounds of the time of a commit, in seconds: from a disk with a battery to one that stalls.
 const COMMIT_BUCKETS: [f64; 10] = [
@@ -90,123 +89,75 @@ impl Metrics {
     #[must_use]
     pub fn new() -> Self {
         let registry = Registry::new();
-        let r = &registry;
+        let part = Part {
+            registry: &registry,
+            name: "ledger",
+        };
         Self {
-            requests: register(
-                r,
-                counters(
+            requests: part.counters(
                     "requests_total",
                     "Requests by route and code.",
                     &["route", "code"],
                 ),
-            ),
-            records: register(r, counter("records_total", "Records taken.")),
-            bytes: register(
-                r,
-                counter("received_bytes_total", "Bytes of batches received."),
-            ),
-            queue: register(
-                r,
-                gauge("queue_requests", "Requests that wait for the writer."),
-            ),
-            commit_seconds: register(
-                r,
-                histogram(
+            records: part.counter("records_total", "Records taken."),
+            bytes: part.counter("received_bytes_total", "Bytes of batches received."),
+            queue: part.gauge("queue_requests", "Requests that wait for the writer."),
+            commit_seconds: part.histogram(
                     "commit_seconds",
                     "Seconds that a commit took.",
                     &COMMIT_BUCKETS,
                 ),
-            ),
-            commit_records: register(
-                r,
-                histogram(
+            commit_records: part.histogram(
                     "commit_records",
                     "New records of a commit.",
                     &RECORDS_BUCKETS,
                 ),
-            ),
-            storage_errors: register(
-                r,
-                counters(
+            storage_errors: part.counters(
                     "storage_errors_total",
                     "Failures of the disk, by stage.",
                     &["stage"],
                 ),
-            ),
-            storage_failing: register(
-                r,
-                gauge("storage_failing", "1 while the disk takes no records."),
-            ),
-            streams: register(r, gauge("streams", "Streams.")),
-            late_streams: register(
-                r,
-                counter(
+            storage_failing: part.gauge("storage_failing", "1 while the disk takes no records."),
+            streams: part.gauge("streams", "Streams."),
+            late_streams: part.counter(
                     "late_streams_total",
                     "Streams whose sidecar had not their beginning any more.",
                 ),
-            ),
-            missing_records: register(
-                r,
-                counter(
+            missing_records: part.counter(
                     "missing_records_total",
                     "Records that are missing within streams: the ledger lost them, and nobody has them any more.",
                 ),
-            ),
-            leaves: register(r, gauge("log_records", "Records on disk.")),
-            witnesses: register(
-                r,
-                counters(
+            leaves: part.gauge("log_records", "Records on disk."),
+            witnesses: part.counters(
                     "witness_requests_total",
                     "Checkpoints that witnesses were asked to sign, by what came of it.",
                     &["witness", "result"],
                 ),
-            ),
-            witnessed_records: register(
-                r,
-                gauge(
+            witnessed_records: part.gauge(
                     "witnessed_records",
                     "Records under the newest checkpoint that enough witnesses have signed.",
                 ),
-            ),
-            checkpoint_records: register(
-                r,
-                gauge("checkpoint_records", "Records under the newest checkpoint."),
-            ),
-            checkpoint_time: register(
-                r,
-                gauge(
+            checkpoint_records: part.gauge("checkpoint_records", "Records under the newest checkpoint."),
+            checkpoint_time: part.gauge(
                     "checkpoint_timestamp_seconds",
                     "When the newest checkpoint was signed, in seconds since 1970.",
                 ),
-            ),
-            index_behind: register(
-                r,
-                gauge("index_behind_records", "Records that the index lacks."),
-            ),
-            index_bytes: register(r, gauge("index_bytes", "Bytes of the index on disk.")),
-            index_errors: register(
-                r,
-                counters(
+            index_behind: part.gauge("index_behind_records", "Records that the index lacks."),
+            index_bytes: part.gauge("index_bytes", "Bytes of the index on disk."),
+            index_errors: part.counters(
                     "index_errors_total",
                     "Failures of the index, by stage.",
                     &["stage"],
                 ),
-            ),
-            index_rebuilds: register(
-                r,
-                counter(
+            index_rebuilds: part.counter(
                     "index_rebuilds_total",
                     "Times that the index was made anew.",
                 ),
-            ),
-            question_seconds: register(
-                r,
-                histogram(
+            question_seconds: part.histogram(
                     "question_seconds",
                     "Seconds that the index took for a question.",
                     &QUESTION_BUCKETS,
                 ),
-            ),
             registry,
         }
     }
@@ -249,36 +200,6 @@ impl Default for Metrics {
     fn default() -> Self {
         Self::new()
     }
-}
-
-const UNIQUE: &str = "names are unique and well-formed";
-
-fn register<M: Collector + Clone + 'static>(registry: &Registry, metric: M) -> M {
-    registry.register(Box::new(metric.clone())).expect(UNIQUE);
-    metric
-}
-
-fn options(name: &str, help: &str) -> Opts {
-    Opts::new(name, help)
-        .namespace("chaperone")
-        .subsystem("ledger")
-}
-
-fn counter(name: &str, help: &str) -> IntCounter {
-    IntCounter::with_opts(options(name, help)).expect(UNIQUE)
-}
-
-fn counters(name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
-    IntCounterVec::new(options(name, help), labels).expect(UNIQUE)
-}
-
-fn gauge(name: &str, help: &str) -> IntGauge {
-    IntGauge::with_opts(options(name, help)).expect(UNIQUE)
-}
-
-fn histogram(name: &str, help: &str, buckets: &[f64]) -> Histogram {
-    let options = HistogramOpts::from(options(name, help)).buckets(buckets.to_vec());
-    Histogram::with_opts(options).expect(UNIQUE)
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! What the operator counts. Names and labels are documented in `docs/metrics.md`.
 
+use chaperone_server::metrics::Part;
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry,
+    Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry,
 };
 
 /// Bounds of the admission histogram, in seconds: the budget is 10 ms, the API server gives up after 10 s.
@@ -45,59 +45,49 @@ impl Metrics {
     #[must_use]
     pub fn new() -> Self {
         let registry = Registry::new();
+        let part = Part {
+            registry: &registry,
+            name: "operator",
+        };
         Self {
-            admissions: counters(
-                &registry,
+            admissions: part.counters(
                 "admission_requests_total",
                 "Admission requests by webhook and result.",
                 &["webhook", "result"],
             ),
-            admission_seconds: histograms(&registry),
-            connected_sidecars: gauge(
-                &registry,
+            admission_seconds: part.histograms(
+                "admission_request_seconds",
+                "Time an admission request took, in seconds.",
+                &["webhook"],
+                &ADMISSION_BUCKETS,
+            ),
+            connected_sidecars: part.gauge(
                 "connected_sidecars",
                 "Sidecars with an open stream on this replica.",
             ),
-            pushes: counter(
-                &registry,
-                "snapshots_pushed_total",
-                "Configurations sent to sidecars.",
-            ),
-            acks: counters(
-                &registry,
-                "acks_total",
-                "Acknowledgements by result.",
-                &["result"],
-            ),
-            signatures: counter(
-                &registry,
-                "certificates_signed_total",
-                "Pod intermediates signed.",
-            ),
-            control_refusals: counters(
-                &registry,
+            pushes: part.counter("snapshots_pushed_total", "Configurations sent to sidecars."),
+            acks: part.counters("acks_total", "Acknowledgements by result.", &["result"]),
+            signatures: part.counter("certificates_signed_total", "Pod intermediates signed."),
+            control_refusals: part.counters(
                 "control_refusals_total",
                 "Control requests refused, by reason.",
                 &["reason"],
             ),
-            reconcile_errors: counters(
-                &registry,
+            reconcile_errors: part.counters(
                 "reconcile_errors_total",
                 "Errors of control loops, by stage.",
                 &["stage"],
             ),
-            events_dropped: counter(
-                &registry,
+            events_dropped: part.counter(
                 "events_dropped_total",
                 "Events dropped because too many waited.",
             ),
-            certificate_expiry: gauges(
-                &registry,
+            certificate_expiry: part.gauges(
                 "certificate_expiry_timestamp_seconds",
                 "When a certificate ends, in seconds since 1970.",
                 &["certificate"],
             ),
-            leader: gauge(&registry, "leader", "1 on the leader, else 0."),
+            leader: part.gauge("leader", "1 on the leader, else 0."),
             registry,
         }
     }
@@ -124,49 +114,6 @@ impl Default for Metrics {
     fn default() -> Self {
         Self::new()
     }
-}
-
-const UNIQUE: &str = "names are unique and well-formed";
-
-fn options(name: &str, help: &str) -> Opts {
-    Opts::new(name, help)
-        .namespace("chaperone")
-        .subsystem("operator")
-}
-
-fn counter(registry: &Registry, name: &str, help: &str) -> IntCounter {
-    let metric = IntCounter::with_opts(options(name, help)).expect(UNIQUE);
-    registry.register(Box::new(metric.clone())).expect(UNIQUE);
-    metric
-}
-
-fn counters(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
-    let metric = IntCounterVec::new(options(name, help), labels).expect(UNIQUE);
-    registry.register(Box::new(metric.clone())).expect(UNIQUE);
-    metric
-}
-
-fn gauge(registry: &Registry, name: &str, help: &str) -> IntGauge {
-    let metric = IntGauge::with_opts(options(name, help)).expect(UNIQUE);
-    registry.register(Box::new(metric.clone())).expect(UNIQUE);
-    metric
-}
-
-fn gauges(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
-    let metric = IntGaugeVec::new(options(name, help), labels).expect(UNIQUE);
-    registry.register(Box::new(metric.clone())).expect(UNIQUE);
-    metric
-}
-
-fn histograms(registry: &Registry) -> HistogramVec {
-    let options = HistogramOpts::from(options(
-        "admission_request_seconds",
-        "Time an admission request took, in seconds.",
-    ));
-    let options = options.buckets(ADMISSION_BUCKETS.to_vec());
-    let metric = HistogramVec::new(options, &["webhook"]).expect(UNIQUE);
-    registry.register(Box::new(metric.clone())).expect(UNIQUE);
-    metric
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ pub mod documented;
 pub mod exposition;
 pub mod lifecycle;
 pub mod logging;
+pub mod metrics;
 pub mod remembered;
 pub mod reviews;
 pub mod serve;

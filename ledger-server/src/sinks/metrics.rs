@@ -1,6 +1,7 @@
 //! What is counted of sinks. Names and labels are documented in `docs/metrics.md`.
 
-use prometheus::{IntCounterVec, IntGaugeVec, Opts, Registry, core::Collector};
+use chaperone_server::metrics::Part;
+use prometheus::{IntCounterVec, IntGaugeVec, Registry};
 
 /// All metrics of sinks. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -27,37 +28,34 @@ impl SinkMetrics {
     /// # Panics
     /// If two metrics have the same name, which they have not.
     pub(crate) fn new(registry: &Registry) -> Self {
-        let counter = |name: &str, help: &str, labels: &[&str]| {
-            let metric = IntCounterVec::new(options(name, help), labels).expect(UNIQUE);
-            register(registry, metric)
-        };
-        let gauge = |name: &str, help: &str| {
-            let metric = IntGaugeVec::new(options(name, help), &["sink"]).expect(UNIQUE);
-            register(registry, metric)
+        let part = Part {
+            registry,
+            name: "ledger_sink",
         };
         let sink: &[&str] = &["sink"];
         Self {
-            records: counter(
+            records: part.counters(
                 "records_total",
                 "Records that the target acknowledged.",
                 sink,
             ),
-            refused: counter(
+            refused: part.counters(
                 "refused_records_total",
                 "Records that the target refused for good.",
                 sink,
             ),
-            left_out: counter(
+            left_out: part.counters(
                 "left_out_records_total",
                 "Records that the filter kept back.",
                 sink,
             ),
-            errors: counter("errors_total", "Failed deliveries.", &["sink", "reason"]),
-            lag_records: gauge("lag_records", "Records that wait for the target."),
-            lag_seconds: gauge("lag_seconds", "Age of the oldest record that waits."),
-            last_success: gauge(
+            errors: part.counters("errors_total", "Failed deliveries.", &["sink", "reason"]),
+            lag_records: part.gauges("lag_records", "Records that wait for the target.", sink),
+            lag_seconds: part.gauges("lag_seconds", "Age of the oldest record that waits.", sink),
+            last_success: part.gauges(
                 "last_success_timestamp_seconds",
                 "When the target acknowledged last, in seconds since 1970.",
+                sink,
             ),
         }
     }
@@ -69,19 +67,6 @@ impl SinkMetrics {
             let _ = gauge.remove_label_values(&[sink]);
         }
     }
-}
-
-const UNIQUE: &str = "names are unique and well-formed";
-
-fn register<M: Collector + Clone + 'static>(registry: &Registry, metric: M) -> M {
-    registry.register(Box::new(metric.clone())).expect(UNIQUE);
-    metric
-}
-
-fn options(name: &str, help: &str) -> Opts {
-    Opts::new(name, help)
-        .namespace("chaperone")
-        .subsystem("ledger_sink")
 }
 
 #[cfg(test)]
