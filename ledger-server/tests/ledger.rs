@@ -3,10 +3,16 @@
 
 #![allow(clippy::unwrap_used, reason = "tests may")]
 
+#[path = "ledger/api_server.rs"]
+mod api_server;
+#[path = "ledger/client.rs"]
+mod client;
 #[path = "ledger/crashes.rs"]
 mod crashes;
 #[path = "ledger/faults.rs"]
 mod faults;
+#[path = "ledger/go.rs"]
+mod go;
 #[path = "ledger/identity.rs"]
 mod identity;
 #[path = "ledger/search.rs"]

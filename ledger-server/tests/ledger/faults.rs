@@ -53,6 +53,17 @@ fn intact(world: &World) -> Report {
     report
 }
 
+/// A last sidecar delivers all that is left; then its file and the ledger have the same lines in the same order. How many records there are.
+fn agree(world: &World, folder: &Path, ledger: Ledger) -> u64 {
+    sidecar::last(folder, &ledger);
+    ledger.stop();
+    let report = intact(world);
+    let closed = report.streams.iter().find(|s| s.closed).unwrap();
+    let there = streamed(world, closed.stream.as_str());
+    assert_eq!(there, sidecar::written(folder));
+    closed.records
+}
+
 #[test]
 fn a_disk_that_fails_now_and_then_loses_nothing_of_sidecar_or_ledger() {
     let world = World::new("eio");
@@ -102,15 +113,8 @@ fn a_disk_that_fails_now_and_then_loses_nothing_of_sidecar_or_ledger() {
         batch = lines.take(20);
     }
     drop(child);
-    sidecar::last(&folder, &ledger);
-    ledger.stop();
-    let report = intact(&world);
-    let closed = report.streams.iter().find(|s| s.closed).unwrap();
-    assert_eq!(
-        streamed(&world, closed.stream.as_str()),
-        sidecar::written(&folder)
-    );
-    assert!(closed.records > 1000, "{report}");
+    let records = agree(&world, &folder, ledger);
+    assert!(records > 1000, "{records}");
 }
 
 #[test]
@@ -127,14 +131,7 @@ fn a_network_that_is_silent_for_a_while_loses_and_doubles_nothing() {
         ledger.signal(Signal::SIGCONT);
     }
     drop(child);
-    sidecar::last(&folder, &ledger);
-    ledger.stop();
-    let report = intact(&world);
-    let closed = report.streams.iter().find(|s| s.closed).unwrap();
-    assert_eq!(
-        streamed(&world, closed.stream.as_str()),
-        sidecar::written(&folder)
-    );
+    agree(&world, &folder, ledger);
 }
 
 /// The clock of a program, an hour off, by libfaketime.

@@ -17,7 +17,10 @@ use chaperone_ledger::{
     key::VerifierKey,
 };
 
-use crate::world::{Folder, Ledger, Lines, ORIGIN, World, stream};
+use crate::{
+    go,
+    world::{Folder, Ledger, Lines, ORIGIN, World, stream},
+};
 
 const NAME: &str = "witness.test/w1";
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -25,28 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// The built program.
 fn litewitness() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(|| {
-        let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join("litewitness");
-        let mut build = Command::new(go());
-        build
-            .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/witness"))
-            .args(["build", "-mod=readonly", "-o"])
-            .arg(&program)
-            .arg("filippo.io/torchwood/cmd/litewitness");
-        succeeds(&mut build);
-        program
-    })
-}
-
-/// Go from the path, or from where its own installer puts it.
-fn go() -> PathBuf {
-    let usual = Path::new("/usr/local/go/bin/go");
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let in_path = std::env::split_paths(&path).map(|folder| folder.join("go"));
-    in_path
-        .chain([usual.to_owned()])
-        .find(|file| file.is_file())
-        .expect("Go is missing: the witness is a program in Go; run hack/setup, or install Go 1.26 or later from https://go.dev/dl/")
+    BUILT.get_or_init(|| go::built("witness", "filippo.io/torchwood/cmd/litewitness"))
 }
 
 fn succeeds(command: &mut Command) -> String {

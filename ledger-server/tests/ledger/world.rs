@@ -1,4 +1,4 @@
-//! What the tests stand on: folders, certificates, an API server, the ledger's process, clients.
+//! What the tests stand on: folders, certificates, the ledger's process.
 
 use std::{
     fs,
@@ -8,38 +8,24 @@ use std::{
     process::{Child, Command, Output, Stdio},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicU32, Ordering},
-        mpsc,
+        atomic::{AtomicU32, Ordering},
     },
     thread,
     time::Duration,
 };
 
-use axum::{
-    Json, Router,
-    extract::{Path as UrlPath, State},
-    http::StatusCode,
-    response::{IntoResponse, Response},
-    routing::{get, post},
-};
-use bytes::Bytes;
-use chaperone_crds::{
-    chain::{Chain, StreamId},
-    pod::SIDECAR_NAME,
-    record::{AgentRef, Event, EventKind},
-};
-use http_body_util::{BodyExt as _, Full};
-use hyper::{Request, client::conn::http1};
-use hyper_util::rt::TokioIo;
+use chaperone_crds::chain::StreamId;
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject};
 use serde_json::{Value, json};
-use tokio_rustls::TlsConnector;
 
-use super::sinks::api::{self, Api};
+use super::api_server::api_server;
+pub(crate) use super::{
+    api_server::Cluster,
+    client::{Client, Lines, stream},
+};
 
 pub(crate) const ORIGIN: &str = "ledger.test/log";
 const PROGRAM: &str = env!("CARGO_BIN_EXE_chaperone-ledger");
@@ -76,110 +62,6 @@ impl Drop for Folder {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.0);
     }
-}
-
-/// What the API server knows. The token of pod NAME is `pod-NAME`; `reader` may read all, `team` records and sessions of namespace `agents`, `stranger` nothing.
-#[derive(Default)]
-pub(crate) struct Cluster {
-    /// No answers at all.
-    pub(crate) down: AtomicBool,
-    /// Image IDs that the kubelet has reported.
-    pub(crate) image_ids: Mutex<Vec<String>>,
-    /// TokenReviews asked for.
-    pub(crate) reviews: AtomicU32,
-    /// AuditSinks and Secrets.
-    pub(crate) sinks: Api,
-}
-
-/// An API server on loopback, for as long as the test's process.
-fn api_server(cluster: Arc<Cluster>) -> SocketAddr {
-    let (sender, receiver) = mpsc::channel();
-    thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        runtime.block_on(async move {
-            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-            sender.send(listener.local_addr().unwrap()).unwrap();
-            let router = Router::new()
-                .route("/apis/authentication.k8s.io/v1/tokenreviews", post(review))
-                .route(
-                    "/apis/authorization.k8s.io/v1/subjectaccessreviews",
-                    post(access),
-                )
-                .route("/api/v1/namespaces/agents/pods/{name}", get(pod))
-                .merge(api::router())
-                .with_state(cluster);
-            axum::serve(listener, router).await.unwrap();
-        });
-    });
-    receiver.recv().unwrap()
-}
-
-async fn review(State(cluster): State<Arc<Cluster>>, Json(review): Json<Value>) -> Response {
-    cluster.reviews.fetch_add(1, Ordering::Relaxed);
-    if cluster.down.load(Ordering::Relaxed) {
-        return StatusCode::SERVICE_UNAVAILABLE.into_response();
-    }
-    let token = review["spec"]["token"].as_str().unwrap();
-    assert_eq!(review["spec"]["audiences"], json!(["chaperone.dev/ledger"]));
-    let user = match token.strip_prefix("pod-") {
-        Some(pod) => json!({
-            "username": "system:serviceaccount:agents:coder", "extra": {
-                "authentication.kubernetes.io/pod-name": [pod], "authentication.kubernetes.io/pod-uid": [format!("uid-{pod}")]
-            }
-        }),
-        None => json!({"username": token, "groups": ["system:authenticated"]}),
-    };
-    let status = match token {
-        "forged" => json!({"authenticated": false}),
-        _ => {
-            json!({"authenticated": true, "audiences": review["spec"]["audiences"], "user": user})
-        }
-    };
-    Json(json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": {}, "status": status}))
-        .into_response()
-}
-
-async fn access(Json(review): Json<Value>) -> Response {
-    let spec = &review["spec"];
-    let resource = &spec["resourceAttributes"];
-    let allowed = match spec["user"].as_str().unwrap() {
-        "reader" => {
-            resource["group"] == "chaperone.dev" || spec["nonResourceAttributes"]["verb"] == "get"
-        }
-        "team" => resource["group"] == "chaperone.dev" && resource["namespace"] == "agents",
-        _ => false,
-    };
-    Json(json!({
-        "apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "spec": {}, "status": {"allowed": allowed}
-    }))
-    .into_response()
-}
-
-async fn pod(State(cluster): State<Arc<Cluster>>, UrlPath(name): UrlPath<String>) -> Response {
-    let statuses: Vec<_> = cluster
-        .image_ids
-        .lock()
-        .unwrap()
-        .iter()
-        .map(|id| json!({"name": "agent", "image": "claude:1", "imageID": id, "ready": true, "restartCount": 0}))
-        .collect();
-    if name.starts_with("gone") {
-        let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound", "message": "no", "code": 404});
-        return (StatusCode::NOT_FOUND, Json(status)).into_response();
-    }
-    Json(json!({
-        "apiVersion": "v1", "kind": "Pod",
-        "metadata": {"name": name, "namespace": "agents", "uid": format!("uid-{name}")},
-        "spec": {
-            "serviceAccountName": "coder", "nodeName": "node-1",
-            "initContainers": [{"name": SIDECAR_NAME}], "containers": [{"name": "agent", "image": "claude:1"}]
-        },
-        "status": {"containerStatuses": statuses}
-    }))
-    .into_response()
 }
 
 /// Everything around one ledger.
@@ -464,112 +346,4 @@ pub(crate) fn fails(mut command: Command) -> String {
     let mut text = String::new();
     child.stderr.unwrap().read_to_string(&mut text).unwrap();
     text
-}
-
-/// One connection.
-pub(crate) struct Client {
-    requests: http1::SendRequest<Full<Bytes>>,
-    token: String,
-}
-
-type Failure = Box<dyn std::error::Error + Send + Sync>;
-
-impl Client {
-    pub(crate) async fn connect(
-        address: SocketAddr,
-        ca: &Path,
-        token: &str,
-    ) -> Result<Self, Failure> {
-        let mut roots = rustls::RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_file(ca)?)?;
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        let tcp = tokio::net::TcpStream::connect(address).await?;
-        let name = ServerName::try_from("127.0.0.1")?;
-        let tls = TlsConnector::from(Arc::new(config))
-            .connect(name, tcp)
-            .await?;
-        let (requests, connection) = http1::handshake(TokioIo::new(tls)).await?;
-        tokio::spawn(connection);
-        Ok(Self {
-            requests,
-            token: token.to_owned(),
-        })
-    }
-
-    pub(crate) async fn post(
-        &mut self,
-        stream: &StreamId,
-        batch: Vec<u8>,
-    ) -> Result<(u16, Value), Failure> {
-        let request = self
-            .request("POST", &format!("/v1/streams/{stream}/records"))
-            .header("content-type", "application/x-ndjson")
-            .body(Full::from(batch))?;
-        self.send(request).await
-    }
-
-    pub(crate) async fn next(&mut self, stream: &StreamId) -> Result<u64, Failure> {
-        let request = self
-            .request("GET", &format!("/v1/streams/{stream}"))
-            .body(Full::default())?;
-        let (_, body) = self.send(request).await?;
-        body["nextSeq"]
-            .as_u64()
-            .ok_or_else(|| body.to_string().into())
-    }
-
-    fn request(&self, method: &str, path: &str) -> hyper::http::request::Builder {
-        Request::builder()
-            .method(method)
-            .uri(path)
-            .header("host", "ledger")
-            .header("authorization", format!("Bearer {}", self.token))
-    }
-
-    async fn send(&mut self, request: Request<Full<Bytes>>) -> Result<(u16, Value), Failure> {
-        self.requests.ready().await?;
-        let response = self.requests.send_request(request).await?;
-        let status = response.status().as_u16();
-        let body = response.into_body().collect().await?.to_bytes();
-        Ok((status, serde_json::from_slice(&body)?))
-    }
-}
-
-pub(crate) fn stream(number: u8) -> StreamId {
-    StreamId::from_random([number; 16])
-}
-
-/// Writes the records of a stream, one after the other.
-pub(crate) struct Lines(Chain);
-
-impl Lines {
-    pub(crate) fn new(stream: StreamId) -> Self {
-        Self(Chain::new(stream))
-    }
-
-    /// The next so many, the first of a stream being its open.
-    pub(crate) fn take(&mut self, count: usize) -> Vec<u8> {
-        let mut out = Vec::new();
-        for _ in 0..count {
-            self.append(&mut out);
-        }
-        out
-    }
-
-    pub(crate) fn append(&mut self, out: &mut Vec<u8>) {
-        let kind = match self.0.next_seq() {
-            0 => EventKind::StreamOpen,
-            _ => EventKind::Dns,
-        };
-        let event = Event::new(kind, AgentRef::default());
-        self.0.append(&event, jiff::Timestamp::now(), out);
-    }
-
-    pub(crate) fn next_seq(&self) -> u64 {
-        self.0.next_seq()
-    }
 }

@@ -12,9 +12,10 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::{
-    Config, Judge, Last, Onward, Refused, Store,
+    Config, Last, Onward, Refused, Store,
     files::{replace, sync_dir},
     head::Head,
+    judge::Judge,
     layout::{CHECKPOINT, FORMAT, IDENTITY, RECORDS},
     segments::{self, Segments},
     streams::Streams,

@@ -3,7 +3,7 @@
 use std::{fs, path::PathBuf};
 
 use chaperone_crds::{
-    chain::Chain,
+    chain::{Chain, RecordHash},
     record::{AgentRef, Event, EventKind},
 };
 use proptest::prelude::*;
@@ -13,6 +13,7 @@ use crate::testing::{Folder, ORIGIN, id, key};
 use crate::{
     follow::{self, Follower},
     key::Algorithm,
+    leaf::Leaf,
     merkle::{consistency_proof, inclusion_proof, root, verify_consistency, verify_inclusion},
     tile::TileTree,
 };

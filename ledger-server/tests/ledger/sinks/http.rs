@@ -6,7 +6,6 @@ use std::{
     sync::{
         Arc, Mutex,
         atomic::{AtomicU16, AtomicUsize, Ordering},
-        mpsc,
     },
 };
 
@@ -17,6 +16,7 @@ use axum::{
 use flate2::read::GzDecoder;
 
 use super::*;
+use crate::api_server::served;
 
 #[derive(Default)]
 pub(super) struct Endpoint {
@@ -37,24 +37,8 @@ impl Endpoint {
 pub(super) fn endpoint() -> (Arc<Endpoint>, SocketAddr) {
     let endpoint = Arc::new(Endpoint::default());
     let state = endpoint.clone();
-    let (sender, receiver) = mpsc::channel();
-    thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        runtime.block_on(async move {
-            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-            sender.send(listener.local_addr().unwrap()).unwrap();
-            axum::serve(
-                listener,
-                Router::new().route("/in", post(take)).with_state(state),
-            )
-            .await
-            .unwrap();
-        });
-    });
-    (endpoint, receiver.recv().unwrap())
+    let router = Router::new().route("/in", post(take)).with_state(state);
+    (endpoint, served(router))
 }
 
 async fn take(

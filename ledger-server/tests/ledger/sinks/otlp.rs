@@ -3,33 +3,12 @@
 use std::fs;
 
 use super::*;
+use crate::go;
 
-/// The built collector. Go's own cache keeps its parts.
+/// The built collector.
 fn collector() -> &'static Path {
     static COLLECTOR: OnceLock<PathBuf> = OnceLock::new();
-    COLLECTOR.get_or_init(|| {
-        let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join("otel-collector");
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/collector");
-        let mut build = Command::new(go());
-        build
-            .current_dir(folder)
-            .args(["build", "-o"])
-            .arg(&program)
-            .arg(".");
-        let built = build.output().unwrap_or_else(|e| panic!("{build:?}: {e}"));
-        let said = String::from_utf8_lossy(&built.stderr);
-        assert!(built.status.success(), "{said}");
-        program
-    })
-}
-
-/// Go from the path, or from where its own installer puts it.
-fn go() -> PathBuf {
-    let usual = Path::new("/usr/local/go/bin/go");
-    match usual.is_file() {
-        true => usual.to_owned(),
-        false => PathBuf::from("go"),
-    }
+    COLLECTOR.get_or_init(|| go::built("collector", "."))
 }
 
 /// A collector and the files that its runs wrote.
