@@ -137,7 +137,7 @@ async fn prepare(client: &Client, table: &str) -> Result<Statement, Error> {
     let there = client
         .query_one("SELECT to_regclass($1) IS NOT NULL", &[&table])
         .await?;
-    if !there.get::<_, bool>(0) {
+    if !there.try_get::<_, bool>(0)? {
         client.batch_execute(&definition(table)).await?;
     }
     client.prepare(&insertion(table)).await
