@@ -27,6 +27,13 @@ fn records_are_taken_once_and_refusals_have_codes() {
     };
     let post = |batch: &[u8]| ledger.post("pod-a", &id, batch);
 
+    for query in ["from=", "from=x", "from=-1", "from=1&from=2", "form=1"] {
+        let path = format!("/v1/streams/{id}/records?{query}");
+        let kind = "Content-Type: application/x-ndjson";
+        let (status, body) = ledger.curl(&path, "pod-a", &["-H", kind, "--data-binary", "x\n"]);
+        assert_eq!(status, 400, "{query}: {body}");
+        assert!(body.contains("malformed"), "{query}: {body}");
+    }
     let (status, body) = post(&second);
     assert_eq!(
         (status, &body["code"]),
