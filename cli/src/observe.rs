@@ -15,6 +15,7 @@ use std::{
 };
 
 use anyhow::Context;
+use chaperone_crds::summary::Verdict;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::{
@@ -22,8 +23,7 @@ use crate::{
     output::{ColorChoice, Format},
 };
 use feed::Feed;
-use filter::{Filter, Kind};
-pub(crate) use filter::{Verdict, foremost};
+use filter::{Filter, Kind, verdicts};
 pub(crate) use line::render;
 
 /// Watch what agents do, as it happens.
@@ -49,7 +49,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "GLOB")]
     pod: Option<String>,
     /// Only records with this decision. May be repeated.
-    #[arg(long, value_enum)]
+    #[arg(long, value_parser = verdicts())]
     decision: Vec<Verdict>,
     /// Only destinations whose name or address matches; * is any text. May be repeated.
     #[arg(long, value_name = "GLOB")]
@@ -135,7 +135,7 @@ fn parse_since(text: &str) -> Result<SignedDuration, String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::ValueEnum;
+    use clap::builder::TypedValueParser as _;
 
     use super::*;
 
@@ -150,9 +150,10 @@ mod tests {
 
     #[test]
     fn decisions_are_spelled_as_in_the_documentation() {
-        let names: Vec<_> = Verdict::value_variants()
-            .iter()
-            .filter_map(|v| v.to_possible_value())
+        let names: Vec<_> = verdicts()
+            .possible_values()
+            .into_iter()
+            .flatten()
             .map(|v| v.get_name().to_owned())
             .collect();
         assert_eq!(names, ["allow", "deny", "would-deny", "gap"]);

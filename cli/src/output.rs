@@ -9,6 +9,7 @@ use std::{
     io::{self, IsTerminal},
 };
 
+use chaperone_crds::summary::misleads;
 use clap::ValueEnum;
 
 /// Exit status when the answer is no.
@@ -98,27 +99,18 @@ impl<T: fmt::Display> fmt::Display for Painted<T> {
 /// `text` without anything that a terminal would obey or that would make it read as something else: control characters, line and
 /// paragraph separators and bidirectional overrides are written as escapes.
 pub(crate) fn clean(text: &str) -> Cow<'_, str> {
-    if !text.contains(is_unsafe) {
+    if !text.contains(misleads) {
         return Cow::Borrowed(text);
     }
     let mut safe = String::with_capacity(text.len() + 16);
     for c in text.chars() {
-        if is_unsafe(c) {
+        if misleads(c) {
             let _ = write!(safe, "\\u{{{:x}}}", u32::from(c));
         } else {
             safe.push(c);
         }
     }
     Cow::Owned(safe)
-}
-
-fn is_unsafe(c: char) -> bool {
-    c.is_control()
-        || matches!(
-            c,
-            '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{61c}'
-        )
-        || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 #[cfg(test)]

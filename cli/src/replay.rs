@@ -4,7 +4,6 @@
 
 mod pace;
 mod text;
-mod timeline;
 
 use std::{
     io,
@@ -18,6 +17,7 @@ use chaperone_index::{
     facts::{Facts, Whose},
     query::Query,
     store::SessionKind,
+    timeline::{Place, Timeline},
 };
 use clap::ValueEnum;
 use serde_json::Value;
@@ -28,7 +28,6 @@ use crate::{
 };
 use pace::{Pace, Played};
 use text::{Look, entry, heading};
-use timeline::{Place, Timeline};
 
 /// Most bytes of records that are held to be played in time. A session is read whole before it plays: the ledger's patience and a token's life are shorter than a session.
 const MAX_HELD_BYTES: usize = 512 * 1024 * 1024;

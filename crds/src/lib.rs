@@ -20,5 +20,6 @@ pub mod record;
 pub mod render;
 pub mod resources;
 pub mod snapshot;
+pub mod summary;
 pub mod tokenize;
 pub mod verify;

@@ -107,11 +107,10 @@ impl<W: Write> Feed<W> {
 
 #[cfg(test)]
 mod tests {
+    use chaperone_crds::summary::Verdict;
+
     use super::*;
-    use crate::observe::{
-        filter::Verdict,
-        line::tests::{denied, http},
-    };
+    use crate::observe::line::tests::{denied, http};
 
     fn log() -> Vec<u8> {
         let mut log = serde_json::to_vec(&http()).unwrap();

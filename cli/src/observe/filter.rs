@@ -1,22 +1,46 @@
 //! Which records are wanted: a function of one record.
 
-use chaperone_crds::record::{EventKind, Outcome, Record};
-use clap::ValueEnum;
+use chaperone_crds::{
+    record::{EventKind, Record},
+    summary::{Verdict, is},
+};
+use clap::{
+    ValueEnum,
+    builder::{PossibleValue, PossibleValuesParser, TypedValueParser},
+};
 use jiff::Timestamp;
 
 use crate::glob;
 
-/// What was decided, as the feed tells it. A record may be several: a refused gap is both `gap` and `deny`.
-#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
-    /// It passed, and would in Enforce too.
-    Allow,
-    /// It was refused.
-    Deny,
-    /// It passed; a policy in mode Audit would have denied it.
-    WouldDeny,
-    /// Chaperone could not read it, whether it passed or not.
-    Gap,
+/// The verdicts, as the user names them.
+const VERDICTS: [(&str, Verdict, &str); 4] = [
+    (
+        "allow",
+        Verdict::Allow,
+        "It passed, and would in Enforce too",
+    ),
+    ("deny", Verdict::Deny, "It was refused"),
+    (
+        "would-deny",
+        Verdict::WouldDeny,
+        "It passed; a policy in mode Audit would have denied it",
+    ),
+    (
+        "gap",
+        Verdict::Gap,
+        "Chaperone could not read it, whether it passed or not",
+    ),
+];
+
+/// Reads a verdict of the command line.
+pub(crate) fn verdicts() -> impl TypedValueParser<Value = Verdict> {
+    let names = VERDICTS.map(|(name, _, help)| PossibleValue::new(name).help(help));
+    PossibleValuesParser::new(names).try_map(|given| {
+        let named = VERDICTS.iter().find(|(name, ..)| *name == given);
+        named
+            .map(|(_, verdict, _)| *verdict)
+            .ok_or("not a decision")
+    })
 }
 
 /// Kinds of records, as the user names them.
@@ -111,34 +135,10 @@ impl Filter {
     }
 }
 
-/// Whether the record is one of this verdict.
-fn is(record: &Record, verdict: Verdict) -> bool {
-    let decision = record.event.decision.as_ref();
-    let denied = decision.is_some_and(|d| d.action == Outcome::Deny);
-    let would_deny = decision.is_some_and(|d| d.would_deny);
-    let gap = record.event.kind == EventKind::Gap;
-    match verdict {
-        Verdict::Allow => decision.is_some() && !denied && !would_deny && !gap,
-        Verdict::Deny => denied,
-        Verdict::WouldDeny => would_deny,
-        Verdict::Gap => gap,
-    }
-}
-
-/// The verdict that matters most: what was refused, then what would be, then what was not read. `None`: nothing was decided.
-pub(crate) fn foremost(record: &Record) -> Option<Verdict> {
-    [
-        Verdict::Deny,
-        Verdict::WouldDeny,
-        Verdict::Gap,
-        Verdict::Allow,
-    ]
-    .into_iter()
-    .find(|verdict| is(record, *verdict))
-}
-
 #[cfg(test)]
 mod tests {
+    use chaperone_crds::summary::foremost;
+
     use super::*;
     use crate::observe::line::tests::{denied, dns, gap, http, refused_gap, would_deny};
 

@@ -2,11 +2,14 @@
 
 use std::fmt::Write as _;
 
-use chaperone_crds::record::{BodyInfo, Event, Record};
+use chaperone_crds::{
+    record::{BodyInfo, Event, Record},
+    summary::{Verdict, foremost},
+};
+use chaperone_index::timeline::{Offset, Place, Turn};
 
-use super::timeline::{Place, Turn};
 use crate::{
-    observe::{Verdict, foremost, render},
+    observe::render,
     output::{Painted, Style, clean},
 };
 
@@ -25,7 +28,7 @@ pub(super) struct Look {
 pub(super) fn heading(turn: Turn, look: Look) -> String {
     let text = match turn.number {
         0 => "before the first turn".to_owned(),
-        number => format!("turn {number}  {}", offset(turn.at)),
+        number => format!("turn {number}  {}", Offset(turn.at)),
     };
     let heading = Painted {
         text: format_args!("== {text} =="),
@@ -37,7 +40,7 @@ pub(super) fn heading(turn: Turn, look: Look) -> String {
 
 /// A record: what stands out, when, its line, and what it has of bodies.
 pub(super) fn entry(line: &[u8], place: Place, look: Look) -> String {
-    let at = offset(place.at);
+    let at = Offset(place.at);
     // A record of a later version is shown as it stands.
     let Ok(record) = serde_json::from_slice::<Record>(line) else {
         let text = String::from_utf8_lossy(line);
@@ -115,17 +118,6 @@ fn cut(text: &str, chars: usize) -> String {
     }
 }
 
-/// Time since the session's first record: `+H:MM:SS.mmm`.
-fn offset(at: Option<i64>) -> String {
-    let Some(at) = at else {
-        return "+-:--:--.---".to_owned();
-    };
-    let sign = if at < 0 { '-' } else { '+' };
-    let ms = at.unsigned_abs() / 1_000;
-    let (s, m, h) = (ms / 1_000 % 60, ms / 60_000 % 60, ms / 3_600_000);
-    format!("{sign}{h}:{m:02}:{s:02}.{:03}", ms % 1_000)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -189,12 +181,5 @@ mod tests {
         };
         let later = entry(b"{\"v\":\"x\x1b\"}\xff", place, LOOK);
         assert_eq!(later, "  +-:--:--.--- {\"v\":\"x\\u{1b}\"}\u{fffd}\n");
-    }
-
-    #[test]
-    fn offsets_have_a_sign() {
-        assert_eq!(offset(Some(-1_500)), "-0:00:00.001");
-        assert_eq!(offset(Some(0)), "+0:00:00.000");
-        assert_eq!(offset(Some(360_000_000_000)), "+100:00:00.000");
     }
 }

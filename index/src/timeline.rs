@@ -2,36 +2,40 @@
 //!
 //! Owns when each record is and to which turn it belongs. Invariant: turns are counted over all records of the session, so a filter changes no turn's number.
 
-use chaperone_index::facts::Facts;
+use std::fmt;
+
 use serde_json::Value;
+
+use crate::facts::Facts;
 
 /// What is known so far.
 #[derive(Debug, Default)]
-pub(super) struct Timeline {
+pub struct Timeline {
     first: Option<i64>,
     turn: Turn,
 }
 
 /// An exchange with a model, and all that follows it until the next.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Turn {
+pub struct Turn {
     /// From 1; 0 is what was before the first.
-    pub(super) number: u64,
+    pub number: u64,
     /// When it began, in microseconds since the session's first record.
-    pub(super) at: Option<i64>,
+    pub at: Option<i64>,
 }
 
 /// A record in its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub struct Place {
     /// Microseconds since the session's first record; below 0 where another pod's clock is behind. None where the record has no time.
-    pub(super) at: Option<i64>,
-    pub(super) turn: Turn,
+    pub at: Option<i64>,
+    /// To which turn it belongs.
+    pub turn: Turn,
 }
 
 impl Timeline {
     /// Where the next record stands, in the order of leaves.
-    pub(super) fn place(&mut self, record: &Value) -> Place {
+    pub fn place(&mut self, record: &Value) -> Place {
         let facts = Facts::of(record);
         self.first = self.first.or(facts.time);
         let since = |time: i64| time.saturating_sub(self.first.unwrap_or(time));
@@ -47,8 +51,25 @@ impl Timeline {
     }
 
     /// Turns so far.
-    pub(super) fn turns(&self) -> u64 {
+    #[must_use]
+    pub fn turns(&self) -> u64 {
         self.turn.number
+    }
+}
+
+/// Time since the session's first record: `+H:MM:SS.mmm`.
+#[derive(Clone, Copy, Debug)]
+pub struct Offset(pub Option<i64>);
+
+impl fmt::Display for Offset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(at) = self.0 else {
+            return f.write_str("+-:--:--.---");
+        };
+        let sign = if at < 0 { '-' } else { '+' };
+        let ms = at.unsigned_abs() / 1_000;
+        let (s, m, h) = (ms / 1_000 % 60, ms / 60_000 % 60, ms / 3_600_000);
+        write!(f, "{sign}{h}:{m:02}:{s:02}.{:03}", ms % 1_000)
     }
 }
 
@@ -105,5 +126,13 @@ mod tests {
         assert_eq!(timeline.place(&json!(null)).turn.number, 1);
         let earlier = timeline.place(&at("2026-11-29T09:59:59Z", "https://a/", "GET"));
         assert_eq!(earlier.at, Some(-1_000_000));
+    }
+
+    #[test]
+    fn offsets_have_a_sign() {
+        let offset = |at| Offset(at).to_string();
+        assert_eq!(offset(Some(-1_500)), "-0:00:00.001");
+        assert_eq!(offset(Some(0)), "+0:00:00.000");
+        assert_eq!(offset(Some(360_000_000_000)), "+100:00:00.000");
     }
 }
