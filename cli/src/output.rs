@@ -97,7 +97,7 @@ impl<T: fmt::Display> fmt::Display for Painted<T> {
 }
 
 /// `text` without anything that a terminal would obey or that would make it read as something else: control characters, line and
-/// paragraph separators and bidirectional overrides are written as escapes.
+/// paragraph separators, bidirectional overrides and what nobody would see are written as escapes.
 pub(crate) fn clean(text: &str) -> Cow<'_, str> {
     if !text.contains(misleads) {
         return Cow::Borrowed(text);
@@ -126,6 +126,7 @@ mod tests {
             ("a\nDENY b", "a\\u{a}DENY b"),
             ("\u{9b}31m", "\\u{9b}31m"),
             ("moc.\u{202e}live", "moc.\\u{202e}live"),
+            ("a\u{e0041}\u{200b}b", "a\\u{e0041}\\u{200b}b"),
         ] {
             assert_eq!(clean(given), safe);
         }

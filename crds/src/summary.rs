@@ -248,15 +248,15 @@ impl fmt::Display for Micros {
     }
 }
 
-/// Whether a terminal would obey this character, or it would make a text read as something else: control characters, line and paragraph separators, and what sets the direction of a text.
+/// Whether this character shall be shown by its number: a terminal would obey it, it would make a text read as something else, or nobody would see it and a model reads it all the same. Control characters, line and
+/// paragraph separators, what sets the direction of a text, what has no width, and tags (U+E0000 to U+E007F, in which whole sentences are smuggled).
 #[must_use]
 pub fn misleads(c: char) -> bool {
     c.is_control()
-        || matches!(
-            c,
-            '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{61c}'
-        )
-        || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+        || matches!(c,
+            '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}' | '\u{180b}'..='\u{180f}'
+            | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{feff}' | '\u{ffa0}'
+            | '\u{fff0}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}')
 }
 
 #[cfg(test)]
@@ -272,6 +272,19 @@ mod tests {
             ("xTgrün und länger", "grün und länger"),
         ] {
             assert_eq!(clock(time), shown);
+        }
+    }
+
+    #[test]
+    fn what_is_not_seen_or_turns_a_text_round_misleads() {
+        for c in
+            "\u{0}\n\u{7f}\u{9b}\u{ad}\u{200b}\u{200d}\u{202e}\u{2028}\u{2066}\u{feff}\u{e0041}"
+                .chars()
+        {
+            assert!(misleads(c), "{c:?}");
+        }
+        for c in "a ~é日😀\u{a0}\u{301}\u{fe0f}\u{fffd}".chars() {
+            assert!(!misleads(c), "{c:?}");
         }
     }
 
