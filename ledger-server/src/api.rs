@@ -5,7 +5,7 @@
 
 mod body;
 mod log;
-mod questions;
+pub(crate) mod questions;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 

@@ -37,22 +37,38 @@ pub(super) use ledgered::Reads;
 /// Bytes of records of an answer; the last record may pass it.
 const ANSWER_BYTES: usize = 4 * 1024 * 1024;
 
+/// Parameters by name.
+pub(crate) type Words = BTreeMap<String, String>;
+
 /// A question that may be asked: by whom, about which namespace, in which words.
 struct Question {
     reader: Arc<Reader>,
     namespace: Option<String>,
     what: &'static str,
-    words: BTreeMap<String, String>,
-    as_lines: bool,
+    words: Words,
     /// An answer's room, held until its last byte has left.
     room: OwnedSemaphorePermit,
 }
 
 /// How far an answer looks.
-struct Extent {
-    indexed: u64,
-    committed: u64,
-    cursor: Option<String>,
+#[derive(Clone, Debug)]
+pub(crate) struct Extent {
+    /// Records of the log that the index knows of.
+    pub(crate) indexed: u64,
+    /// Records of the log.
+    pub(crate) committed: u64,
+    /// Where to go on.
+    pub(crate) cursor: Option<String>,
+}
+
+/// An answer that may leave: that it was given is on disk.
+pub(crate) struct Told<T> {
+    /// What was found.
+    pub(crate) answer: T,
+    /// How far that looks.
+    pub(crate) extent: Extent,
+    /// The answer's room: to be held until its last byte has left.
+    pub(crate) room: OwnedSemaphorePermit,
 }
 
 pub(super) async fn records(
@@ -60,9 +76,11 @@ pub(super) async fn records(
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Response {
-    let answer = api.records(query.as_deref(), &headers).await;
-    api.count(Route::Search, &answer);
-    answer.into_response()
+    let ask = async {
+        let told = api.records(bearer(&headers)?, words(query.as_deref())?);
+        Ok(told.await?.records(wants_lines(&headers)))
+    };
+    api.respond(Route::Search, ask.await)
 }
 
 pub(super) async fn record(
@@ -71,9 +89,13 @@ pub(super) async fn record(
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Response {
-    let answer = api.record(&stream, &seq, query.as_deref(), &headers).await;
-    api.count(Route::Record, &answer);
-    answer.into_response()
+    let ask = async {
+        let words = words(query.as_deref())?;
+        let told = api.record(bearer(&headers)?, &stream, &seq, words).await?;
+        let text = one(&told.answer);
+        Ok(told.respond(text, "application/json"))
+    };
+    api.respond(Route::Record, ask.await)
 }
 
 pub(super) async fn sessions(
@@ -81,9 +103,13 @@ pub(super) async fn sessions(
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Response {
-    let answer = api.sessions(query.as_deref(), &headers).await;
-    api.count(Route::Sessions, &answer);
-    answer.into_response()
+    let ask = async {
+        let told = api.sessions(bearer(&headers)?, words(query.as_deref())?);
+        let told = told.await?;
+        let items = told.answer.iter().map(json).collect();
+        Ok(told.list("sessions", items, wants_lines(&headers)))
+    };
+    api.respond(Route::Sessions, ask.await)
 }
 
 pub(super) async fn session(
@@ -92,9 +118,13 @@ pub(super) async fn session(
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Response {
-    let answer = api.session(&id, query.as_deref(), &headers).await;
-    api.count(Route::Session, &answer);
-    answer.into_response()
+    let ask = async {
+        let words = words(query.as_deref())?;
+        let told = api.session(bearer(&headers)?, &id, words).await?;
+        let text = json(&told.answer);
+        Ok(told.respond(text, "application/json"))
+    };
+    api.respond(Route::Session, ask.await)
 }
 
 pub(super) async fn session_records(
@@ -103,17 +133,29 @@ pub(super) async fn session_records(
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Response {
-    let answer = api.session_records(&id, query.as_deref(), &headers).await;
-    api.count(Route::SessionRecords, &answer);
-    answer.into_response()
+    let ask = async {
+        let words = words(query.as_deref())?;
+        let told = api.session_records(bearer(&headers)?, &id, words).await?;
+        Ok(told.records(wants_lines(&headers)))
+    };
+    api.respond(Route::SessionRecords, ask.await)
 }
 
 impl Api {
-    async fn records(&self, query: Option<&str>, headers: &HeaderMap) -> Result<Response, Refusal> {
-        let words = words(query)?;
+    fn respond(&self, route: Route, answer: Result<Response, Refusal>) -> Response {
+        self.count(route, &answer);
+        answer.into_response()
+    }
+
+    /// Records that have all that the words say.
+    pub(crate) async fn records(
+        &self,
+        token: &str,
+        words: Words,
+    ) -> Result<Told<Vec<Found>>, Refusal> {
         let query = read(&words)?;
         let question = self
-            .question(headers, Sight::LIST_RECORDS, "records", words)
+            .question(token, Sight::LIST_RECORDS, "records", words)
             .await?;
         let limits = limits();
         let answer = self
@@ -123,14 +165,14 @@ impl Api {
         self.tell(question, answer).await
     }
 
-    async fn record(
+    /// One record; of the words only `namespace` may be there.
+    pub(crate) async fn record(
         &self,
+        token: &str,
         stream: &str,
         seq: &str,
-        query: Option<&str>,
-        headers: &HeaderMap,
-    ) -> Result<Response, Refusal> {
-        let mut words = words(query)?;
+        mut words: Words,
+    ) -> Result<Told<Found>, Refusal> {
         only(&words, &["namespace"])?;
         let id: StreamId = super::parse(stream)?;
         let number: u64 = seq
@@ -139,33 +181,31 @@ impl Api {
         words.insert("stream".to_owned(), id.to_string());
         words.insert("seq".to_owned(), number.to_string());
         let question = self
-            .question(headers, Sight::GET_RECORDS, "record", words)
+            .question(token, Sight::GET_RECORDS, "record", words)
             .await?;
         let (found, indexed) = self
             .search
             .ask(move |reader| Ok((reader.record(&id, number)?, reader.indexed()?)))
             .await?;
         let found = found.filter(|found| question.is_about(&found.whose.namespace));
-        let Some(found) = found else {
+        self.enter(&question, u64::from(found.is_some())).await?;
+        let found = found.ok_or_else(|| {
             let committed = self.search.committed();
-            self.enter(&question, 0).await?;
             let why = format!("there is no such record among the first {indexed} of {committed}");
-            return Err(Refusal::new(Code::NotFound, why));
-        };
-        self.enter(&question, 1).await?;
-        let extent = self.extent(indexed, None);
-        Ok(question.answer(extent, one(&found), "application/json"))
+            Refusal::new(Code::NotFound, why)
+        })?;
+        Ok(question.told(found, self.extent(indexed, None)))
     }
 
-    async fn sessions(
+    /// Sessions.
+    pub(crate) async fn sessions(
         &self,
-        query: Option<&str>,
-        headers: &HeaderMap,
-    ) -> Result<Response, Refusal> {
-        let words = words(query)?;
+        token: &str,
+        words: Words,
+    ) -> Result<Told<Vec<Session>>, Refusal> {
         let query = read_sessions(&words)?;
         let question = self
-            .question(headers, Sight::LIST_SESSIONS, "sessions", words)
+            .question(token, Sight::LIST_SESSIONS, "sessions", words)
             .await?;
         let limits = limits();
         let Sessions {
@@ -178,17 +218,16 @@ impl Api {
             .await?;
         self.enter(&question, found.len() as u64).await?;
         let extent = self.extent(indexed, cursor.map(|cursor| cursor.to_string()));
-        let lines = found.iter().map(json).collect();
-        Ok(question.list(extent, "sessions", lines))
+        Ok(question.told(found, extent))
     }
 
-    async fn session(
+    /// One session.
+    pub(crate) async fn session(
         &self,
+        token: &str,
         id: &str,
-        query: Option<&str>,
-        headers: &HeaderMap,
-    ) -> Result<Response, Refusal> {
-        let mut words = words(query)?;
+        mut words: Words,
+    ) -> Result<Told<Session>, Refusal> {
         only(&words, &["namespace", "kind"])?;
         let (name, namespace, kind) = (
             id.to_owned(),
@@ -197,7 +236,7 @@ impl Api {
         );
         words.insert("id".to_owned(), id.to_owned());
         let question = self
-            .question(headers, Sight::GET_SESSIONS, "session", words)
+            .question(token, Sight::GET_SESSIONS, "session", words)
             .await?;
         let (found, indexed) = self
             .search
@@ -208,17 +247,16 @@ impl Api {
             .await?;
         self.enter(&question, u64::from(found.is_some())).await?;
         let found = found.ok_or_else(|| self.no_session(indexed))?;
-        let extent = self.extent(indexed, None);
-        Ok(question.answer(extent, json(&found), "application/json"))
+        Ok(question.told(found, self.extent(indexed, None)))
     }
 
-    async fn session_records(
+    /// Records of a session.
+    pub(crate) async fn session_records(
         &self,
+        token: &str,
         id: &str,
-        query: Option<&str>,
-        headers: &HeaderMap,
-    ) -> Result<Response, Refusal> {
-        let mut words = words(query)?;
+        mut words: Words,
+    ) -> Result<Told<Vec<Found>>, Refusal> {
         let kind = kind(&words)?;
         let mut plain = words.clone();
         // Here it names the session's kind; records' kinds are asked for at /v1/records.
@@ -226,7 +264,7 @@ impl Api {
         let query = read(&plain)?;
         words.insert("id".to_owned(), id.to_owned());
         let question = self
-            .question(headers, Sight::LIST_RECORDS, "session", words)
+            .question(token, Sight::LIST_RECORDS, "session", words)
             .await?;
         let (name, namespace) = (id.to_owned(), question.namespace.clone());
         let limits = limits();
@@ -252,13 +290,12 @@ impl Api {
     /// Who asks, and whether they may.
     async fn question(
         &self,
-        headers: &HeaderMap,
+        token: &str,
         sight: Sight,
         what: &'static str,
-        words: BTreeMap<String, String>,
+        words: Words,
     ) -> Result<Question, Refusal> {
         let namespace = words.get("namespace").cloned();
-        let token = bearer(headers)?;
         let reader = self
             .authenticator
             .reader(token, sight, namespace.as_deref())
@@ -273,7 +310,6 @@ impl Api {
         }
         let room = self.reads.room()?;
         Ok(Question {
-            as_lines: wants_lines(headers),
             reader,
             namespace,
             what,
@@ -292,7 +328,7 @@ impl Api {
         self.ledger(read).await
     }
 
-    async fn tell(&self, question: Question, answer: Answer) -> Result<Response, Refusal> {
+    async fn tell(&self, question: Question, answer: Answer) -> Result<Told<Vec<Found>>, Refusal> {
         let Answer {
             found,
             indexed,
@@ -300,8 +336,7 @@ impl Api {
         } = answer;
         self.enter(&question, found.len() as u64).await?;
         let extent = self.extent(indexed, cursor.map(|cursor| cursor.to_string()));
-        let lines = found.iter().map(one).collect();
-        Ok(question.list(extent, "records", lines))
+        Ok(question.told(found, extent))
     }
 
     fn extent(&self, indexed: u64, cursor: Option<String>) -> Extent {
@@ -328,35 +363,49 @@ impl Question {
             .is_none_or(|wanted| wanted == namespace)
     }
 
-    /// A list: as one object, or a line each.
-    fn list(self, extent: Extent, name: &str, items: Vec<String>) -> Response {
-        if self.as_lines {
-            let lines: String = items.iter().flat_map(|item| [item, "\n"]).collect();
-            return self.answer(extent, lines, BATCH_TYPE);
+    fn told<T>(self, answer: T, extent: Extent) -> Told<T> {
+        Told {
+            answer,
+            extent,
+            room: self.room,
         }
-        let cursor = extent.cursor.as_ref();
-        let cursor = cursor.map_or(String::new(), |cursor| format!(r#""cursor":"{cursor}","#));
+    }
+}
+
+impl Told<Vec<Found>> {
+    fn records(self, as_lines: bool) -> Response {
+        let items = self.answer.iter().map(one).collect();
+        self.list("records", items, as_lines)
+    }
+}
+
+impl<T> Told<T> {
+    /// A list: as one object, or a line each.
+    fn list(self, name: &str, items: Vec<String>, as_lines: bool) -> Response {
+        if as_lines {
+            let lines: String = items.iter().flat_map(|item| [item, "\n"]).collect();
+            return self.respond(lines, BATCH_TYPE);
+        }
         let Extent {
-            indexed, committed, ..
-        } = extent;
+            indexed,
+            committed,
+            cursor,
+        } = &self.extent;
+        let cursor = cursor.as_ref();
+        let cursor = cursor.map_or(String::new(), |cursor| format!(r#""cursor":"{cursor}","#));
         let items = items.join(",");
         let text = format!(
             r#"{{"indexed":{indexed},"committed":{committed},{cursor}"{name}":[{items}]}}"#
         );
-        self.answer(extent, text, "application/json")
+        self.respond(text, "application/json")
     }
 
-    fn answer(self, extent: Extent, text: String, kind: &'static str) -> Response {
-        // The room goes with the body.
-        let room = self.room;
-        let body = Full::new(Bytes::from(text)).map_frame(move |frame| {
-            let _ = &room;
-            frame
-        });
-        let mut response = Response::new(Body::new(body));
+    fn respond(self, text: String, kind: &'static str) -> Response {
+        let mut response = Response::new(held(text, self.room));
         let head = response.headers_mut();
         head.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
         head.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        let extent = self.extent;
         head.insert("chaperone-indexed", HeaderValue::from(extent.indexed));
         head.insert("chaperone-committed", HeaderValue::from(extent.committed));
         if let Some(cursor) = extent.cursor.and_then(|c| HeaderValue::from_str(&c).ok()) {
@@ -364,6 +413,14 @@ impl Question {
         }
         response
     }
+}
+
+/// A body that holds an answer's room until its last byte has left.
+pub(crate) fn held(text: String, room: OwnedSemaphorePermit) -> Body {
+    Body::new(Full::new(Bytes::from(text)).map_frame(move |frame| {
+        let _ = &room;
+        frame
+    }))
 }
 
 /// A record with its leaf: the line as it was written, which is JSON.
@@ -377,7 +434,7 @@ fn json(session: &Session) -> String {
 }
 
 /// The parameters, each once.
-pub(super) fn words(query: Option<&str>) -> Result<BTreeMap<String, String>, Refusal> {
+pub(crate) fn words(query: Option<&str>) -> Result<Words, Refusal> {
     let mut words = BTreeMap::new();
     for (name, value) in parameters(query.unwrap_or_default()).map_err(malformed)? {
         let shown: String = name.chars().take(64).collect();
@@ -388,7 +445,7 @@ pub(super) fn words(query: Option<&str>) -> Result<BTreeMap<String, String>, Ref
     Ok(words)
 }
 
-fn read(words: &BTreeMap<String, String>) -> Result<Query, Refusal> {
+fn read(words: &Words) -> Result<Query, Refusal> {
     let pairs = words
         .iter()
         .map(|(name, value)| (name.as_str(), value.as_str()));
@@ -396,7 +453,7 @@ fn read(words: &BTreeMap<String, String>) -> Result<Query, Refusal> {
 }
 
 /// A question about sessions takes few of the parameters, read as they are for records.
-fn read_sessions(words: &BTreeMap<String, String>) -> Result<SessionQuery, Refusal> {
+fn read_sessions(words: &Words) -> Result<SessionQuery, Refusal> {
     only(words, &SESSION_NAMES)?;
     let mut plain = words.clone();
     let cursor = plain.remove("cursor").map(|text| {
@@ -413,7 +470,7 @@ fn read_sessions(words: &BTreeMap<String, String>) -> Result<SessionQuery, Refus
     })
 }
 
-fn kind(words: &BTreeMap<String, String>) -> Result<Option<SessionKind>, Refusal> {
+fn kind(words: &Words) -> Result<Option<SessionKind>, Refusal> {
     match words.get("kind").map(String::as_str) {
         None => Ok(None),
         Some("agent") => Ok(Some(SessionKind::Agent)),
@@ -422,7 +479,7 @@ fn kind(words: &BTreeMap<String, String>) -> Result<Option<SessionKind>, Refusal
     }
 }
 
-pub(super) fn only(words: &BTreeMap<String, String>, names: &[&str]) -> Result<(), Refusal> {
+pub(super) fn only(words: &Words, names: &[&str]) -> Result<(), Refusal> {
     match words.keys().find(|name| !names.contains(&name.as_str())) {
         None => Ok(()),
         Some(other) => {
