@@ -1,12 +1,16 @@
 //! `chaperone replay`: what one session did, in order, with the turns of its model as the thread.
 //!
-//! Owns arguments, and playing in time. Refuses judgement: it shows what the ledger gives, and says among how many records; `chaperone export` and `chaperone verify` prove it.
+//! Owns arguments, and playing in time without a terminal. Refuses judgement: it shows what the ledger gives, and says among how many records; `chaperone export` and `chaperone verify` prove it.
 
 mod pace;
+mod player;
+mod screen;
+mod terminal;
 mod text;
 
 use std::{
-    io,
+    env,
+    io::{self, IsTerminal},
     process::ExitCode,
     thread,
     time::{Duration, Instant},
@@ -27,9 +31,10 @@ use crate::{
     source::{Named, Page, SourceArgs, Words, pages},
 };
 use pace::{Pace, Played};
+use screen::Screen;
 use text::{Look, entry, heading};
 
-/// Most bytes of records that are held to be played in time. A session is read whole before it plays: the ledger's patience and a token's life are shorter than a session.
+/// Most bytes of records that are held to be played. A session is read whole before it plays: the ledger's patience and a token's life are shorter than a session.
 const MAX_HELD_BYTES: usize = 512 * 1024 * 1024;
 
 /// Show what one session did, in order, with the turns of its model as the thread.
@@ -40,6 +45,8 @@ const MAX_HELD_BYTES: usize = 512 * 1024 * 1024;
   chaperone replay 7f3c1a9e-… --ledger https://ledger.example:9445 --ca ca.crt --token-file token
   chaperone replay --dir ledger 7f3c1a9e-… --speed 10 --skip-idle 2s
                                                      in time, ten times as fast, and no wait longer than 2 s
+  chaperone replay --dir ledger 7f3c1a9e-… -o plain | less -R
+                                                     all at once, without the player
   chaperone replay --dir ledger 7f3c1a9e-… 'rm -rf'  only records that have these words
   chaperone replay --dir ledger 7f3c1a9e-… --decision Deny --body-chars 0
                                                      only what was refused, without bodies
@@ -70,7 +77,7 @@ pub(crate) struct Args {
     /// Only with this decision: Allow, Deny or WouldDeny.
     #[arg(long)]
     decision: Option<String>,
-    /// Play in time, so many times as fast as it was. Default: all at once.
+    /// Play in time, so many times as fast as it was. Default: all at once; in a terminal it waits for a key.
     #[arg(long, value_name = "NUMBER", value_parser = speed)]
     speed: Option<f64>,
     /// Longest wait between two records, such as 2s.
@@ -79,9 +86,9 @@ pub(crate) struct Args {
     /// Characters of each body that are shown, where the record has one; 0 is none.
     #[arg(long, value_name = "NUMBER", default_value_t = 500)]
     body_chars: usize,
-    /// How records are written: plain for people, json an object for each with the record as it stands.
-    #[arg(short, long, value_enum, default_value_t)]
-    output: Output,
+    /// How records are written: plain for people, json an object for each with the record as it stands. Default: in a terminal a player (? shows its keys), else plain.
+    #[arg(short, long, value_enum)]
+    output: Option<Output>,
     /// When to use colours.
     #[arg(long, value_enum, default_value_t)]
     color: ColorChoice,
@@ -95,9 +102,8 @@ enum Kind {
     Stream,
 }
 
-#[derive(ValueEnum, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 enum Output {
-    #[default]
     Plain,
     Json,
 }
@@ -106,14 +112,16 @@ enum Output {
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     // What is wrong with a question is said before anybody is asked.
     let wanted = args.wanted()?;
+    let output = match args.output {
+        Some(output) => output,
+        None if is_screen() => return on_screen(args, &wanted),
+        None => Output::Plain,
+    };
     let mut replay = Replay {
         out: io::stdout().lock(),
         wanted,
-        output: args.output,
-        look: Look {
-            color: args.color.for_stdout(),
-            body_chars: args.body_chars,
-        },
+        output,
+        look: args.look(),
         timeline: Timeline::default(),
         heading: None,
         shown: 0,
@@ -124,15 +132,43 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         Some(pace) => {
             let mut held = Held::default();
             let last = args.read(|leaf, line| held.take(leaf, line))?;
-            let mut player = Player::start(pace);
+            let mut waiting = Waiting::start(pace);
             for (leaf, line) in held.records {
-                replay.take(leaf, &line, |at| player.wait(at))?;
+                replay.take(leaf, &line, |at| waiting.wait(at))?;
             }
             last
         }
     };
-    replay.tell(&last);
+    tell(replay.shown, replay.of, &replay.timeline, &last);
     Ok(ExitCode::SUCCESS)
+}
+
+/// Whether there is a terminal that obeys.
+fn is_screen() -> bool {
+    io::stdout().is_terminal() && env::var_os("TERM").is_some_and(|term| term != "dumb")
+}
+
+fn on_screen(args: &Args, wanted: &Query) -> anyhow::Result<ExitCode> {
+    let mut held = Held::default();
+    let last = args.read(|leaf, line| held.take(leaf, line))?;
+    let of = held.records.len() as u64;
+    let mut timeline = Timeline::default();
+    let mut records = Vec::new();
+    for (leaf, line) in held.records {
+        let record = parsed(leaf, &line)?;
+        let place = timeline.place(&record);
+        if wants(wanted, &record) {
+            records.push((place, line));
+        }
+    }
+    let shown = records.len() as u64;
+    let screen = Screen::new(&args.session, records, args.pace(), args.look());
+    let code = match screen {
+        Some(screen) => terminal::play(screen)?,
+        None => ExitCode::SUCCESS,
+    };
+    tell(shown, of, &timeline, &last);
+    Ok(code)
 }
 
 impl Args {
@@ -155,6 +191,13 @@ impl Args {
             speed: self.speed?,
             longest: self.skip_idle,
         })
+    }
+
+    fn look(&self) -> Look {
+        Look {
+            color: self.color.for_stdout(),
+            body_chars: self.body_chars,
+        }
     }
 
     /// Takes all records of the session in the order of leaves. The last page.
@@ -187,7 +230,7 @@ impl Held {
         self.bytes = self.bytes.saturating_add(line.len());
         ensure!(
             self.bytes <= MAX_HELD_BYTES,
-            "the session has more than {} MiB of records, too much to play in time; leave out --speed",
+            "the session has more than {} MiB of records, too much to play; use -o plain without --speed",
             MAX_HELD_BYTES / 1024 / 1024
         );
         self.records.push((leaf, line.to_vec()));
@@ -196,12 +239,12 @@ impl Held {
 }
 
 /// Waits until a record is due.
-struct Player {
+struct Waiting {
     started: Instant,
     played: Played,
 }
 
-impl Player {
+impl Waiting {
     fn start(pace: Pace) -> Self {
         Self {
             started: Instant::now(),
@@ -235,11 +278,10 @@ impl<W: io::Write> Replay<W> {
         line: &[u8],
         mut wait: impl FnMut(Option<i64>),
     ) -> anyhow::Result<()> {
-        let not = || format!("leaf {leaf} is no record");
-        let record: Value = serde_json::from_slice(line).with_context(not)?;
+        let record = parsed(leaf, line)?;
         let place = self.timeline.place(&record);
         self.of = self.of.saturating_add(1);
-        if !self.wants(&record) {
+        if !wants(&self.wanted, &record) {
             return Ok(());
         }
         wait(place.at);
@@ -250,13 +292,6 @@ impl<W: io::Write> Replay<W> {
         }
         self.out.flush()?;
         Ok(())
-    }
-
-    fn wants(&self, record: &Value) -> bool {
-        // Whose a record is was asked with the session.
-        let whose = Whose::default();
-        let facts = Facts::of(record);
-        self.wanted.asks_for(record, &facts, &whose, "")
     }
 
     fn plain(&mut self, line: &[u8], place: Place) -> io::Result<()> {
@@ -278,25 +313,33 @@ impl<W: io::Write> Replay<W> {
         self.out.write_all(line)?;
         self.out.write_all(b"}\n")
     }
+}
 
-    /// How much there was, for the person who asked.
-    fn tell(&self, last: &Page) {
-        let Page {
-            indexed, committed, ..
-        } = last;
-        let turns = self.timeline.turns();
-        let s = |count: u64| if count == 1 { "" } else { "s" };
-        let (shown, of) = (self.shown, self.of);
-        let some = match shown == of {
-            true => String::new(),
-            false => format!("{shown} of "),
-        };
-        eprintln!(
-            "{some}{of} record{} in {turns} turn{}, among the first {indexed} of {committed}",
-            s(of),
-            s(turns)
-        );
-    }
+/// How much there was, for the person who asked.
+fn tell(shown: u64, of: u64, timeline: &Timeline, last: &Page) {
+    let Page {
+        indexed, committed, ..
+    } = last;
+    let turns = timeline.turns();
+    let s = |count: u64| if count == 1 { "" } else { "s" };
+    let some = match shown == of {
+        true => String::new(),
+        false => format!("{shown} of "),
+    };
+    eprintln!(
+        "{some}{of} record{} in {turns} turn{}, among the first {indexed} of {committed}",
+        s(of),
+        s(turns)
+    );
+}
+
+fn parsed(leaf: u64, line: &[u8]) -> anyhow::Result<Value> {
+    serde_json::from_slice(line).with_context(|| format!("leaf {leaf} is no record"))
+}
+
+/// Whether a record has what is asked for. Whose it is was asked with the session.
+fn wants(wanted: &Query, record: &Value) -> bool {
+    wanted.asks_for(record, &Facts::of(record), &Whose::default(), "")
 }
 
 fn speed(text: &str) -> Result<f64, String> {

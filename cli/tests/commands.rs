@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "commands/player.rs"]
+mod player;
 #[path = "commands/replay.rs"]
 mod replay;
 #[path = "commands/search.rs"]

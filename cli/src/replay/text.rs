@@ -56,7 +56,7 @@ pub(super) fn entry(line: &[u8], place: Place, look: Look) -> String {
 }
 
 /// What stands out in a text without colours.
-fn mark(verdict: Option<Verdict>) -> char {
+pub(super) fn mark(verdict: Option<Verdict>) -> char {
     match verdict {
         Some(Verdict::Deny) => '!',
         Some(Verdict::WouldDeny) => '~',
@@ -107,7 +107,7 @@ fn shown(body: &BodyInfo, chars: usize) -> String {
 }
 
 /// The beginning of a text on one line, and how much there is besides. White space is one space: bodies are laid out for programs.
-fn cut(text: &str, chars: usize) -> String {
+pub(super) fn cut(text: &str, chars: usize) -> String {
     let mut begin: String = text.chars().take(chars).collect();
     let more = text.chars().skip(chars).count();
     begin = begin.split_whitespace().collect::<Vec<_>>().join(" ");

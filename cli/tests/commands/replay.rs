@@ -3,7 +3,7 @@
 use super::*;
 
 /// One session of an agent, with what came before it, as records of one stream.
-fn session_log() -> Vec<u8> {
+pub(super) fn session_log() -> Vec<u8> {
     let agent = r#""agent":{"namespace":"agents","pod":"claude"}"#;
     let allow = r#""decision":{"action":"Allow","mode":"Enforce","revision":"0011223344556677","reason":"default"}"#;
     let model = |text: &str, answer: &str| {
