@@ -3,6 +3,7 @@
 //! Owns the flags that say which, and asking page after page. Refuses to give records without saying among how many they are: every answer is a [`Page`], which does.
 
 mod directory;
+mod published;
 mod server;
 
 use std::path::PathBuf;
@@ -11,6 +12,8 @@ use chaperone_index::{query::MAX_LIMIT, store::SessionKind};
 
 use directory::Directory;
 use server::Server;
+
+pub(crate) use published::{Published, PublishedArgs};
 
 /// Which ledger.
 #[derive(clap::Args)]

@@ -3,23 +3,33 @@
 mod bundle;
 mod keys;
 mod ledger;
+mod served;
 
 pub(crate) use keys::read_keys;
 
 use std::{
     fmt::Display,
-    fs::File,
+    fs::{self, File},
     io::{self, BufRead, BufReader, Read, Write},
     path::{Path, PathBuf},
     process::ExitCode,
 };
 
 use anyhow::{Context, bail};
-use chaperone_crds::verify::{Report, Start, StreamVerdict, verify};
-use chaperone_ledger::{audit, bundle as bundles};
+use chaperone_crds::{
+    chain::StreamId,
+    verify::{Report, Start, StreamVerdict, verify},
+};
+use chaperone_ledger::{
+    audit::{self, Trust},
+    bundle as bundles,
+};
 use serde::Serialize;
 
-use crate::output::{Format, NO, clean};
+use crate::{
+    output::{Format, NO, clean},
+    source::PublishedArgs,
+};
 
 /// Most beginnings without an end that are listed of a stream.
 const MAX_LISTED: usize = 100;
@@ -34,6 +44,8 @@ const MAX_LISTED: usize = 100;
 ///
 /// A ledger's directory, or a copy of it, has a tree over all records and a signed checkpoint, which show both, and whole streams that are gone. Give the ledger's public key, and checkpoints that you
 /// kept elsewhere: whoever holds the disk and the signing key can write another history, and only these contradict it.
+///
+/// Of a ledger that is asked over HTTPS (--ledger) every entry that it has signed is read, which names records and has their hashes: they must give the tree that is signed, and no number of a stream may be missing.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   chaperone verify audit.jsonl
@@ -44,12 +56,28 @@ const MAX_LISTED: usize = 100;
   chaperone verify /var/lib/chaperone-ledger --key ledger.example/prod+0337ae09+Ac4C…
   chaperone verify copy-of-ledger --key ledger.vkey --checkpoint last-month.checkpoint
   chaperone verify evidence --key ledger.vkey        a bundle that chaperone export made
+  chaperone verify --ledger https://ledger.example:9445 --ca ca.crt --token-file token --key ledger.vkey --checkpoint last-month.checkpoint
+                                                     all that a ledger has signed, over HTTPS
+  chaperone verify --ledger … --key ledger.vkey --record 0707…/41
+                                                     that one record is in it
 
 Exit status: 0 intact, 1 not intact or incomplete, 2 unreadable.")]
 pub(crate) struct Args {
     /// Files of records, one JSON object a line; - is standard input. Or one directory: a ledger, or an evidence bundle.
-    #[arg(required = true, value_name = "FILE|DIRECTORY")]
+    #[arg(
+        required_unless_present = "ledger",
+        conflicts_with = "ledger",
+        value_name = "FILE|DIRECTORY"
+    )]
     files: Vec<PathBuf>,
+    #[command(flatten)]
+    published: PublishedArgs,
+    /// Prove that this record is in the ledger (--ledger), without reading all entries: STREAM/NUMBER. May be repeated.
+    #[arg(long = "record", value_name = "STREAM/NUMBER", requires = "ledger")]
+    records: Vec<served::Named>,
+    /// Prove that all records of this stream are there and whole (--ledger). May be repeated.
+    #[arg(long = "stream", value_name = "UUID", requires = "ledger")]
+    streams: Vec<StreamId>,
     /// The log is a part: streams may begin at any record.
     #[arg(long, conflicts_with_all = ["keys", "checkpoints"])]
     part: bool,
@@ -66,6 +94,9 @@ pub(crate) struct Args {
 
 /// Runs the subcommand.
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    if let Some(published) = args.published.open()? {
+        return served::run(&published, args);
+    }
     match directory(args)? {
         Some(Directory::Ledger(path)) => return ledger::run(path, args),
         Some(Directory::Bundle(path)) => return bundle::run(path, args),
@@ -83,6 +114,20 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         &Verdict::of(&report),
         report.is_intact(),
     )
+}
+
+/// Keys, and checkpoints that were kept elsewhere.
+fn trust(args: &Args) -> anyhow::Result<Trust> {
+    let keys = read_keys(&args.keys)?;
+    let read = |path: &std::path::PathBuf| {
+        fs::read(path).with_context(|| format!("cannot read {}", path.display()))
+    };
+    let kept = args
+        .checkpoints
+        .iter()
+        .map(read)
+        .collect::<Result<_, _>>()?;
+    Ok(Trust { keys, kept })
 }
 
 /// A directory that is to be verified.

@@ -4,6 +4,8 @@
 
 #[path = "commands/player.rs"]
 mod player;
+#[path = "commands/published.rs"]
+mod published;
 #[path = "commands/replay.rs"]
 mod replay;
 #[path = "commands/search.rs"]

@@ -118,6 +118,16 @@ impl Checkpoint {
     }
 }
 
+/// Which log a note says that it is a checkpoint of. Nothing is believed yet: [`open`] asks for a key of that name.
+///
+/// # Errors
+/// [`CheckpointError::Form`].
+pub fn claimed_origin(note: &[u8]) -> Result<Origin, CheckpointError> {
+    let line = note.split(|byte| *byte == b'\n').next();
+    let line = line.and_then(|line| std::str::from_utf8(line).ok());
+    line.unwrap_or_default().parse()
+}
+
 /// Reads a checkpoint of this log. `known` are its keys, which bear the origin as their name (several while one is replaced by another), and those of witnesses; one of the log's at
 /// least must have signed.
 ///

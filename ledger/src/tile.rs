@@ -5,12 +5,14 @@
 
 mod builder;
 mod path;
+mod proved;
 mod tree;
 
 use thiserror::Error;
 
 pub use builder::{Builder, Full};
 pub use path::{BadPath, Row, Tile, Width};
+pub use proved::{Included, NotIncluded};
 pub use tree::{Source, TileTree, TreeError};
 
 use crate::merkle::Hash;

@@ -34,8 +34,19 @@ const PAUSE: Duration = Duration::from_secs(1);
 pub(crate) struct Server {
     runtime: Runtime,
     requests: SendRequest<Empty<Bytes>>,
+    place: Place,
+    /// A published log may be anyone's to read.
+    token: Option<String>,
+}
+
+/// Where the ledger is.
+struct Place {
+    host: String,
+    port: u16,
     authority: String,
-    token: String,
+    /// What stands before each path; empty, or begins with a slash and does not end with one.
+    prefix: String,
+    config: Arc<ClientConfig>,
 }
 
 #[derive(Deserialize)]
@@ -49,33 +60,16 @@ impl Server {
         ca: Option<&Path>,
         token: Option<&Path>,
     ) -> anyhow::Result<Self> {
-        let url: Uri = url.parse().context("--ledger is no URL")?;
-        ensure!(
-            url.scheme_str() == Some("https"),
-            "--ledger begins with https://"
-        );
-        let host = url.host().context("--ledger names no host")?;
-        let authority = url.authority().map_or(host, |authority| authority.as_str());
-        let (authority, host) = (
-            authority.to_owned(),
-            host.trim_matches(['[', ']']).to_owned(),
-        );
-        let port = url.port_u16().unwrap_or(443);
-        let token = read_token(token)?;
-        let config = config(ca)?;
+        let place = Place::of(url, ca)?;
+        let token = token.map(read_token).transpose()?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
             .build()?;
-        let connecting = async { timeout(CONNECT_TIMEOUT, connect(&host, port, config)).await };
-        let requests = runtime
-            .block_on(connecting)
-            .context("no connection in time")?
-            .with_context(|| format!("cannot reach {authority}"))?;
         Ok(Self {
+            requests: runtime.block_on(place.connect())?,
             runtime,
-            requests,
-            authority,
+            place,
             token,
         })
     }
@@ -96,34 +90,88 @@ impl Server {
         self.ask(&path, &words)
     }
 
+    /// A record by stream and number, with its leaf. None: the ledger has no such record, or not yet.
+    pub(crate) fn record(
+        &mut self,
+        stream: &str,
+        seq: u64,
+        namespace: Option<&str>,
+    ) -> anyhow::Result<Option<(u64, Vec<u8>)>> {
+        let words = namespace.map(|name| format!("?namespace={}", encoded(name)));
+        let words = words.unwrap_or_default();
+        let answer = self.patiently(&format!("/v1/records/{}/{seq}{words}", encoded(stream)))?;
+        match answer {
+            (200, _, body) => Ok(Some(item(&body).context("what answers is no ledger")?)),
+            (404, _, _) => Ok(None),
+            (other, _, body) => bail!("the ledger answers {other}: {}", said(&body)),
+        }
+    }
+
+    /// A file of the published log, of so many bytes at most. None where there is none.
+    pub(crate) fn file(&mut self, path: &str, limit: usize) -> anyhow::Result<Option<Vec<u8>>> {
+        match self.patiently(&format!("/{path}"))? {
+            (200, _, body) if body.len() <= limit => Ok(Some(body.to_vec())),
+            (200, _, _) => bail!("{path} is too long to be one"),
+            (404, _, _) => Ok(None),
+            (status @ (401 | 403), _, body) => bail!(
+                "the ledger answers {status}: {} (who reads the log needs `get` on /checkpoint and /tile/*: ClusterRole chaperone-log-reader)",
+                said(&body)
+            ),
+            (other, _, body) => bail!("the ledger answers {other}: {}", said(&body)),
+        }
+    }
+
     fn ask(&mut self, path: &str, words: &Words) -> anyhow::Result<Page> {
         let pairs = words
             .iter()
             .map(|(name, value)| format!("{name}={}", encoded(value)));
         let path = format!("{path}?{}", pairs.collect::<Vec<_>>().join("&"));
-        for _ in 0..TRIES {
-            let (status, head, body) = self.get(&path)?;
-            match status {
-                200 => return read(&head, &body),
-                // Busy, or the index is being made.
-                503 => std::thread::sleep(PAUSE),
-                other => bail!("the ledger answers {other}: {}", said(&body)),
-            }
+        match self.patiently(&path)? {
+            (200, head, body) => read(&head, &body),
+            (503, _, body) => bail!("the ledger is busy: {}", said(&body)),
+            (other, _, body) => bail!("the ledger answers {other}: {}", said(&body)),
         }
-        let (_, _, body) = self.get(&path)?;
-        bail!("the ledger is busy: {}", said(&body))
     }
 
+    /// An answer; of one that is busy, or makes its index, once it is not or has been asked often enough.
+    fn patiently(&mut self, path: &str) -> anyhow::Result<(u16, HeaderMap, Bytes)> {
+        for _ in 0..TRIES {
+            let answer = self.get(path)?;
+            if answer.0 != 503 {
+                return Ok(answer);
+            }
+            std::thread::sleep(PAUSE);
+        }
+        self.get(path)
+    }
+
+    /// An answer, over another connection where the one before has ended.
     fn get(&mut self, path: &str) -> anyhow::Result<(u16, HeaderMap, Bytes)> {
-        let request = Request::get(path)
-            .header("host", &self.authority)
+        if self.requests.is_closed() {
+            self.requests = self.runtime.block_on(self.place.connect())?;
+        }
+        match self.get_once(path) {
+            // Every question may be asked again.
+            Err(error) if is_hung_up(&error) => {
+                self.requests = self.runtime.block_on(self.place.connect())?;
+                self.get_once(path)
+            }
+            answer => answer,
+        }
+    }
+
+    fn get_once(&mut self, path: &str) -> anyhow::Result<(u16, HeaderMap, Bytes)> {
+        let mut request = Request::get(format!("{}{path}", self.place.prefix))
+            .header("host", &self.place.authority)
             .header("accept", "application/x-ndjson")
             .header(
                 "user-agent",
                 concat!("chaperone/", env!("CARGO_PKG_VERSION")),
-            )
-            .header("authorization", format!("Bearer {}", self.token))
-            .body(Empty::new())?;
+            );
+        if let Some(token) = &self.token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        let request = request.body(Empty::new())?;
         let requests = &mut self.requests;
         let exchange = async {
             requests.ready().await?;
@@ -186,18 +234,49 @@ fn said(body: &[u8]) -> String {
     clean(&text).into_owned()
 }
 
-async fn connect(
-    host: &str,
-    port: u16,
-    config: ClientConfig,
-) -> anyhow::Result<SendRequest<Empty<Bytes>>> {
-    let name = ServerName::try_from(host.to_owned())?;
-    let tcp = TcpStream::connect((host, port)).await?;
-    let connector = TlsConnector::from(Arc::new(config));
-    let tls = connector.connect(name, tcp).await?;
-    let (requests, connection) = handshake(TokioIo::new(tls)).await?;
-    tokio::spawn(connection);
-    Ok(requests)
+impl Place {
+    fn of(url: &str, ca: Option<&Path>) -> anyhow::Result<Self> {
+        let url: Uri = url.parse().context("--ledger is no URL")?;
+        ensure!(
+            url.scheme_str() == Some("https"),
+            "--ledger begins with https://"
+        );
+        ensure!(url.query().is_none(), "--ledger has no ? part");
+        let host = url.host().context("--ledger names no host")?;
+        let authority = url.authority().map_or(host, |authority| authority.as_str());
+        Ok(Self {
+            host: host.trim_matches(['[', ']']).to_owned(),
+            port: url.port_u16().unwrap_or(443),
+            authority: authority.to_owned(),
+            prefix: url.path().trim_end_matches('/').to_owned(),
+            config: Arc::new(config(ca)?),
+        })
+    }
+
+    async fn connect(&self) -> anyhow::Result<SendRequest<Empty<Bytes>>> {
+        timeout(CONNECT_TIMEOUT, self.dial())
+            .await
+            .context("no connection in time")?
+            .with_context(|| format!("cannot reach {}", self.authority))
+    }
+
+    async fn dial(&self) -> anyhow::Result<SendRequest<Empty<Bytes>>> {
+        let name = ServerName::try_from(self.host.clone())?;
+        let tcp = TcpStream::connect((self.host.as_str(), self.port)).await?;
+        let connector = TlsConnector::from(Arc::clone(&self.config));
+        let tls = connector.connect(name, tcp).await?;
+        let (requests, connection) = handshake(TokioIo::new(tls)).await?;
+        tokio::spawn(connection);
+        Ok(requests)
+    }
+}
+
+/// Whether the connection ended before the answer began.
+fn is_hung_up(error: &anyhow::Error) -> bool {
+    let error = error.downcast_ref::<hyper::Error>();
+    error.is_some_and(|error| {
+        error.is_canceled() || error.is_closed() || error.is_incomplete_message()
+    })
 }
 
 fn config(ca: Option<&Path>) -> anyhow::Result<ClientConfig> {
@@ -218,8 +297,7 @@ fn config(ca: Option<&Path>) -> anyhow::Result<ClientConfig> {
     Ok(builder.with_root_certificates(roots).with_no_client_auth())
 }
 
-fn read_token(file: Option<&Path>) -> anyhow::Result<String> {
-    let file = file.context("--token-file is missing")?;
+fn read_token(file: &Path) -> anyhow::Result<String> {
     let mut text = String::new();
     let read = match file.as_os_str() == "-" {
         true => io::stdin()

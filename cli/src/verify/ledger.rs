@@ -1,12 +1,12 @@
 //! A ledger's directory: what it is compared with, and the verdict for programs.
 
-use std::{fs, path::Path, process::ExitCode};
+use std::{path::Path, process::ExitCode};
 
 use anyhow::{Context, bail};
-use chaperone_ledger::audit::{self, TreeHead, Trust};
+use chaperone_ledger::audit::{self, TreeHead};
 use serde::Serialize;
 
-use super::{Args, Verdict, answer, read_keys};
+use super::{Args, Verdict, answer, trust};
 
 pub(super) fn run(directory: &Path, args: &Args) -> anyhow::Result<ExitCode> {
     if args.part {
@@ -19,19 +19,6 @@ pub(super) fn run(directory: &Path, args: &Args) -> anyhow::Result<ExitCode> {
         &LedgerJson::of(&verdict),
         verdict.is_intact() && verdict.is_complete(),
     )
-}
-
-fn trust(args: &Args) -> anyhow::Result<Trust> {
-    let keys = read_keys(&args.keys)?;
-    let read = |path: &std::path::PathBuf| {
-        fs::read(path).with_context(|| format!("cannot read {}", path.display()))
-    };
-    let kept = args
-        .checkpoints
-        .iter()
-        .map(read)
-        .collect::<Result<_, _>>()?;
-    Ok(Trust { keys, kept })
 }
 
 /// The verdict for programs.

@@ -21,8 +21,7 @@ use crate::{
     checkpoint::{self, Checkpoint, CheckpointError, Origin, decimal},
     key::VerifierKey,
     leaf::{Leaf, MAX_LEAF_BYTES},
-    merkle::{Hash, inclusion_proof, verify_inclusion},
-    tile::{TileTree, WIDTH},
+    tile::Included,
 };
 
 /// Most faults that a verdict lists; further ones are counted.
@@ -204,7 +203,11 @@ impl Proof {
         let path = dir.join(LEAVES);
         let failed = |error| directory::unreadable(&path, error);
         let mut lines = BufReader::new(directory::open(&path).map_err(failed)?);
-        let mut tiles = Tiles::new(dir, signed);
+        let folder = Folder {
+            dir,
+            read: RefCell::default(),
+        };
+        let mut included = Included::new(&folder, signed);
         let limit = u64::try_from(MAX_LINE_BYTES).unwrap_or(u64::MAX);
         let (mut line, mut after) = (String::new(), None);
         for number in 1.. {
@@ -225,8 +228,8 @@ impl Proof {
                 break;
             };
             after = Some(index);
-            if let Err(reason) = tiles.include(index, &leaf) {
-                let leaf = leaf.to_string();
+            if let Err(reason) = included.show(index, &leaf) {
+                let (leaf, reason) = (leaf.to_string(), reason.to_string());
                 self.fault(Fault::NotIncluded {
                     index,
                     leaf,
@@ -356,62 +359,6 @@ impl Proof {
 fn parse(line: &str) -> Option<(u64, Leaf)> {
     let (index, entry) = line.strip_suffix('\n')?.split_once(' ')?;
     Some((decimal(index).ok()?, entry.parse().ok()?))
-}
-
-/// The hashes of a tile of leaves, once its way to the root is shown; or why it is not.
-type Proved = Result<Vec<Hash>, String>;
-
-/// Tiles of leaves of which it is shown that they lead to the root.
-struct Tiles<'a> {
-    folder: Folder<'a>,
-    signed: &'a Checkpoint,
-    proved: Option<(u64, Proved)>,
-}
-
-impl<'a> Tiles<'a> {
-    fn new(dir: &'a Path, signed: &'a Checkpoint) -> Self {
-        Self {
-            folder: Folder {
-                dir,
-                read: RefCell::default(),
-            },
-            signed,
-            proved: None,
-        }
-    }
-
-    /// Shows that this leaf has this number in the tree.
-    fn include(&mut self, index: u64, leaf: &Leaf) -> Result<(), String> {
-        let width = u64::from(WIDTH);
-        let (tile, place) = (index / width, index % width);
-        let proved = match self.proved.take() {
-            Some((known, proved)) if known == tile => proved,
-            _ => self.prove(tile),
-        };
-        let place = usize::try_from(place).unwrap_or(usize::MAX);
-        let outcome = match &proved {
-            Err(reason) => Err(reason.clone()),
-            Ok(hashes) => match hashes.get(place) {
-                Some(hash) if *hash == leaf.hash() => Ok(()),
-                _ => Err("another one is there".to_owned()),
-            },
-        };
-        self.proved = Some((tile, proved));
-        outcome
-    }
-
-    /// The way of one leaf of the tile leads through all of its hashes, so that it vouches for each.
-    fn prove(&self, tile: u64) -> Proved {
-        let tree = TileTree::new(&self.folder, self.signed.size);
-        let said = |error: &dyn fmt::Display| error.to_string();
-        let hashes = tree.hashes(0, tile).map_err(|e| said(&e))?;
-        let first = tile.saturating_mul(u64::from(WIDTH));
-        let leaf = hashes.first().ok_or("the tile is empty")?;
-        let (size, root) = (self.signed.size, self.signed.root);
-        let way = inclusion_proof(&tree, first, size).map_err(|e| said(&e))?;
-        verify_inclusion(leaf, first, size, &root, &way).map_err(|e| said(&e))?;
-        Ok(hashes)
-    }
 }
 
 impl fmt::Display for Verdict {
