@@ -15,6 +15,8 @@ mod faults;
 mod go;
 #[path = "ledger/identity.rs"]
 mod identity;
+#[path = "ledger/jars.rs"]
+mod jars;
 #[path = "ledger/search.rs"]
 mod search;
 #[path = "ledger/sidecar.rs"]

@@ -25,7 +25,7 @@ use crate::{
 
 /// How long an answer may take after the request.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
-/// Most of an answer's body that is read, in bytes, so that the connection can serve again. After a longer one the connection is closed.
+/// Most of an answer's body that is read where nobody asks for more, in bytes, so that the connection can serve again. After a longer one the connection is closed.
 const MAX_ANSWER_BYTES: usize = 64 * 1024;
 /// Most of an answer's body that is logged, in characters.
 const LOGGED_CHARS: usize = 200;
@@ -36,6 +36,8 @@ type Requests = SendRequest<Full<Bytes>>;
 pub struct HttpClient {
     endpoint: Endpoint,
     user_agent: HeaderValue,
+    /// Most of an answer's body that is read, in bytes.
+    longest_answer: usize,
     dialer: Dialer,
     connection: Option<Connection>,
 }
@@ -61,6 +63,16 @@ pub struct Answer {
 }
 
 impl Answer {
+    /// One that asks for no wait.
+    #[must_use]
+    pub fn new(status: StatusCode, body: Option<Bytes>) -> Self {
+        Self {
+            status,
+            retry_after: None,
+            body,
+        }
+    }
+
     /// The answer as a failure.
     #[must_use]
     pub fn into_error(self) -> ClientError {
@@ -94,8 +106,16 @@ impl HttpClient {
             },
             endpoint,
             user_agent,
+            longest_answer: MAX_ANSWER_BYTES,
             connection: None,
         })
+    }
+
+    /// The same, reading answers of at most so many bytes.
+    #[must_use]
+    pub fn with_longest_answer(mut self, bytes: usize) -> Self {
+        self.longest_answer = bytes;
+        self
     }
 
     /// Where it goes.
@@ -116,7 +136,8 @@ impl HttpClient {
         headers.insert(header::HOST, self.endpoint.authority.clone());
         headers.insert(header::USER_AGENT, self.user_agent.clone());
         let mut connection = self.connection().await?;
-        let answer = timeout(ANSWER_TIMEOUT, exchange(&mut connection.requests, request))
+        let exchange = exchange(&mut connection.requests, request, self.longest_answer);
+        let answer = timeout(ANSWER_TIMEOUT, exchange)
             .await
             .map_err(|_| ClientError::Timeout(ANSWER_TIMEOUT))??;
         // After a body that was not read to its end the connection is not at the beginning of the next answer.
@@ -159,13 +180,12 @@ impl HttpClient {
 async fn exchange(
     requests: &mut Requests,
     request: Request<Full<Bytes>>,
+    longest: usize,
 ) -> Result<Answer, ClientError> {
     let response = requests.send_request(request).await?;
     let status = response.status();
     let retry_after = retry_after(&response, Timestamp::now());
-    let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES)
-        .collect()
-        .await;
+    let body = Limited::new(response.into_body(), longest).collect().await;
     Ok(Answer {
         status,
         retry_after,

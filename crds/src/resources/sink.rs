@@ -5,10 +5,16 @@
 // Printer columns repeat `type_`, which clippy takes for one attribute given twice.
 #![allow(clippy::duplicated_attributes)]
 
+mod elasticsearch;
+mod splunk;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+pub use elasticsearch::ElasticsearchSink;
+pub use splunk::SplunkSink;
 
 use crate::filter::MAX_FILTER_BYTES;
 
@@ -34,7 +40,7 @@ use crate::filter::MAX_FILTER_BYTES;
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(
-    validation = Rule::new("[has(self.stdout), has(self.file), has(self.http), has(self.otlp), has(self.syslog), has(self.postgres), has(self.redis)].filter(x, x).size() == 1").message("set exactly one of stdout, file, http, otlp, syslog, postgres, redis"),
+    validation = Rule::new("[has(self.stdout), has(self.file), has(self.http), has(self.otlp), has(self.syslog), has(self.postgres), has(self.redis), has(self.elasticsearch), has(self.splunk)].filter(x, x).size() == 1").message("set exactly one of stdout, file, http, otlp, syslog, postgres, redis, elasticsearch, splunk"),
     validation = Rule::new("!has(self.from) || self.from == 'Ledger' || has(self.stdout) || has(self.file) || has(self.http)").message("sidecars deliver stdout, file and http only: leave out from, or set from: Ledger, and the ledger delivers"),
     validation = Rule::new("!has(self.from) || self.from == 'Sidecar' || !(has(self.stdout) || has(self.file))").message("stdout and file are delivered by the sidecars, and the ledger keeps every record in files already: leave out from, or use another kind with from: Ledger"),
     validation = Rule::new("(has(self.from) ? self.from == 'Ledger' : !(has(self.stdout) || has(self.file) || has(self.http))) || !(has(self.start) || has(self.batch))").message("start and batch are settings of sinks that the ledger delivers: add from: Ledger, or leave them out"),
@@ -62,6 +68,12 @@ pub struct AuditSinkSpec {
     /// Add records to a stream of a Redis server. Delivered by the ledger.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub redis: Option<RedisSink>,
+    /// Index records in Elasticsearch or OpenSearch. Delivered by the ledger.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub elasticsearch: Option<ElasticsearchSink>,
+    /// Send records to an HTTP Event Collector of Splunk. Delivered by the ledger.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub splunk: Option<SplunkSink>,
     /// Who delivers: `Sidecar` (each from its own spool) or `Ledger` (one connection for all, credentials stay in Chaperone's namespace). Sidecars deliver stdout, file and http, which is the default for these.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<Deliverer>,
@@ -119,11 +131,11 @@ pub enum SinkStart {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BatchSettings {
-    /// Most records, 1 to 10000. Default 500.
+    /// Most records, 1 to 10000. Default 500; 5000 for splunk, whose acknowledgements take a while.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 10000))]
     pub records: Option<u32>,
-    /// Most bytes of records as the ledger has them, 1024 to 16777216; a longer record is sent alone. Default 1048576.
+    /// Most bytes of records as the ledger has them, 1024 to 16777216; a longer record is sent alone. Default 1048576; 4194304 for splunk.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1024, max = 16_777_216))]
     pub bytes: Option<u32>,

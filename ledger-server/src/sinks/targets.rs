@@ -1,9 +1,12 @@
 //! The kinds of targets that the ledger delivers to, one file each. docs/sinks.md has the contract of each.
 
+mod elasticsearch;
 mod http;
 mod otlp;
 mod postgres;
 mod redis;
+mod request;
+mod splunk;
 mod syslog;
 
 use std::sync::Arc;
@@ -30,6 +33,10 @@ impl Maker {
         Ok(match &sink.target {
             settings::Target::Http(http) => Box::new(http::HttpTarget::new(http, sink, self)?),
             settings::Target::Otlp(otlp) => Box::new(otlp::OtlpTarget::new(otlp, self)?),
+            settings::Target::Splunk(splunk) => Box::new(splunk::SplunkTarget::new(splunk, self)?),
+            settings::Target::Elasticsearch(elasticsearch) => Box::new(
+                elasticsearch::ElasticsearchTarget::new(elasticsearch, sink, self)?,
+            ),
             settings::Target::Redis(redis) => Box::new(redis::RedisTarget::new(redis, self)?),
             settings::Target::Syslog(syslog) => Box::new(syslog::SyslogTarget::new(syslog, self)?),
             settings::Target::Postgres(postgres) => {

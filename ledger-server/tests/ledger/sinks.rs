@@ -4,14 +4,20 @@
 pub(crate) mod api;
 #[path = "sinks/cluster.rs"]
 mod cluster;
+#[path = "sinks/front.rs"]
+mod front;
 #[path = "sinks/http.rs"]
 mod http;
+#[path = "sinks/opensearch.rs"]
+mod opensearch;
 #[path = "sinks/otlp.rs"]
 mod otlp;
 #[path = "sinks/postgres.rs"]
 mod postgres;
 #[path = "sinks/redis.rs"]
 mod redis;
+#[path = "sinks/splunk.rs"]
+mod splunk;
 #[path = "sinks/syslog.rs"]
 mod syslog;
 

@@ -122,6 +122,21 @@ fn what_is_wrong_with_a_sink_is_said_apart_from_what_its_secrets_lack() {
             Some("Secret gone"),
         ),
         (
+            json!({"elasticsearch": {"url": "http://search.example:9200"}}),
+            Some("in clear"),
+            None,
+        ),
+        (
+            json!({"elasticsearch": {"url": "https://search.example", "apiKeySecret": {"name": "broken", "key": "k"}}}),
+            None,
+            Some("no header can have"),
+        ),
+        (
+            json!({"splunk": {"url": "https://splunk.example:8088", "tokenSecret": {"name": "gone", "key": "t"}}}),
+            None,
+            Some("Secret gone"),
+        ),
+        (
             json!({"from": "Ledger", "filter": "record.sq > 1", "http": {"url": "https://c.example/"}}),
             Some("spec.filter, line 1"),
             None,
@@ -152,4 +167,32 @@ fn what_is_wrong_with_a_sink_is_said_apart_from_what_its_secrets_lack() {
         let good = spec(json!({"from": "Ledger", "http": {"url": "https://c.example/"}}));
         assert!(Sink::read(name, &good, &secret).is_err(), "{name}");
     }
+}
+
+#[test]
+fn credentials_of_searching_kinds_are_headers_in_their_schemes() {
+    let key = json!({"name": "collector", "key": "token"});
+    let cases = [
+        (
+            json!({"username": "u", "passwordSecret": key}),
+            "Basic dTpzM2NyZXQ=",
+        ),
+        (json!({"apiKeySecret": key}), "ApiKey s3cret"),
+        (json!({"bearerTokenSecret": key}), "Bearer s3cret"),
+    ];
+    for (more, expected) in cases {
+        let mut elasticsearch = json!({"url": "https://search.example"});
+        let all = elasticsearch.as_object_mut().unwrap();
+        all.extend(more.as_object().unwrap().clone());
+        let spec = spec(json!({"elasticsearch": elasticsearch}));
+        let Target::Elasticsearch(read) = Sink::read("s", &spec, &secret).unwrap().target else {
+            panic!("{spec:?}");
+        };
+        assert_eq!(read.authorization, Some(Credential(expected.to_owned())));
+        assert_eq!(read.index, "chaperone-records");
+    }
+    let splunk = spec(json!({"splunk": {"url": "https://s.example", "tokenSecret": key}}));
+    let sink = Sink::read("s", &splunk, &secret).unwrap();
+    assert_eq!((sink.batch.records, sink.batch.bytes), (5000, 4 << 20));
+    assert!(!format!("{sink:?}").contains("s3cret"), "{sink:?}");
 }

@@ -4,7 +4,6 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use chaperone_sinks::{
     Endpoint,
     client::{HttpClient, bearer_header},
@@ -12,13 +11,9 @@ use chaperone_sinks::{
     settings::{Http, Sink},
     tls::HTTP1,
 };
-use http_body_util::Full;
-use hyper::{
-    Method, Request,
-    header::{self, HeaderValue},
-};
+use hyper::header::HeaderValue;
 
-use super::Maker;
+use super::{Maker, request::gzipped};
 use crate::sinks::target::{Answer, Failure, Outgoing, Sending, Target};
 
 /// An endpoint and by what it knows us.
@@ -53,25 +48,18 @@ impl HttpTarget {
             lines.push(b'\n');
         }
         let body = gzip(&self.content.body(&lines)).map_err(|e| Failure::soon("write", e))?;
-        let answer = self.client.exchange(self.request(body)).await?;
+        let path = self.client.endpoint().target.clone();
+        let request = gzipped(
+            path,
+            self.content.media_type(),
+            body,
+            self.authorization.as_ref(),
+        );
+        let answer = self.client.exchange(request).await?;
         match answer.status.is_success() {
             true => Ok(Answer::default()),
             false => Err(answer.into_error().into()),
         }
-    }
-
-    fn request(&self, body: Bytes) -> Request<Full<Bytes>> {
-        let mut request = Request::new(Full::new(body));
-        *request.method_mut() = Method::POST;
-        *request.uri_mut() = self.client.endpoint().target.clone();
-        let headers = request.headers_mut();
-        let media_type = HeaderValue::from_static(self.content.media_type());
-        headers.insert(header::CONTENT_TYPE, media_type);
-        headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-        if let Some(authorization) = &self.authorization {
-            headers.insert(header::AUTHORIZATION, authorization.clone());
-        }
-        request
     }
 }
 

@@ -16,22 +16,20 @@ use chaperone_sinks::{
     settings::{Otlp, OtlpProtocol},
     tls::HTTP1,
 };
-use http_body_util::Full;
-use hyper::{
-    Method, Request, StatusCode, Uri,
-    header::{self, HeaderValue},
-};
+use hyper::{StatusCode, Uri, header::HeaderValue};
 use opentelemetry_proto::tonic::collector::logs::v1::{
     ExportLogsServiceRequest, ExportLogsServiceResponse,
 };
 use prost::Message as _;
 
-use super::Maker;
+use super::{Maker, request::gzipped};
 use crate::sinks::target::{Answer, Failure, Outgoing, Sending, Target, Then};
 use grpc::Grpc;
 
 /// Where OTLP/HTTP takes logs, unless the URL has a path.
 const LOGS_PATH: &str = "/v1/logs";
+/// The type of its messages.
+const MEDIA_TYPE: &str = "application/x-protobuf";
 
 /// A receiver of OTLP.
 pub(super) struct OtlpTarget {
@@ -104,25 +102,17 @@ impl Http {
         export: &ExportLogsServiceRequest,
     ) -> Result<ExportLogsServiceResponse, Failure> {
         let body = gzip(&export.encode_to_vec()).map_err(|e| Failure::soon("write", e))?;
-        let answer = self.client.exchange(self.request(body)).await?;
+        let request = gzipped(
+            self.path.clone(),
+            MEDIA_TYPE,
+            body,
+            self.authorization.as_ref(),
+        );
+        let answer = self.client.exchange(request).await?;
         if !answer.status.is_success() {
             return Err(answer.into_error().into());
         }
         response(answer.status, answer.body)
-    }
-
-    fn request(&self, body: Bytes) -> Request<Full<Bytes>> {
-        let mut request = Request::new(Full::new(body));
-        *request.method_mut() = Method::POST;
-        *request.uri_mut() = self.path.clone();
-        let headers = request.headers_mut();
-        let kind = HeaderValue::from_static("application/x-protobuf");
-        headers.insert(header::CONTENT_TYPE, kind);
-        headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-        if let Some(authorization) = &self.authorization {
-            headers.insert(header::AUTHORIZATION, authorization.clone());
-        }
-        request
     }
 }
 

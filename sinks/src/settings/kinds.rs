@@ -1,0 +1,108 @@
+//! The settings of each kind.
+
+use super::{Credential, OtlpProtocol, Tls};
+
+/// An HTTP endpoint that takes batches of records.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Http {
+    /// Where.
+    pub url: String,
+    /// Value of `Authorization: Bearer`.
+    pub bearer: Option<Credential>,
+    /// Whom it trusts, and what it shows.
+    pub tls: Tls,
+}
+
+/// A receiver of OTLP logs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Otlp {
+    /// Where; its path is `/v1/logs` where it has none, and none over gRPC.
+    pub url: String,
+    /// By which transport.
+    pub protocol: OtlpProtocol,
+    /// Value of `Authorization: Bearer`.
+    pub bearer: Option<Credential>,
+    /// Whom it trusts, and what it shows.
+    pub tls: Tls,
+}
+
+/// A receiver of syslog messages.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Syslog {
+    /// Name or address.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// Facility, 0 to 23.
+    pub facility: u8,
+    /// TLS; none where the sink allows that.
+    pub tls: Option<Tls>,
+}
+
+/// A table of a PostgreSQL database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Postgres {
+    /// Name or address.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// Name of the database.
+    pub database: String,
+    /// Who the ledger is there.
+    pub user: String,
+    /// Its password.
+    pub password: Option<Credential>,
+    /// The table, with or without a schema before it.
+    pub table: String,
+    /// TLS; none where the sink allows that.
+    pub tls: Option<Tls>,
+}
+
+/// A stream of a Redis server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Redis {
+    /// Name or address.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// The stream's key.
+    pub key: String,
+    /// Most entries that it keeps, about.
+    pub max_length: Option<u64>,
+    /// Who the ledger is there.
+    pub username: Option<String>,
+    /// Its password.
+    pub password: Option<Credential>,
+    /// TLS; none where the sink allows that.
+    pub tls: Option<Tls>,
+}
+
+/// An index of Elasticsearch or OpenSearch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Elasticsearch {
+    /// Where; what path it has stands before the cluster's own.
+    pub url: String,
+    /// Index, alias or data stream.
+    pub index: String,
+    /// Value of `Authorization`.
+    pub authorization: Option<Credential>,
+    /// Whom it trusts, and what it shows.
+    pub tls: Tls,
+}
+
+/// An HTTP Event Collector of Splunk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Splunk {
+    /// Where; what path it has stands before the collector's own.
+    pub url: String,
+    /// Value of `Authorization`.
+    pub authorization: Credential,
+    /// Index, unless it is the token's.
+    pub index: Option<String>,
+    /// Source type of events.
+    pub sourcetype: String,
+    /// Whether a batch counts once it is indexed.
+    pub acknowledge: bool,
+    /// Whom it trusts, and what it shows.
+    pub tls: Tls,
+}
