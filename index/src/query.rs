@@ -14,7 +14,7 @@ use serde_json::Value;
 use thiserror::Error;
 
 pub use page::{BadCursor, PageCursor};
-pub use parameters::{MAX_QUERY_BYTES, parameters};
+pub use parameters::{MAX_QUERY_BYTES, encoded, parameters};
 
 use crate::{
     facts::{Facts, Whose, domains, levels, normal_host, texts},

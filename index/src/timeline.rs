@@ -34,6 +34,12 @@ pub struct Place {
 }
 
 impl Timeline {
+    /// A timeline that goes on where another ended: the time of its first record, in microseconds since 1970, and its last turn.
+    #[must_use]
+    pub fn resume(first: Option<i64>, turn: Turn) -> Self {
+        Self { first, turn }
+    }
+
     /// Where the next record stands, in the order of leaves.
     pub fn place(&mut self, record: &Value) -> Place {
         let facts = Facts::of(record);

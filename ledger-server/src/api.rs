@@ -90,7 +90,15 @@ impl Api {
         }
     }
 
-    fn count<T>(&self, route: Route, result: &Result<T, Refusal>) {
+    pub(crate) fn authenticator(&self) -> &dyn Authenticator {
+        &*self.authenticator
+    }
+
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    pub(crate) fn count<T>(&self, route: Route, result: &Result<T, Refusal>) {
         let code = match result {
             Ok(_) => "ok",
             Err(refusal) => refusal.code.as_str(),

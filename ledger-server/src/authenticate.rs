@@ -6,7 +6,7 @@ mod kubernetes;
 
 use std::{pin::Pin, sync::Arc};
 
-use chaperone_crds::pod::PodIdentity;
+use chaperone_crds::{pod::PodIdentity, resources::PolicyRule};
 use sha2::{Digest, Sha256};
 
 pub use kubernetes::Kubernetes;
@@ -66,6 +66,15 @@ pub struct Reader {
     pub is_allowed: bool,
 }
 
+/// A policy, as the cluster has it now.
+#[derive(Clone, Debug)]
+pub struct PolicyNow {
+    /// Its generation.
+    pub generation: i64,
+    /// Its rules.
+    pub rules: Vec<PolicyRule>,
+}
+
 /// What an [`Authenticator`] returns.
 pub type Verdict<'a, T> = Pin<Box<dyn Future<Output = Result<T, Refusal>> + Send + 'a>>;
 
@@ -82,6 +91,13 @@ pub trait Authenticator: Send + Sync + 'static {
         sight: Sight,
         namespace: Option<&'a str>,
     ) -> Verdict<'a, Arc<Reader>>;
+    /// The policy of this name (of no namespace: a cluster's), if who has this token may get it. None: there is none.
+    fn policy<'a>(
+        &'a self,
+        token: &'a str,
+        namespace: Option<&'a str>,
+        name: &'a str,
+    ) -> Verdict<'a, Option<PolicyNow>>;
 }
 
 impl Place {

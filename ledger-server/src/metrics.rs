@@ -33,6 +33,8 @@ pub enum Route {
     Session,
     /// Records of a session.
     SessionRecords,
+    /// A page of the console.
+    Console,
 }
 
 /// All metrics. Cheap to clone.
@@ -42,6 +44,10 @@ pub struct Metrics {
     requests: IntCounterVec,
     /// Records taken.
     pub records: IntCounter,
+    /// Logins to the console, by result.
+    pub logins: IntCounterVec,
+    /// Who is logged in to the console.
+    pub console_sessions: IntGauge,
     /// Bytes of batches received.
     pub bytes: IntCounter,
     /// Requests that wait for the writer.
@@ -99,6 +105,12 @@ impl Metrics {
                     "Requests by route and code.",
                     &["route", "code"],
                 ),
+            logins: part.counters(
+                    "console_logins_total",
+                    "Logins to the console by result.",
+                    &["result"],
+                ),
+            console_sessions: part.gauge("console_sessions", "Logins to the console that hold."),
             records: part.counter("records_total", "Records taken."),
             bytes: part.counter("received_bytes_total", "Bytes of batches received."),
             queue: part.gauge("queue_requests", "Requests that wait for the writer."),
@@ -185,6 +197,7 @@ impl Metrics {
             Route::Sessions => "sessions",
             Route::Session => "session",
             Route::SessionRecords => "session-records",
+            Route::Console => "console",
         };
         self.requests.with_label_values(&[route, code]).inc();
     }
@@ -213,6 +226,8 @@ mod tests {
         let Metrics {
             registry,
             requests,
+            logins,
+            console_sessions,
             records,
             bytes,
             queue,
@@ -239,6 +254,8 @@ mod tests {
             &registry,
             vec![
                 Box::new(requests),
+                Box::new(logins),
+                Box::new(console_sessions),
                 Box::new(records),
                 Box::new(bytes),
                 Box::new(queue),

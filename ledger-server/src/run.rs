@@ -36,6 +36,7 @@ use crate::{
     api::{Api, router},
     authenticate::Kubernetes,
     certificate::Certificate,
+    console::{self, Console},
     key_file,
     metrics::Metrics,
     search::Search,
@@ -112,9 +113,13 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         search.context("the index's thread")?,
         metrics,
     );
+    let api = Arc::new(api);
+    let console = settings
+        .console
+        .then(|| console::router(Console::new(Arc::clone(&api), origin.to_string())));
     let server = Server {
         tls: Some(certificate.server_config()),
-        router: router(Arc::new(api)),
+        router: router(api).merge(console.unwrap_or_default()),
         signals: signals.clone(),
         per_peer: SIDECAR_CONNECTIONS,
     };

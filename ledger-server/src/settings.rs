@@ -68,6 +68,9 @@ pub struct Settings {
         default_value = "[::]:8080"
     )]
     pub status_listen: SocketAddr,
+    /// Serve the web console under /console/
+    #[arg(long, env = "CHAPERONE_LEDGER_CONSOLE", default_value_t = true, action = clap::ArgAction::Set)]
+    pub console: bool,
     /// Seconds between two checkpoints while records come
     #[arg(long, env = "CHAPERONE_LEDGER_CHECKPOINT_SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
     pub checkpoint_seconds: u64,

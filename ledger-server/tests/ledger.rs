@@ -7,6 +7,8 @@
 mod api_server;
 #[path = "ledger/client.rs"]
 mod client;
+#[path = "ledger/console.rs"]
+mod console;
 #[path = "ledger/crashes.rs"]
 mod crashes;
 #[path = "ledger/faults.rs"]

@@ -1,4 +1,6 @@
-//! The query part of a URL, taken apart.
+//! The query part of a URL, taken apart, and a value as it stands there.
+
+use std::fmt::Write as _;
 
 use super::{BadQuery, NAMES};
 
@@ -22,6 +24,24 @@ pub fn parameters(query: &str) -> Result<Vec<(String, String)>, BadQuery> {
             Ok((decode(name)?, decode(value)?))
         })
         .collect()
+}
+
+/// A value as a URL's query has it: all but unreserved characters (RFC 3986, section 2.3) as bytes.
+#[must_use]
+pub fn encoded(value: &str) -> String {
+    let mut out = String::with_capacity(value.len());
+    for byte in value.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                out.push(char::from(byte));
+            }
+            _ => {
+                // Writing to a String cannot fail.
+                let _ = write!(out, "%{byte:02X}");
+            }
+        }
+    }
+    out
 }
 
 fn decode(text: &str) -> Result<String, BadQuery> {
@@ -78,5 +98,18 @@ mod tests {
         }
         assert_eq!(parameters(&"a".repeat(20_000)), Err(BadQuery::TooLong));
         assert_eq!(pairs(&"a=b&".repeat(1_000)).len(), NAMES.len() + 1);
+    }
+
+    #[test]
+    fn any_value_comes_back_as_it_was_sent() {
+        for value in [
+            "\"pull request\" a*",
+            "a&b=c+d%20#?/",
+            "grün → 日本",
+            "\u{0}\n",
+        ] {
+            let pairs = parameters(&format!("q={}", encoded(value))).unwrap();
+            assert_eq!(pairs, [("q".to_owned(), value.to_owned())]);
+        }
     }
 }

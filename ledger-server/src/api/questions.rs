@@ -416,8 +416,8 @@ impl<T> Told<T> {
 }
 
 /// A body that holds an answer's room until its last byte has left.
-pub(crate) fn held(text: String, room: OwnedSemaphorePermit) -> Body {
-    Body::new(Full::new(Bytes::from(text)).map_frame(move |frame| {
+pub(crate) fn held(text: impl Into<Bytes>, room: impl Send + Sync + 'static) -> Body {
+    Body::new(Full::new(text.into()).map_frame(move |frame| {
         let _ = &room;
         frame
     }))

@@ -2,22 +2,28 @@
 
 use std::{sync::Arc, time::Duration};
 
-use chaperone_crds::pod::{LEDGER_AUDIENCE, SIDECAR_NAME};
+use chaperone_crds::{
+    pod::{LEDGER_AUDIENCE, SIDECAR_NAME},
+    resources::{AgentPolicy, ClusterAgentPolicy, PolicyRule},
+};
 use chaperone_server::{
     remembered::Remembered,
     reviews::{Caller, MAX_REVIEWS, Reviews, TokenDigest, User},
     workload::{identity, image_ids},
 };
-use k8s_openapi::api::{
-    authorization::v1::{
-        NonResourceAttributes, ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec,
+use k8s_openapi::{
+    api::{
+        authorization::v1::{
+            NonResourceAttributes, ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec,
+        },
+        core::v1::Pod,
     },
-    core::v1::Pod,
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use kube::{Api, Client, api::PostParams};
 use tokio::{sync::Semaphore, time::timeout};
 
-use super::{Authenticator, Place, Reader, Sight, Verdict, Workload};
+use super::{Authenticator, Place, PolicyNow, Reader, Sight, Verdict, Workload};
 use crate::refusal::{Code, Refusal};
 
 /// Questions about pods and rights under way at a time.
@@ -83,6 +89,42 @@ impl Kubernetes {
         });
         self.sights.put(key, reader.clone(), verdict.life);
         Ok(reader)
+    }
+
+    /// The policy, with the ledger's own right to read it: only for a user who has it too.
+    async fn find_policy(
+        &self,
+        token: &str,
+        namespace: Option<&str>,
+        name: &str,
+    ) -> Result<Option<PolicyNow>, Refusal> {
+        let verdict = self.reviews.user(token).await?;
+        let resource = match namespace {
+            Some(_) => "agentpolicies",
+            None => "clusteragentpolicies",
+        };
+        if !self
+            .allows(getting(&verdict.user, resource, namespace, name))
+            .await?
+        {
+            let user = &verdict.user.name;
+            let place = namespace.map_or(String::new(), |n| format!(" in namespace {n}"));
+            let why = format!("{user} may not get {resource} {name:?} of chaperone.dev{place}");
+            return Err(Refusal::new(Code::Forbidden, why));
+        }
+        let client = self.client.clone();
+        Ok(match namespace {
+            Some(namespace) => {
+                let api: Api<AgentPolicy> = Api::namespaced(client, namespace);
+                let found = self.ask(resource, api.get_opt(name)).await?;
+                found.map(|found| now(&found.metadata, found.spec.rules))
+            }
+            None => {
+                let api: Api<ClusterAgentPolicy> = Api::all(client);
+                let found = self.ask(resource, api.get_opt(name)).await?;
+                found.map(|found| now(&found.metadata, found.spec.rules))
+            }
+        })
     }
 
     async fn allows(&self, review: SubjectAccessReview) -> Result<bool, Refusal> {
@@ -151,6 +193,15 @@ impl Authenticator for Kubernetes {
     ) -> Verdict<'a, Arc<Reader>> {
         Box::pin(self.judge_sight(token, sight, namespace))
     }
+
+    fn policy<'a>(
+        &'a self,
+        token: &'a str,
+        namespace: Option<&'a str>,
+        name: &'a str,
+    ) -> Verdict<'a, Option<PolicyNow>> {
+        Box::pin(self.find_policy(token, namespace, name))
+    }
 }
 
 /// What the API server knows of the pod that a token is bound to. Fails closed: the token outlives its pod by moments, and a pod of the same name may come after.
@@ -207,6 +258,35 @@ fn seeing(user: &User, sight: Sight, namespace: Option<&str>) -> SubjectAccessRe
             ..SubjectAccessReviewSpec::default()
         },
     )
+}
+
+fn getting(
+    user: &User,
+    resource: &str,
+    namespace: Option<&str>,
+    name: &str,
+) -> SubjectAccessReview {
+    review(
+        user,
+        SubjectAccessReviewSpec {
+            resource_attributes: Some(ResourceAttributes {
+                group: Some(GROUP.to_owned()),
+                resource: Some(resource.to_owned()),
+                verb: Some("get".to_owned()),
+                namespace: namespace.map(str::to_owned),
+                name: Some(name.to_owned()),
+                ..ResourceAttributes::default()
+            }),
+            ..SubjectAccessReviewSpec::default()
+        },
+    )
+}
+
+fn now(metadata: &ObjectMeta, rules: Vec<PolicyRule>) -> PolicyNow {
+    PolicyNow {
+        generation: metadata.generation.unwrap_or_default(),
+        rules,
+    }
 }
 
 fn review(user: &User, about: SubjectAccessReviewSpec) -> SubjectAccessReview {

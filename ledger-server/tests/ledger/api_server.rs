@@ -17,12 +17,13 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
+use base64::Engine as _;
 use chaperone_crds::pod::SIDECAR_NAME;
 use serde_json::{Value, json};
 
 use super::sinks::api::{self, Api};
 
-/// What the API server knows. The token of pod NAME is `pod-NAME`; `reader` may read all, `team` records and sessions of namespace `agents`, `stranger` nothing.
+/// What the API server knows. The token of pod NAME is `pod-NAME`; a token with a dot is a JWT of the user before it, for as long as it says; `reader` may read all, `team` records and sessions of namespace `agents`, `stranger` nothing.
 #[derive(Default)]
 pub(crate) struct Cluster {
     /// No answers at all.
@@ -44,6 +45,10 @@ pub(crate) fn api_server(cluster: Arc<Cluster>) -> SocketAddr {
             post(access),
         )
         .route("/api/v1/namespaces/agents/pods/{name}", get(pod))
+        .route(
+            "/apis/chaperone.dev/v1alpha1/namespaces/agents/agentpolicies/coding",
+            get(policy),
+        )
         .merge(api::router());
     served(router.with_state(cluster))
 }
@@ -78,9 +83,13 @@ async fn review(State(cluster): State<Arc<Cluster>>, Json(review): Json<Value>) 
                 "authentication.kubernetes.io/pod-name": [pod], "authentication.kubernetes.io/pod-uid": [format!("uid-{pod}")]
             }
         }),
-        None => json!({"username": token, "groups": ["system:authenticated"]}),
+        None => {
+            let name = token.split('.').next().unwrap();
+            json!({"username": name, "groups": ["system:authenticated"]})
+        }
     };
     let status = match token {
+        token if has_ended(token) => json!({"authenticated": false}),
         "forged" => json!({"authenticated": false}),
         _ => {
             json!({"authenticated": true, "audiences": review["spec"]["audiences"], "user": user})
@@ -88,6 +97,27 @@ async fn review(State(cluster): State<Arc<Cluster>>, Json(review): Json<Value>) 
     };
     Json(json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": {}, "status": status}))
         .into_response()
+}
+
+fn has_ended(token: &str) -> bool {
+    let Some(payload) = token.split('.').nth(1) else {
+        return false;
+    };
+    let payload = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(payload);
+    let claims: Value = serde_json::from_slice(&payload.unwrap()).unwrap();
+    claims["exp"].as_i64().unwrap() <= jiff::Timestamp::now().as_second()
+}
+
+/// Generation 3 of the policy that records name.
+async fn policy() -> Response {
+    Json(json!({
+        "apiVersion": "chaperone.dev/v1alpha1", "kind": "AgentPolicy",
+        "metadata": {"name": "coding", "namespace": "agents", "generation": 3},
+        "spec": {"mode": "Enforce", "rules": [
+            {"name": "no-delete", "when": "http.method == \"DELETE\" && \"<b>\" != \"\"", "action": "Deny", "message": "Ask a human."}
+        ]}
+    }))
+    .into_response()
 }
 
 async fn access(Json(review): Json<Value>) -> Response {

@@ -117,6 +117,12 @@ impl Lines {
         self.0.append(&event, jiff::Timestamp::now(), out);
     }
 
+    /// A record of this event.
+    pub(crate) fn event(&mut self, event: Value, out: &mut Vec<u8>) {
+        let event: Event = serde_json::from_value(event).unwrap();
+        self.0.append(&event, jiff::Timestamp::now(), out);
+    }
+
     pub(crate) fn next_seq(&self) -> u64 {
         self.0.next_seq()
     }

@@ -1,0 +1,316 @@
+//! One record: what was sent and what came back side by side, and why it was decided so.
+
+use std::collections::BTreeMap;
+
+use chaperone_crds::record::{BodyInfo, DecisionInfo, Event, Outcome, Record};
+use maud::{Markup, html};
+use serde_json::Value;
+
+use crate::{
+    Extent, Shown,
+    entry::{kind, verdict_mark, what},
+    frame::{Frame, Page, Place, page},
+    link,
+    text::{block, inline, plain},
+};
+
+/// Characters of a body or of a line that are shown.
+const BODY_CHARS: usize = 64 * 1024;
+/// Characters of a field.
+const FIELD_CHARS: usize = 4096;
+/// Header fields of a message that are shown.
+const HEADERS: usize = 200;
+
+/// The rule that decided, as far as it can be known.
+#[derive(Clone, Debug)]
+pub enum Rule<'a> {
+    /// No policy decided.
+    None,
+    /// It is not shown: why, in a sentence.
+    Unknown(&'a str),
+    /// What the cluster has under that name now.
+    Found(RuleText<'a>),
+}
+
+/// A rule's text.
+#[derive(Clone, Debug)]
+pub struct RuleText<'a> {
+    /// The rule as YAML.
+    pub yaml: &'a str,
+    /// Its CEL expression.
+    pub when: Option<&'a str>,
+    /// Generation of the policy, as it is now.
+    pub now: i64,
+    /// Generation of the policy that was in force, as the stream's record of its policies says. None: no such record was found.
+    pub then: Option<i64>,
+}
+
+/// What the page shows.
+#[derive(Clone, Debug)]
+pub struct RecordPage<'a> {
+    /// The record.
+    pub shown: Shown<'a>,
+    /// How far the answer looks.
+    pub extent: &'a Extent,
+    /// The rule that decided.
+    pub rule: Rule<'a>,
+}
+
+/// The page of a record.
+#[must_use]
+pub fn record(frame: &Frame<'_>, this: &RecordPage<'_>) -> String {
+    let shown = &this.shown;
+    let title = format!("Record {} of {}", shown.seq, plain(shown.stream, 40));
+    let content = html! {
+        @match serde_json::from_slice::<Record>(shown.line) {
+            Ok(record) => (known(&record, this)),
+            Err(_) => p { "This version of the console does not know this record's form; it is shown as it stands." },
+        }
+        (place(this))
+        h2 { "The record as it stands" }
+        p { a href=(raw(shown)) download { "Download it" } ", byte for byte: what is hashed, without its newline." }
+        (block(&String::from_utf8_lossy(shown.line), BODY_CHARS))
+    };
+    let this = Page {
+        title: &title,
+        place: Place::Records,
+        script: None,
+        content,
+    };
+    page(frame, &this)
+}
+
+fn raw(shown: &Shown<'_>) -> String {
+    let page = format!("records/{}/{}/raw", shown.stream, shown.seq);
+    link::to(&page, &[("namespace", shown.namespace)])
+}
+
+fn known(record: &Record, this: &RecordPage<'_>) -> Markup {
+    let event = &record.event;
+    html! {
+        p.lead { (verdict_mark(record)) " " (inline(&what(record), FIELD_CHARS)) }
+        @if let Some(error) = &event.error { p.error { "Error: " (inline(error, FIELD_CHARS)) } }
+        @if let Some(decision) = &event.decision { (decided(decision, &this.rule)) }
+        (exchange(event))
+        @if !event.masked.is_empty() { (masked(event)) }
+        h2 { "Facts" }
+        (facts(record, this.shown.line))
+    }
+}
+
+fn decided(decision: &DecisionInfo, rule: &Rule<'_>) -> Markup {
+    let action = match (decision.action, decision.would_deny) {
+        (Outcome::Deny, _) => "Denied",
+        (Outcome::Allow, true) => "Allowed; in Enforce it would have been denied",
+        (Outcome::Allow, false) => "Allowed",
+    };
+    let cell = |name: &str, value: Option<&str>| {
+        html! { @if let Some(value) = value { div { dt { (name) } dd { (inline(value, FIELD_CHARS)) } } } }
+    };
+    let mode = format!("{:?}", decision.mode);
+    html! {
+        section aria-labelledby="decision" {
+            h2 #decision { "Decision" }
+            dl.facts {
+                (cell("Outcome", Some(action)))
+                (cell("Policy", Some(decision.policy.as_deref().unwrap_or("none: the default, or a rule that is built in"))))
+                (cell("Rule", decision.rule.as_deref()))
+                (cell("Reason", Some(&decision.reason)))
+                (cell("The agent was told", decision.message.as_deref()))
+                (cell("Mode", Some(&mode)))
+                (cell("Revision of the policies", Some(&decision.revision.to_string())))
+            }
+            @match rule {
+                Rule::None => {}
+                Rule::Unknown(why) => p.note { "The rule's text is not shown: " (inline(why, FIELD_CHARS)) },
+                Rule::Found(text) => (rule_text(text)),
+            }
+        }
+    }
+}
+
+fn rule_text(text: &RuleText<'_>) -> Markup {
+    html! {
+        h3 { "The rule" }
+        @match text.then {
+            Some(then) if then == text.now => p.note { "As the cluster has it now: generation " (text.now) ", which was in force then. Deleting a policy and making another of its name starts generations anew." },
+            Some(then) => p.note.warn { strong { "The policy was changed since. " } "In force was generation " (then) "; this is generation " (text.now) "." },
+            None => p.note.warn { "As the cluster has it now, generation " (text.now) ". Which was in force then is not known: the stream's record of it was not found." },
+        }
+        @if let Some(when) = text.when { h4 { "When (CEL)" } (block(when, BODY_CHARS)) }
+        details { summary { "The whole rule" } (block(text.yaml, BODY_CHARS)) }
+    }
+}
+
+/// Request and response beside each other, where the record has them.
+fn exchange(event: &Event) -> Markup {
+    if let Some(http) = &event.http {
+        let status = http
+            .status
+            .map_or("no answer reached the agent".to_owned(), |s| s.to_string());
+        let (sent, received) = (http.request_bytes, http.response_bytes);
+        return html! {
+            div.pair {
+                (message("Request", &format!("{sent} bytes of body"), http.request_headers.as_ref(), http.request_body.as_ref()))
+                (message("Response", &format!("{status}, {received} bytes of body from the server"), http.response_headers.as_ref(), http.response_body.as_ref()))
+            }
+        };
+    }
+    if let Some(told) = &event.message {
+        let name = match event.operation.as_ref().map(|o| o.verb.as_str()) {
+            Some("send") => "Message from the agent",
+            _ => "Message to the agent",
+        };
+        return message(
+            name,
+            &format!("{} bytes", told.bytes),
+            None,
+            told.body.as_ref(),
+        );
+    }
+    html! {}
+}
+
+fn message(
+    name: &str,
+    about: &str,
+    headers: Option<&BTreeMap<String, String>>,
+    body: Option<&BodyInfo>,
+) -> Markup {
+    let id = name.to_lowercase().replace(' ', "-");
+    html! {
+        section aria-labelledby=(id) {
+            h2 id=(id) { (name) }
+            p { (about) }
+            @match headers {
+                None => p.note { "The record has no header fields: the audit level did not ask for them." },
+                Some(headers) => table.headers {
+                    caption { "Header fields" }
+                    thead { tr { th scope="col" { "Name" } th scope="col" { "Value" } } }
+                    tbody {
+                        @for (name, value) in headers.iter().take(HEADERS) {
+                            tr { th scope="row" { (inline(name, FIELD_CHARS)) } td { (inline(value, FIELD_CHARS)) } }
+                        }
+                    }
+                },
+            }
+            h3 { "Body" }
+            @match body {
+                None => p.note { "The record has no body." },
+                Some(body) => {
+                    @match (&body.text, &body.omitted) {
+                        (Some(text), _) => (block(text, BODY_CHARS)),
+                        (None, Some(why)) => p { "Not kept: " (inline(why, FIELD_CHARS)) },
+                        (None, None) => p { "Not kept." },
+                    }
+                    @if body.truncated { p.note { "The body was longer; the record has no more of it." } }
+                }
+            }
+        }
+    }
+}
+
+fn masked(event: &Event) -> Markup {
+    html! {
+        section aria-labelledby="masked" {
+            h2 #masked { "Masked" }
+            p.note { "What was found and replaced before the record was written: the values are not in the ledger. " mark.mask { "Marks" } " in the texts above are found by their form, which an agent can write too; these are the numbers." }
+            table {
+                caption { "What was masked" }
+                thead { tr { th scope="col" { "Mask" } th scope="col" { "Detector" } th.number scope="col" { "Times" } } }
+                tbody {
+                    @for found in &event.masked {
+                        tr { th scope="row" { (inline(&found.mask, FIELD_CHARS)) } td { (inline(&found.detector, FIELD_CHARS)) } td.number { (found.count) } }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Members that are shown elsewhere on the page, or stand for its place.
+const ELSEWHERE: [&str; 8] = [
+    "v", "stream", "seq", "prev", "kind", "decision", "masked", "error",
+];
+/// The same within `http`.
+const LONG: [&str; 6] = [
+    "requestHeaders",
+    "requestBody",
+    "responseHeaders",
+    "responseBody",
+    "body",
+    "text",
+];
+/// Facts of a record that are shown, and how deep they are looked for: the format has five levels.
+const MAX_FACTS: usize = 200;
+const MAX_DEPTH: usize = 6;
+
+/// All else that the record says, also what this version does not know.
+fn facts(record: &Record, line: &[u8]) -> Markup {
+    let mut found = vec![("kind".to_owned(), kind(record))];
+    let value: Value = serde_json::from_slice(line).unwrap_or_default();
+    if let Value::Object(fields) = &value {
+        for (name, value) in fields
+            .iter()
+            .filter(|(n, _)| !ELSEWHERE.contains(&n.as_str()))
+        {
+            walk(name, value, MAX_DEPTH, &mut found);
+        }
+    }
+    html! {
+        dl.facts {
+            @for (name, value) in &found { div { dt { (plain(name, 200)) } dd { (inline(value, FIELD_CHARS)) } } }
+        }
+    }
+}
+
+fn walk(path: &str, value: &Value, depth: usize, found: &mut Vec<(String, String)>) {
+    if depth == 0 || found.len() >= MAX_FACTS {
+        return;
+    }
+    match value {
+        Value::Object(fields) => {
+            for (name, value) in fields.iter().filter(|(n, _)| !LONG.contains(&n.as_str())) {
+                walk(&format!("{path}.{name}"), value, depth - 1, found);
+            }
+        }
+        Value::Array(values) if values.iter().all(Value::is_string) => {
+            let words: Vec<_> = values.iter().filter_map(Value::as_str).collect();
+            found.push((path.to_owned(), words.join(", ")));
+        }
+        Value::Array(values) => {
+            for (number, value) in values.iter().enumerate() {
+                walk(&format!("{path}[{number}]"), value, depth - 1, found);
+            }
+        }
+        Value::String(text) => found.push((path.to_owned(), text.clone())),
+        other => found.push((path.to_owned(), other.to_string())),
+    }
+}
+
+/// Where it stands in stream and log.
+fn place(this: &RecordPage<'_>) -> Markup {
+    let shown = &this.shown;
+    let beside = |seq: u64| link::record(shown.stream, seq, shown.namespace);
+    let stream = link::to(
+        "session",
+        &[
+            ("id", shown.stream),
+            ("namespace", shown.namespace),
+            ("kind", "stream"),
+        ],
+    );
+    html! {
+        h2 { "Place" }
+        dl.facts {
+            div { dt { "Stream" } dd { a href=(stream) { code { (plain(shown.stream, 100)) } } } }
+            div { dt { "Number in the stream" } dd { (shown.seq) } }
+            div { dt { "Leaf of the log" } dd { (shown.leaf) ", of the first " (this.extent.indexed) " of " (this.extent.committed) } }
+            div { dt { "Namespace" } dd { (inline(shown.namespace, FIELD_CHARS)) } }
+        }
+        nav aria-label="Neighbours in the stream" {
+            @if let Some(before) = shown.seq.checked_sub(1) { a rel="prev" href=(beside(before)) { "Record " (before) } " " }
+            a rel="next" href=(beside(shown.seq.saturating_add(1))) { "Record " (shown.seq.saturating_add(1)) }
+        }
+    }
+}

@@ -1,0 +1,319 @@
+//! The pages: from a request to what the API's own functions answer, to HTML.
+
+use std::sync::Arc;
+
+use axum::{
+    extract::{Path, RawQuery, State},
+    http::{
+        HeaderMap, HeaderValue, StatusCode, Uri,
+        header::{CONTENT_DISPOSITION, CONTENT_SECURITY_POLICY, CONTENT_TYPE},
+    },
+    response::{IntoResponse, Response},
+};
+use chaperone_console::{
+    Extent, Notice, RecordPage, RecordsPage, Resumed, SessionPage, SessionsPage, Shown,
+    form::Asked, record as record_page, records as records_page, session as session_page,
+    sessions as sessions_page,
+};
+use chaperone_index::store::Found;
+use jiff::{SignedDuration, Timestamp};
+
+use super::{Console, html, log_in_first, logins::Login, notice, rule::Text};
+use crate::{
+    api::questions::{self, Told, Words, held},
+    refusal::{Code, Refusal},
+};
+
+/// Records of a page of a session.
+const SESSION_RECORDS: &str = "200";
+/// Names of parameters that are times.
+const TIMES: [&str; 2] = ["since", "until"];
+
+pub(super) async fn sessions(
+    State(console): State<Arc<Console>>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+    uri: Uri,
+) -> Response {
+    let Some(login) = console.login(&headers) else {
+        return log_in_first(&uri);
+    };
+    let result = console.sessions(&login, query.as_deref()).await;
+    console.answer(result, &login, &headers)
+}
+
+pub(super) async fn session(
+    State(console): State<Arc<Console>>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+    uri: Uri,
+) -> Response {
+    let Some(login) = console.login(&headers) else {
+        return log_in_first(&uri);
+    };
+    let result = console.session(&login, query.as_deref()).await;
+    console.answer(result, &login, &headers)
+}
+
+pub(super) async fn records(
+    State(console): State<Arc<Console>>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+    uri: Uri,
+) -> Response {
+    let Some(login) = console.login(&headers) else {
+        return log_in_first(&uri);
+    };
+    let result = console.records(&login, query.as_deref()).await;
+    console.answer(result, &login, &headers)
+}
+
+pub(super) async fn record(
+    State(console): State<Arc<Console>>,
+    Path((stream, seq)): Path<(String, String)>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+    uri: Uri,
+) -> Response {
+    let Some(login) = console.login(&headers) else {
+        return log_in_first(&uri);
+    };
+    let result = console
+        .record(&login, &stream, &seq, query.as_deref())
+        .await;
+    console.answer(result, &login, &headers)
+}
+
+pub(super) async fn raw(
+    State(console): State<Arc<Console>>,
+    Path((stream, seq)): Path<(String, String)>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+    uri: Uri,
+) -> Response {
+    let Some(login) = console.login(&headers) else {
+        return log_in_first(&uri);
+    };
+    let result = console.raw(&login, &stream, &seq, query.as_deref()).await;
+    console.answer(result, &login, &headers)
+}
+
+impl Console {
+    async fn sessions(&self, login: &Login, query: Option<&str>) -> Result<Response, Refusal> {
+        let asked = asked(query)?;
+        let told = self.api.sessions(&login.token, asked.clone()).await;
+        let told = or_refused(told)?;
+        let extent = told.as_ref().ok().map(extent);
+        let page = SessionsPage {
+            asked: &asked,
+            found: match (&told, &extent) {
+                (Ok(told), Some(extent)) => Ok((&told.answer, extent)),
+                (Err(why), _) => Err(notice(why)),
+                (Ok(_), None) => Err(NOT_NOW),
+            },
+        };
+        let text = sessions_page(&self.frame(Some(&login.user)), &page);
+        Ok(shown(told, text))
+    }
+
+    async fn session(&self, login: &Login, query: Option<&str>) -> Result<Response, Refusal> {
+        let mut words = asked(query)?;
+        let id = words.remove("id").unwrap_or_default();
+        let from = words.remove("from").unwrap_or_default();
+        let cursor = words.remove("cursor");
+        let session = self
+            .api
+            .session(&login.token, &id, words.clone())
+            .await?
+            .answer;
+        let more = [("order", "asc"), ("limit", SESSION_RECORDS)];
+        words.extend(more.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        words.extend(cursor.map(|cursor| ("cursor".to_owned(), cursor)));
+        let told = self.api.session_records(&login.token, &id, words).await;
+        let told = or_refused(told)?;
+        let extent = told.as_ref().ok().map(extent);
+        let rows = told.as_ref().map_or(Vec::new(), |told| rows(&told.answer));
+        let page = SessionPage {
+            session: &session,
+            records: match (&told, &extent) {
+                (Ok(_), Some(extent)) => Ok((&rows, extent)),
+                (Err(why), _) => Err(notice(why)),
+                (Ok(_), None) => Err(NOT_NOW),
+            },
+            from: Resumed::read(&from),
+        };
+        let text = session_page(&self.frame(Some(&login.user)), &page);
+        Ok(shown(told, text))
+    }
+
+    async fn records(&self, login: &Login, query: Option<&str>) -> Result<Response, Refusal> {
+        let mut asked = asked(query)?;
+        // Nothing is asked by coming to the form.
+        let is_asked = asked.remove("ask").is_some() || !asked.is_empty();
+        if !is_asked {
+            let page = RecordsPage {
+                asked: &asked,
+                found: None,
+            };
+            let text = records_page(&self.frame(Some(&login.user)), &page);
+            return Ok(html(StatusCode::OK, text));
+        }
+        let told = self.api.records(&login.token, asked.clone()).await;
+        let told = or_refused(told)?;
+        let extent = told.as_ref().ok().map(extent);
+        let rows = told.as_ref().map_or(Vec::new(), |told| rows(&told.answer));
+        let page = RecordsPage {
+            asked: &asked,
+            found: Some(match (&told, &extent) {
+                (Ok(_), Some(extent)) => Ok((&rows, extent)),
+                (Err(why), _) => Err(notice(why)),
+                (Ok(_), None) => Err(NOT_NOW),
+            }),
+        };
+        let text = records_page(&self.frame(Some(&login.user)), &page);
+        Ok(shown(told, text))
+    }
+
+    async fn record(
+        &self,
+        login: &Login,
+        stream: &str,
+        seq: &str,
+        query: Option<&str>,
+    ) -> Result<Response, Refusal> {
+        let words = asked(query)?;
+        let namespace = words.get("namespace").cloned();
+        let token = &login.token;
+        let told = self.api.record(token, stream, seq, words).await?;
+        let found = &told.answer;
+        let rule = Text::find(&self.api, token, found, namespace.as_deref()).await?;
+        let page = RecordPage {
+            shown: row(found),
+            extent: &extent(&told),
+            rule: rule.shown(),
+        };
+        let text = record_page(&self.frame(Some(&login.user)), &page);
+        Ok(shown(Ok(told), text))
+    }
+
+    /// The record's line as a file: nothing of it is shown by the browser.
+    async fn raw(
+        &self,
+        login: &Login,
+        stream: &str,
+        seq: &str,
+        query: Option<&str>,
+    ) -> Result<Response, Refusal> {
+        let words = asked(query)?;
+        let told = self.api.record(&login.token, stream, seq, words).await?;
+        let Found {
+            stream, seq, line, ..
+        } = told.answer;
+        let name = format!("attachment; filename=\"{stream}-{seq}.json\"");
+        let mut response = held(line, told.room).into_response();
+        let head = response.headers_mut();
+        head.insert(
+            CONTENT_TYPE,
+            HeaderValue::from_static("application/octet-stream"),
+        );
+        head.insert(
+            CONTENT_SECURITY_POLICY,
+            HeaderValue::from_static("sandbox; default-src 'none'"),
+        );
+        if let Ok(name) = HeaderValue::from_str(&name) {
+            head.insert(CONTENT_DISPOSITION, name);
+        }
+        Ok(response)
+    }
+}
+
+const NOT_NOW: Notice<'_> = Notice {
+    title: "Not now",
+    message: "",
+};
+
+/// The parameters that say something. Forms send empty fields too.
+fn asked(query: Option<&str>) -> Result<Asked, Refusal> {
+    let mut words: Words = questions::words(query)?;
+    for value in words.values_mut() {
+        *value = value.trim().to_owned();
+    }
+    words.retain(|_, value| !value.is_empty());
+    let now = Timestamp::now();
+    for name in TIMES {
+        if let Some(value) = words.get_mut(name) {
+            *value = time(value, now);
+        }
+    }
+    Ok(words)
+}
+
+/// A time, or so long ago: what follows from a page then means the same time.
+fn time(text: &str, now: Timestamp) -> String {
+    let ago = text.parse::<SignedDuration>().ok();
+    let time = ago.and_then(|ago| now.checked_sub(ago).ok());
+    time.map_or_else(|| text.to_owned(), |time| format!("{time:.0}"))
+}
+
+/// A refusal that belongs into the page, above its form; a token that is not accepted is none.
+fn or_refused<T>(told: Result<T, Refusal>) -> Result<Result<T, Refusal>, Refusal> {
+    match told {
+        Err(refused) if refused.code == Code::Unauthenticated => Err(refused),
+        other => Ok(other),
+    }
+}
+
+/// A page, which holds its answer's room until it has left.
+fn shown<T>(told: Result<Told<T>, Refusal>, text: String) -> Response {
+    match told {
+        Ok(told) => {
+            let kind = HeaderValue::from_static("text/html; charset=utf-8");
+            ([(CONTENT_TYPE, kind)], held(text, told.room)).into_response()
+        }
+        Err(refused) => html(refused.code.status(), text),
+    }
+}
+
+fn extent<T>(told: &Told<T>) -> Extent {
+    Extent {
+        indexed: told.extent.indexed,
+        committed: told.extent.committed,
+        cursor: told.extent.cursor.clone(),
+    }
+}
+
+fn rows(found: &[Found]) -> Vec<Shown<'_>> {
+    found.iter().map(row).collect()
+}
+
+fn row(found: &Found) -> Shown<'_> {
+    Shown {
+        leaf: found.leaf,
+        stream: found.stream.as_str(),
+        seq: found.seq,
+        namespace: &found.whose.namespace,
+        line: &found.line,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn so_long_ago_is_a_time() {
+        let now: Timestamp = "2026-11-29T10:00:00.5Z".parse().unwrap();
+        assert_eq!(time("2h", now), "2026-11-29T08:00:00Z");
+        assert_eq!(time("2026-11-29T10:00:00Z", now), "2026-11-29T10:00:00Z");
+        assert_eq!(time("soon", now), "soon");
+    }
+
+    #[test]
+    fn empty_fields_of_a_form_ask_nothing() {
+        let words = asked(Some("namespace=&q=+a+&host=%20")).unwrap();
+        assert_eq!(
+            words.into_iter().collect::<Vec<_>>(),
+            [("q".to_owned(), "a".to_owned())]
+        );
+    }
+}
