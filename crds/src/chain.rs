@@ -192,9 +192,11 @@ impl EventKind {
         match self {
             Self::StreamOpen => "stream.open",
             Self::StreamResume => "stream.resume",
+            Self::StreamHeartbeat => "stream.heartbeat",
             Self::StreamClose => "stream.close",
             Self::StreamIdentity => "stream.identity",
             Self::LedgerRead => "ledger.read",
+            Self::LedgerPod => "ledger.pod",
             Self::Config => "config",
             Self::Begin => "begin",
             Self::Http => "http",
@@ -428,9 +430,11 @@ mod tests {
         for kind in [
             EventKind::StreamOpen,
             EventKind::StreamResume,
+            EventKind::StreamHeartbeat,
             EventKind::StreamClose,
             EventKind::StreamIdentity,
             EventKind::LedgerRead,
+            EventKind::LedgerPod,
             EventKind::Config,
             EventKind::Begin,
             EventKind::Http,

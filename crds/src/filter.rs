@@ -85,9 +85,12 @@ struct Kind<'l> {
     kind: std::borrow::Cow<'l, str>,
 }
 
+/// Heartbeats are no part of it: they are many, and who filters has no whole stream anyway.
 fn is_frame(line: &[u8]) -> bool {
-    serde_json::from_slice::<Kind<'_>>(line)
-        .is_ok_and(|head| head.kind == "config" || head.kind.starts_with("stream."))
+    serde_json::from_slice::<Kind<'_>>(line).is_ok_and(|head| {
+        let of_stream = head.kind.starts_with("stream.") && head.kind != "stream.heartbeat";
+        head.kind == "config" || of_stream
+    })
 }
 
 #[cfg(test)]

@@ -14,6 +14,9 @@ use crate::{pod::PodIdentity, resources::Mode, snapshot::Revision};
 /// Value of a record's `v`.
 pub const RECORD_VERSION: &str = "chaperone.dev/v1";
 
+/// Seconds without a record after which a sidecar writes a `stream.heartbeat`. Part of the format: whoever waits for longer than a few of them knows that a stream is cut off.
+pub const HEARTBEAT_SECONDS: u64 = 60;
+
 /// One line of evidence: an event in its place in a stream.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
@@ -80,6 +83,9 @@ pub struct Event {
     /// Who read what of the ledger.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub read: Option<ReadInfo>,
+    /// A pod that runs where a stream is expected, or that has ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<PodInfo>,
     /// What closed a stream.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub close: Option<CloseInfo>,
@@ -120,6 +126,7 @@ impl Event {
             open: None,
             identity: None,
             read: None,
+            pod: None,
             close: None,
             config: None,
             masked: Vec::new(),
@@ -139,6 +146,9 @@ pub enum EventKind {
     /// The sidecar's container restarted and continues the stream.
     #[serde(rename = "stream.resume")]
     StreamResume,
+    /// Nothing else was recorded for a minute: the stream goes on, and is whole up to here.
+    #[serde(rename = "stream.heartbeat")]
+    StreamHeartbeat,
     /// A stream ends in good order.
     #[serde(rename = "stream.close")]
     StreamClose,
@@ -148,6 +158,9 @@ pub enum EventKind {
     /// Somebody read evidence from the ledger, or was refused. On disk before the answer leaves.
     #[serde(rename = "ledger.read")]
     LedgerRead,
+    /// The ledger saw that a pod runs where a stream is expected of each, or that it has ended.
+    #[serde(rename = "ledger.pod")]
+    LedgerPod,
     /// Other policies took effect.
     #[serde(rename = "config")]
     Config,
@@ -477,7 +490,7 @@ pub struct ReadInfo {
     /// Groups of the user, at most 32.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub groups: Vec<String>,
-    /// What was asked for: records, record, sessions, session.
+    /// What was asked for: records, record, sessions, session, gaps.
     pub what: String,
     /// The question: its parameters, and what the path names.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -488,6 +501,28 @@ pub struct ReadInfo {
     /// Questions of this user about this namespace that were refused for want of a right since the last such record. Absent: the question was answered.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub refused: u64,
+}
+
+/// A pod of an audited namespace, as the ledger saw it. Written by the ledger, of what the API server says.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct PodInfo {
+    /// What it saw: running (a container besides the sidecar has started), ended (all have, or the pod is gone).
+    pub state: String,
+    /// Uid of the pod.
+    pub uid: String,
+    /// Its node.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub node: String,
+    /// Why no stream can come from it: no-sidecar, no-token, exempt. Absent: one is expected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lacks: Option<String>,
+    /// When it began to run, as the API server says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<String>,
+    /// Of a pod that ended while the ledger did not look: when it was last known to be there. Absent: the ledger saw it end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
 }
 
 /// What closed a stream.

@@ -63,7 +63,9 @@ pub fn word(kind: EventKind, verdict: Option<Verdict>) -> &'static str {
         (None, EventKind::StreamOpen) => "open",
         (None, EventKind::StreamResume) => "resume",
         (None, EventKind::StreamIdentity) => "identity",
+        (None, EventKind::StreamHeartbeat) => "heartbeat",
         (None, EventKind::LedgerRead) => "read",
+        (None, EventKind::LedgerPod) => "pod",
         (None, EventKind::StreamClose | EventKind::WsClose) => "close",
         (None, EventKind::Connection) => "failed",
         (None, EventKind::Http | EventKind::WsMessage | EventKind::Gap) => "-",
@@ -99,6 +101,12 @@ pub fn operation(event: &Event) -> String {
     }
     if let Some(read) = &event.read {
         return format!("{} read {}", read.user, read.what);
+    }
+    if let Some(pod) = &event.pod {
+        return match &pod.lacks {
+            Some(lacks) => format!("{} {} ({lacks})", pod.uid, pod.state),
+            None => format!("{} {}", pod.uid, pod.state),
+        };
     }
     if let Some(close) = &event.close {
         return format!("{} records, {}", close.records, close.reason);

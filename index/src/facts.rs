@@ -101,6 +101,12 @@ impl<'r> Facts<'r> {
         )
     }
 
+    /// Whether it says that its stream goes on, and nothing else.
+    #[must_use]
+    pub fn is_heartbeat(&self) -> bool {
+        self.kind == "stream.heartbeat"
+    }
+
     /// Whether it is one exchange with a model: a request of the session's own client for messages.
     #[must_use]
     pub fn is_turn(&self) -> bool {

@@ -14,11 +14,11 @@ mod sinks;
 mod spool;
 mod writer;
 
-use std::{io, path::PathBuf, sync::Arc, thread};
+use std::{io, path::PathBuf, sync::Arc, thread, time::Duration};
 
 use chaperone_crds::{
     pod::PodIdentity,
-    record::{AgentRef, Event, EventKind, OpenInfo},
+    record::{AgentRef, Event, EventKind, HEARTBEAT_SECONDS, OpenInfo},
 };
 use prometheus::Registry;
 use thiserror::Error;
@@ -53,6 +53,8 @@ pub struct AuditConfig {
     pub identity: PodIdentity,
     /// Version of the sidecar, for `stream.open`.
     pub version: String,
+    /// How long nothing is recorded until the stream says that it goes on: [`HEARTBEAT_SECONDS`], which whoever reads streams relies on; tests have less patience.
+    pub heartbeat: Duration,
     /// Where files of `file` sinks lie. `Some`: a sink's path is a plain name in this directory. `None`: it is any path.
     pub file_dir: Option<PathBuf>,
 }
@@ -69,6 +71,7 @@ impl AuditConfig {
             queue_bytes: DEFAULT_QUEUE_BYTES,
             identity,
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            heartbeat: Duration::from_secs(HEARTBEAT_SECONDS),
         }
     }
 }
@@ -115,7 +118,7 @@ pub fn start(
     spool.wake_on_release(queue.signal.clone());
     let control = queue.control.clone();
     let first = first_event(&config, opened.resumed);
-    let writer = Writer::new(opened, queue, metrics);
+    let writer = Writer::new(opened, queue, metrics, config.heartbeat);
     thread::Builder::new()
         .name("chaperone-audit".to_owned())
         .spawn(move || writer.run(&first))

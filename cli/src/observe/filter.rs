@@ -60,7 +60,7 @@ pub(crate) enum Kind {
     Connection,
     /// Policies that took effect.
     Config,
-    /// Streams that begin, resume or end.
+    /// Streams that begin, resume, go on or end.
     Stream,
 }
 
@@ -76,9 +76,11 @@ impl Kind {
             EventKind::Config => Self::Config,
             EventKind::StreamOpen
             | EventKind::StreamResume
+            | EventKind::StreamHeartbeat
             | EventKind::StreamClose
             | EventKind::StreamIdentity
-            | EventKind::LedgerRead => Self::Stream,
+            | EventKind::LedgerRead
+            | EventKind::LedgerPod => Self::Stream,
         }
     }
 }

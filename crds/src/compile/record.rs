@@ -38,6 +38,7 @@ pub(crate) const RECORD: &[Object] = &[
             optional("message", FieldKind::Part),
             optional("open", FieldKind::Part),
             optional("operation", FieldKind::Part),
+            optional("pod", FieldKind::Part),
             field("prev", FieldKind::Text),
             optional("read", FieldKind::Part),
             field("seq", FieldKind::Int),
@@ -211,6 +212,17 @@ pub(crate) const RECORD: &[Object] = &[
             optional("protocol", FieldKind::Text),
             optional("resource", FieldKind::Text),
             optional("verb", FieldKind::Text),
+        ],
+    },
+    Object {
+        name: "record.pod",
+        fields: &[
+            optional("after", FieldKind::Text),
+            optional("lacks", FieldKind::Text),
+            optional("node", FieldKind::Text),
+            optional("since", FieldKind::Text),
+            optional("state", FieldKind::Text),
+            optional("uid", FieldKind::Text),
         ],
     },
     Object {

@@ -136,6 +136,14 @@ fn a_wrong_filter_is_refused_with_its_place_and_what_to_do() {
 }
 
 #[test]
+fn heartbeats_are_the_filters_to_judge() {
+    let beat = r#"{"kind":"stream.heartbeat"}"#.as_bytes();
+    let passes = |filter: &str| Filter::compile(filter).unwrap().passes(beat);
+    assert_eq!(passes("record.kind == \"http\""), Passes::No);
+    assert_eq!(passes("record.kind.startsWith(\"stream\")"), Passes::Yes);
+}
+
+#[test]
 fn filters_know_every_part_of_the_record() {
     let schema = schema_for!(Record).to_value();
     let mut expected = BTreeSet::new();

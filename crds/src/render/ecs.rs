@@ -95,7 +95,9 @@ fn sorts(kind: EventKind) -> (&'static str, Vec<&'static str>) {
     match kind {
         EventKind::StreamOpen | EventKind::StreamResume => ("process", vec!["start"]),
         EventKind::StreamClose => ("process", vec!["end"]),
-        EventKind::StreamIdentity => ("process", vec!["info"]),
+        EventKind::StreamIdentity | EventKind::StreamHeartbeat | EventKind::LedgerPod => {
+            ("process", vec!["info"])
+        }
         EventKind::LedgerRead => ("api", vec!["access"]),
         EventKind::Config => ("configuration", vec!["change"]),
         EventKind::Begin => ("network", vec!["start"]),

@@ -65,8 +65,8 @@ pub(super) fn render(record: &Record, line: &str) -> String {
 
 fn class(record: &Record) -> Class {
     use EventKind::{
-        Begin, Config, Connection, Dns, Gap, Http, LedgerRead, StreamClose, StreamIdentity,
-        StreamOpen, StreamResume, WsClose, WsMessage,
+        Begin, Config, Connection, Dns, Gap, Http, LedgerPod, LedgerRead, StreamClose,
+        StreamHeartbeat, StreamIdentity, StreamOpen, StreamResume, WsClose, WsMessage,
     };
     let protocol = |name: &str| {
         let operation = record.event.operation.as_ref();
@@ -76,7 +76,8 @@ fn class(record: &Record) -> Class {
         Http | WsMessage | WsClose | LedgerRead => Class::Api,
         Dns => Class::Dns,
         Gap | Connection => Class::Network,
-        StreamOpen | StreamResume | StreamClose | StreamIdentity | Config => Class::Lifecycle,
+        StreamOpen | StreamResume | StreamHeartbeat | StreamClose | StreamIdentity | LedgerPod
+        | Config => Class::Lifecycle,
         Begin if protocol("dns") => Class::Dns,
         Begin if protocol("http") => Class::Api,
         Begin => Class::Network,
@@ -111,6 +112,12 @@ fn activity(class: Class, record: &Record) -> (u32, Option<String>) {
         (Class::Lifecycle, EventKind::StreamResume) => known(5),
         (Class::Lifecycle, EventKind::StreamIdentity) => {
             (OTHER, Some("Identity of a stream".to_owned()))
+        }
+        (Class::Lifecycle, EventKind::StreamHeartbeat) => {
+            (OTHER, Some("Heartbeat of a stream".to_owned()))
+        }
+        (Class::Lifecycle, EventKind::LedgerPod) => {
+            (OTHER, Some("A pod runs or has ended".to_owned()))
         }
         (Class::Lifecycle, _) => (OTHER, Some("Policies took effect".to_owned())),
     }

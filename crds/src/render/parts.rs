@@ -89,11 +89,20 @@ pub(super) fn denied(record: &Record) -> bool {
 
 /// What happened, for a person: `GET https://…`, or the kind.
 pub(super) fn message(record: &Record) -> String {
-    match (&record.event.operation, &record.event.read) {
-        (Some(operation), _) => format!("{} {}", operation.verb, operation.resource),
-        (None, Some(read)) => format!("{} read {}", read.user, read.what),
-        (None, None) => record.event.kind.as_str().to_owned(),
+    let event = &record.event;
+    if let Some(operation) = &event.operation {
+        return format!("{} {}", operation.verb, operation.resource);
     }
+    if let Some(read) = &event.read {
+        return format!("{} read {}", read.user, read.what);
+    }
+    if let Some(pod) = &event.pod {
+        return format!(
+            "pod {}/{} {}",
+            event.agent.namespace, event.agent.pod, pod.state
+        );
+    }
+    event.kind.as_str().to_owned()
 }
 
 /// A URL taken apart as it is written, without decoding; `None` for what has no scheme and authority.

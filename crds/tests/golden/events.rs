@@ -7,7 +7,8 @@ use chaperone_crds::{
     record::{
         AgentRef, BodyInfo, CertificateInfo, CloseInfo, ConfigInfo, DecisionInfo, DestinationInfo,
         DnsInfo, Event, EventKind, GapInfo, GrpcInfo, HttpInfo, IdentityInfo, MaskedInfo,
-        MessageInfo, OpenInfo, OperationInfo, Outcome, ReadInfo, SessionInfo, Timing, WsInfo,
+        MessageInfo, OpenInfo, OperationInfo, Outcome, PodInfo, ReadInfo, SessionInfo, Timing,
+        WsInfo,
     },
     resources::Mode,
     snapshot::Revision,
@@ -46,6 +47,8 @@ pub(crate) fn golden_streams() -> Vec<(&'static str, u8, Vec<Event>)> {
         ("bound", 0xaa, vec![open(), bound(), close(3)]),
         ("onward", 0xbb, vec![open(), onward(), close(3)]),
         ("read", 0xcc, vec![open(), read(), unread(), close(4)]),
+        ("quiet", 0xdd, vec![open(), heartbeat(), close(3)]),
+        ("seen", 0xee, vec![open(), running(), gone(), close(4)]),
         (
             "resumed",
             0x33,
@@ -140,6 +143,38 @@ fn unread() -> Event {
             ..ReadInfo::default()
         }),
         ..event(EventKind::LedgerRead)
+    }
+}
+
+fn heartbeat() -> Event {
+    event(EventKind::StreamHeartbeat)
+}
+
+/// A pod without sidecar, of an audited namespace.
+fn running() -> Event {
+    Event {
+        pod: Some(PodInfo {
+            state: "running".to_owned(),
+            uid: identity().uid,
+            node: "node-1".to_owned(),
+            lacks: Some("no-sidecar".to_owned()),
+            since: Some("2025-11-24T15:59:58Z".to_owned()),
+            after: None,
+        }),
+        ..event(EventKind::LedgerPod)
+    }
+}
+
+/// It ended while the ledger did not look.
+fn gone() -> Event {
+    Event {
+        pod: Some(PodInfo {
+            state: "ended".to_owned(),
+            uid: identity().uid,
+            after: Some("2025-11-24T16:00:01.234568Z".to_owned()),
+            ..PodInfo::default()
+        }),
+        ..event(EventKind::LedgerPod)
     }
 }
 

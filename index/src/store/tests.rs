@@ -366,6 +366,9 @@ fn sessions_have_what_names_them_what_follows_and_what_came_before() {
     ledger.http(0, "https://m.example/v1/messages", Some("two"));
     ledger.http(0, "https://c.example/odd", None);
     ledger.http(0, "https://m.example/v1/messages", Some("one"));
+    // A pod that waits makes nobody's session longer.
+    let quiet = Event::new(EventKind::StreamHeartbeat, agent(0));
+    ledger.put(Some(0), &quiet);
     // Another namespace's session of the same name is another.
     ledger.http(3, "https://m.example/v1/messages", Some("one"));
     let (_index, _) = ledger.index();

@@ -244,7 +244,8 @@ impl Row<'_> {
             pod,
             service_account,
         });
-        let thread = match is_own {
+        // A stream that only goes on does not make a session longer.
+        let thread = match is_own || facts.is_heartbeat() {
             true => None,
             false => Some(known.thread(db, uuid, &whose.namespace, facts.session)?),
         };

@@ -111,6 +111,38 @@ pub(super) fn metric(registry: &Registry, name: &str) -> f64 {
         .sum()
 }
 
+#[tokio::test]
+async fn a_quiet_stream_says_that_it_goes_on_and_a_busy_one_does_not() {
+    let dir = scratch("heartbeat");
+    let out = dir.join("out.jsonl");
+    let config = AuditConfig {
+        heartbeat: Duration::from_secs(1),
+        ..config(&dir.join("spool"))
+    };
+    let (recorder, handle, registry) = start_with(config).await;
+    handle.set_sinks(vec![file_sink("out", &out)]).unwrap();
+    for number in 0..30 {
+        sleep(Duration::from_millis(50)).await;
+        recorder.record(event(number)).await;
+    }
+    let beats = || {
+        let all = records(&out);
+        let kinds: Vec<_> = all.iter().map(|record| record.event.kind).collect();
+        kinds
+            .iter()
+            .filter(|kind| **kind == EventKind::StreamHeartbeat)
+            .count()
+    };
+    assert_eq!(beats(), 0, "while events come");
+    sleep(Duration::from_millis(3_600)).await;
+    let beaten = beats();
+    assert!((2..=3).contains(&beaten), "{beaten} in 3.6 s of silence");
+    handle.close("terminated", PATIENCE).await;
+    let report = judge(&out);
+    assert!(report.is_intact() && report.streams[0].closed, "{report}");
+    assert!(metric(&registry, "chaperone_audit_records_total") > 33.0);
+}
+
 pub(super) fn judge(file: &Path) -> Report {
     let content = fs::read(file).unwrap();
     verify(&content[..], Start::Open).unwrap()

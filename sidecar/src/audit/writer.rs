@@ -45,11 +45,19 @@ pub(super) struct Writer {
     held: Option<Entry>,
     receipts: Vec<(Link, oneshot::Sender<Receipt>)>,
     synced: Instant,
+    /// When something was last recorded, and how long after it a heartbeat is.
+    recorded: Instant,
+    heartbeat: Duration,
     logged: Option<Instant>,
 }
 
 impl Writer {
-    pub(super) fn new(opened: Opened, queue: Queue, metrics: AuditMetrics) -> Self {
+    pub(super) fn new(
+        opened: Opened,
+        queue: Queue,
+        metrics: AuditMetrics,
+        heartbeat: Duration,
+    ) -> Self {
         Self {
             spool: opened.spool,
             appender: opened.appender,
@@ -58,6 +66,8 @@ impl Writer {
             held: None,
             receipts: Vec::new(),
             synced: Instant::now(),
+            recorded: Instant::now(),
+            heartbeat,
             logged: None,
         }
     }
@@ -72,7 +82,7 @@ impl Writer {
                 return self.close(request, first.agent.clone());
             }
             let full = self.make_room();
-            let took = !full && self.take_batch();
+            let took = !full && (self.take_batch() || self.beat(&first.agent));
             self.settle();
             self.rest(took, full);
         }
@@ -103,6 +113,16 @@ impl Writer {
         took
     }
 
+    /// Where nothing came for long enough: says that the stream goes on and is whole, which its silence does not. True if it was time. While the spool is full nothing is said: the stream stands still then.
+    fn beat(&mut self, agent: &AgentRef) -> bool {
+        let is_due = self.recorded.elapsed() >= self.heartbeat;
+        if is_due {
+            let event = Event::new(EventKind::StreamHeartbeat, agent.clone());
+            self.append(&event, Timestamp::now(), None);
+        }
+        is_due
+    }
+
     fn append(
         &mut self,
         event: &Event,
@@ -111,6 +131,7 @@ impl Writer {
     ) {
         let link = self.appender.append(event, time);
         self.metrics.count(event.kind);
+        self.recorded = Instant::now();
         self.receipts.extend(receipt.map(|sender| (link, sender)));
     }
 
@@ -180,15 +201,16 @@ impl Writer {
         }
     }
 
-    /// Sleeps: a moment while events come, longer while the spool is full, else until woken.
+    /// Sleeps: a moment while events come, longer while the spool is full, else until woken or a heartbeat is due.
     fn rest(&mut self, took: bool, full: bool) {
         if took || self.appender.pending() > 0 {
             thread::park_timeout(GATHER);
         } else if full {
             thread::park_timeout(FULL_WAIT);
         } else {
+            let quiet = self.heartbeat.saturating_sub(self.recorded.elapsed());
             let (held, queue) = (&mut self.held, &self.queue);
-            queue.signal.sleep_unless(|| {
+            queue.signal.sleep_unless(quiet, || {
                 *held = queue.receiver.try_recv().ok();
                 held.is_some()
             });

@@ -41,12 +41,12 @@ impl Signal {
         }
     }
 
-    /// The thread's side: sleeps until woken, unless `look` finds work after others can see that the thread is going to sleep.
-    pub(in crate::audit) fn sleep_unless(&self, look: impl FnOnce() -> bool) {
+    /// The thread's side: sleeps until woken, for so long at most, unless `look` finds work after others can see that the thread is going to sleep.
+    pub(in crate::audit) fn sleep_unless(&self, longest: Duration, look: impl FnOnce() -> bool) {
         self.idle.store(true, Ordering::Relaxed);
         fence(Ordering::SeqCst);
         if !look() {
-            thread::park_timeout(IDLE_WAIT);
+            thread::park_timeout(longest.min(IDLE_WAIT));
         }
         self.idle.store(false, Ordering::Relaxed);
     }
