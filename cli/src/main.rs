@@ -3,6 +3,7 @@
 //! Owns arguments and exit codes; each subcommand is a module. Invariant: 0 means yes, 1 means the answer is no (a broken log, a refused policy,
 //! a cluster with something wrong), 2 means that there is no answer (usage, unreadable input, unreachable cluster). `run` ends as its command ends.
 
+mod audit;
 mod check;
 mod cluster;
 mod export;
@@ -44,6 +45,7 @@ Examples:
   chaperone run -- claude                   one command on this machine, without a cluster
   chaperone search --dir ledger 'pull request'  find records of a ledger
   chaperone replay --dir ledger 7f3c1a9e-…      what one session did, turn by turn
+  chaperone audit gaps --dir ledger         which pods leave no evidence, or not all of it
   chaperone verify audit.jsonl              prove that no record was changed, removed or moved
 
 Exit status: 0 yes, 1 no, 2 no answer (usage, unreadable input, unreachable cluster).
@@ -59,6 +61,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Audit(Box<audit::Args>),
     Check(check::Args),
     Export(export::Args),
     Observe(observe::Args),
@@ -84,6 +87,7 @@ struct Completions {
 fn main() -> ExitCode {
     let cli = parse(std::env::args_os().collect());
     let answer = match cli.command {
+        Command::Audit(args) => audit::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Export(args) => export::run(&args),
         Command::Observe(args) => observe::run(&args),

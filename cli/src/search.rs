@@ -7,12 +7,12 @@ use std::{io, process::ExitCode};
 use chaperone_crds::record::Record;
 use chaperone_index::query::Query;
 use clap::ValueEnum;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
 use crate::{
     observe::render,
     output::{ColorChoice, NO, clean},
-    source::{Page, SourceArgs, Words, pages},
+    source::{Page, SourceArgs, Words, pages, time},
 };
 
 /// Find records of a ledger: by whose they are, where they went, what was decided, what is in them.
@@ -227,16 +227,6 @@ impl Args {
             words.push(("q", self.words.join(" ")));
         }
         Ok(words)
-    }
-}
-
-/// A time as the ledger reads it: what is a duration counts back from now, and anything else stands as it is.
-fn time(text: &str, now: Timestamp) -> String {
-    let ago = text.parse::<SignedDuration>().ok();
-    let then = ago.filter(|ago| !ago.is_negative());
-    match then.and_then(|ago| now.checked_sub(ago).ok()) {
-        Some(then) => then.to_string(),
-        None => text.to_owned(),
     }
 }
 

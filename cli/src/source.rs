@@ -4,11 +4,14 @@
 
 mod directory;
 mod published;
+mod roster;
 mod server;
 
 use std::path::PathBuf;
 
 use chaperone_index::{query::MAX_LIMIT, store::SessionKind};
+use chaperone_ledger::gaps::Answer;
+use jiff::{SignedDuration, Timestamp};
 
 use directory::Directory;
 use server::Server;
@@ -69,12 +72,26 @@ impl SourceArgs {
     pub(crate) fn open(&self) -> anyhow::Result<Source> {
         Ok(match &self.dir {
             Some(dir) => Source::Directory(Directory::open(dir, self.index.as_deref())?),
-            None => {
-                let ledger = self.ledger.as_deref().unwrap_or_default();
-                let token = self.token_file.as_deref();
-                Source::Server(Server::connect(ledger, self.ca.as_deref(), token)?)
-            }
+            None => Source::Server(self.server()?),
         })
+    }
+
+    /// Whether a directory is meant.
+    pub(crate) fn is_directory(&self) -> bool {
+        self.dir.is_some()
+    }
+
+    /// Pods whose evidence is missing.
+    pub(crate) fn gaps(&self, words: &Words) -> anyhow::Result<Answer> {
+        match &self.dir {
+            Some(dir) => roster::gaps(dir, words),
+            None => self.server()?.gaps(words),
+        }
+    }
+
+    fn server(&self) -> anyhow::Result<Server> {
+        let ledger = self.ledger.as_deref().unwrap_or_default();
+        Server::connect(ledger, self.ca.as_deref(), self.token_file.as_deref())
     }
 }
 
@@ -93,6 +110,16 @@ impl Source {
             Self::Directory(directory) => directory.session(session, words),
             Self::Server(server) => server.session(session, words),
         }
+    }
+}
+
+/// A time as the ledger reads it: what is a duration counts back from now, and anything else stands as it is.
+pub(crate) fn time(text: &str, now: Timestamp) -> String {
+    let ago = text.parse::<SignedDuration>().ok();
+    let then = ago.filter(|ago| !ago.is_negative());
+    match then.and_then(|ago| now.checked_sub(ago).ok()) {
+        Some(then) => then.to_string(),
+        None => text.to_owned(),
     }
 }
 

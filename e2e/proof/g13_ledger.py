@@ -191,9 +191,9 @@ def _():
     check(context["runAsNonRoot"] and context["runAsUser"] > 0, f"it runs as {context}")
     same((True, False, {"drop": ["ALL"]}), (container["readOnlyRootFilesystem"], container["allowPrivilegeEscalation"], container["capabilities"]), "its container")
     account = f"--as=system:serviceaccount:{SYSTEM}:chaperone-ledger"
-    for verb, what in (("create", "tokenreviews.authentication.k8s.io"), ("create", "subjectaccessreviews.authorization.k8s.io"), ("get", "pods"), ("list", "auditsinks.chaperone.dev")):
+    for verb, what in (("create", "tokenreviews.authentication.k8s.io"), ("create", "subjectaccessreviews.authorization.k8s.io"), ("get", "pods"), ("list", "pods"), ("watch", "namespaces"), ("create", "events.events.k8s.io"), ("list", "auditsinks.chaperone.dev")):
         same("yes", kubectl("auth", "can-i", verb, what, account, "-n", "audited").out.strip(), f"{verb} {what}")
-    for verb, what in (("list", "pods"), ("get", "secrets"), ("create", "pods"), ("get", "configmaps"), ("patch", "pods"), ("update", "auditsinks.chaperone.dev"), ("get", "/metrics")):
+    for verb, what in (("list", "secrets"), ("get", "secrets"), ("create", "pods"), ("get", "configmaps"), ("patch", "pods"), ("update", "auditsinks.chaperone.dev"), ("get", "/metrics")):
         same("no", kubectl("auth", "can-i", verb, what, account, "-n", SYSTEM).out.strip(), f"{verb} {what}")
 
 

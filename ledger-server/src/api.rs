@@ -25,6 +25,7 @@ use tokio::time::timeout;
 
 use crate::{
     authenticate::{Authenticator, Place, Workload},
+    gaps::Gaps,
     metrics::{Metrics, Route},
     refusal::{Code, Refusal},
     search::Search,
@@ -51,6 +52,7 @@ pub struct Api {
     metrics: Metrics,
     budget: Budget,
     search: Search,
+    gaps: Gaps,
     reads: Reads,
 }
 
@@ -77,6 +79,7 @@ impl Api {
         writer: WriterHandle,
         dir: PathBuf,
         search: Search,
+        gaps: Gaps,
         metrics: Metrics,
     ) -> Self {
         Self {
@@ -86,6 +89,7 @@ impl Api {
             metrics,
             budget: Budget::default(),
             search,
+            gaps,
             reads: Reads::default(),
         }
     }
@@ -177,6 +181,7 @@ pub fn router(api: Arc<Api>) -> Router {
         .route("/v1/sessions", get(questions::sessions))
         .route("/v1/sessions/{id}", get(questions::session))
         .route("/v1/sessions/{id}/records", get(questions::session_records))
+        .route("/v1/gaps", get(questions::gaps))
         .route("/checkpoint", get(checkpoint))
         .route("/checkpoint/witnessed", get(witnessed))
         .route("/tile/{*path}", get(tile))

@@ -38,7 +38,7 @@ pub enum Place {
 pub struct Sight {
     /// `list` or `get`.
     pub verb: &'static str,
-    /// `records` or `sessions`.
+    /// `records`, `sessions` or `gaps`.
     pub resource: &'static str,
 }
 
@@ -47,6 +47,8 @@ impl Sight {
     pub const LIST_RECORDS: Self = Self::new("list", "records");
     /// One record.
     pub const GET_RECORDS: Self = Self::new("get", "records");
+    /// Pods whose evidence is missing.
+    pub const LIST_GAPS: Self = Self::new("list", "gaps");
     /// Sessions, many at a time.
     pub const LIST_SESSIONS: Self = Self::new("list", "sessions");
     /// One session.

@@ -7,6 +7,7 @@ pub mod api;
 pub mod authenticate;
 pub mod certificate;
 pub mod console;
+pub mod gaps;
 pub mod key_file;
 pub mod metrics;
 pub mod refusal;

@@ -1,7 +1,7 @@
 //! What the ledger counts. Names and labels are documented in `docs/metrics.md`.
 
 use chaperone_server::metrics::Part;
-use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge, Registry};
+use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
 
 /// Bounds of the time of a commit, in seconds: from a disk with a battery to one that stalls.
 const COMMIT_BUCKETS: [f64; 10] = [
@@ -35,6 +35,8 @@ pub enum Route {
     SessionRecords,
     /// A page of the console.
     Console,
+    /// Pods whose evidence is missing.
+    Gaps,
 }
 
 /// All metrics. Cheap to clone.
@@ -85,6 +87,10 @@ pub struct Metrics {
     pub index_rebuilds: IntCounter,
     /// Seconds of a question.
     pub question_seconds: Histogram,
+    /// Pods whose evidence is missing, by reason.
+    pub gaps: IntGaugeVec,
+    /// 1 while pods are seen.
+    pub watching: IntGauge,
 }
 
 impl Metrics {
@@ -170,6 +176,12 @@ impl Metrics {
                     "Seconds that the index took for a question.",
                     &QUESTION_BUCKETS,
                 ),
+            gaps: part.gauges(
+                    "incomplete_pods",
+                    "Pods whose evidence is missing or incomplete, by reason: those that are there, and those that ended within a day.",
+                    &["reason"],
+                ),
+            watching: part.gauge("watching_pods", "1 while the ledger sees which pods run."),
             registry,
         }
     }
@@ -198,6 +210,7 @@ impl Metrics {
             Route::Session => "session",
             Route::SessionRecords => "session-records",
             Route::Console => "console",
+            Route::Gaps => "gaps",
         };
         self.requests.with_label_values(&[route, code]).inc();
     }
@@ -248,6 +261,8 @@ mod tests {
             index_errors,
             index_rebuilds,
             question_seconds,
+            gaps,
+            watching,
         } = Metrics::new();
         assert_documented(
             "Ledger",
@@ -276,6 +291,8 @@ mod tests {
                 Box::new(index_errors),
                 Box::new(index_rebuilds),
                 Box::new(question_seconds),
+                Box::new(gaps),
+                Box::new(watching),
             ],
         );
     }

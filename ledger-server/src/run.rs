@@ -37,6 +37,7 @@ use crate::{
     authenticate::Kubernetes,
     certificate::Certificate,
     console::{self, Console},
+    gaps::{Gaps, Watched},
     key_file,
     metrics::Metrics,
     search::Search,
@@ -56,14 +57,15 @@ const LAST_COMMIT_TIMEOUT: Duration = Duration::from_secs(10);
 /// # Errors
 /// If keys, certificate or directory cannot be used, a port is taken, or the writer ended.
 pub async fn run(settings: Settings) -> anyhow::Result<()> {
-    let config = writer_config(&settings)?;
+    let gaps = Gaps::default();
+    let config = writer_config(&settings, &gaps)?;
     let origin = config.store.origin.clone();
     let witnesses = witnesses(&settings, &config)?;
     let certificate = Certificate::load(&settings.certificate, &settings.certificate_key)?;
     let client = Client::try_default()
         .await
         .context("where the API server is")?;
-    let sinks_from = sinks_from(&settings)?;
+    let (sinks_from, watched) = (sinks_from(&settings)?, watched(&settings)?);
     let (lifecycle, signals) = Lifecycle::start();
     let (metrics, ready) = (Metrics::new(), Ready::default());
     let mut servers = JoinSet::new();
@@ -103,6 +105,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         version: env!("CARGO_PKG_VERSION").to_owned(),
     };
     feed(&settings, sinks_from, around, &client, &metrics)?;
+    gaps.start(client.clone(), watched, handle.clone(), metrics.clone());
     if let Some(witnesses) = witnesses {
         tokio::spawn(witnesses.run(signed, handle.clone(), metrics.clone()));
     }
@@ -111,6 +114,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         handle.clone(),
         settings.dir.clone(),
         search.context("the index's thread")?,
+        gaps,
         metrics,
     );
     let api = Arc::new(api);
@@ -146,6 +150,21 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     result
 }
 
+/// Whose pods are looked at, if any are to be.
+fn watched(settings: &Settings) -> anyhow::Result<Option<Watched>> {
+    if !settings.watch_pods {
+        return Ok(None);
+    }
+    if settings.namespace.is_empty() {
+        bail!("--watch-pods needs --namespace: the ledger's own is never audited");
+    }
+    Ok(Some(Watched {
+        own: settings.namespace.clone(),
+        exempt: settings.exempt_service_accounts.clone(),
+        pod_name: settings.pod_name.clone(),
+    }))
+}
+
 /// Who cosigns, if that is asked for.
 fn witnesses(settings: &Settings, config: &WriterConfig) -> anyhow::Result<Option<Witnesses>> {
     let Some(policy) = &settings.witness_policy else {
@@ -168,7 +187,7 @@ async fn finish(handle: writer::WriterHandle, ended: oneshot::Receiver<()>) {
     }
 }
 
-fn writer_config(settings: &Settings) -> anyhow::Result<WriterConfig> {
+fn writer_config(settings: &Settings, gaps: &Gaps) -> anyhow::Result<WriterConfig> {
     let (origin, keys) = key_file::read_all(&settings.key_files, settings.origin.as_ref())?;
     Ok(WriterConfig {
         store: Config {
@@ -184,6 +203,7 @@ fn writer_config(settings: &Settings) -> anyhow::Result<WriterConfig> {
             pod: settings.pod_name.clone(),
             service_account: String::new(),
         },
+        roster: gaps.roster(),
     })
 }
 

@@ -3,7 +3,10 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use chaperone_ledger::checkpoint::Origin;
-use chaperone_server::logging::LogFormat;
+use chaperone_server::{
+    audited::{ServiceAccount, service_account},
+    logging::LogFormat,
+};
 use clap::{Args, Parser, Subcommand};
 
 /// Command line of `chaperone-ledger`. Each flag of `serve` can also be given by its environment variable.
@@ -86,6 +89,12 @@ pub struct Settings {
     /// Name of this pod, for the ledger's own records
     #[arg(long, env = "POD_NAME", default_value = "chaperone-ledger")]
     pub pod_name: String,
+    /// Watch pods and namespaces, and say which pods of audited namespaces leave no evidence, or not all of it
+    #[arg(long, env = "CHAPERONE_LEDGER_WATCH_PODS")]
+    pub watch_pods: bool,
+    /// Service account whose pods have no sidecar on purpose, as namespace/name; repeatable. As of the operator
+    #[arg(long = "exempt-service-account", env = "CHAPERONE_EXEMPT_SERVICE_ACCOUNTS", value_delimiter = ',', value_parser = service_account)]
+    pub exempt_service_accounts: Vec<ServiceAccount>,
     /// Feed the AuditSinks of the cluster that say `from: Ledger` or have a kind that only the ledger delivers; their Secrets are read in this pod's namespace
     #[arg(long, env = "CHAPERONE_LEDGER_WATCH_SINKS", conflicts_with = "sinks")]
     pub watch_sinks: bool,

@@ -8,7 +8,7 @@ mod thread;
 use std::{
     fmt, io,
     sync::{
-        Arc,
+        Arc, Mutex,
         mpsc::{SyncSender, TrySendError, sync_channel},
     },
 };
@@ -16,10 +16,11 @@ use std::{
 use bytes::Bytes;
 use chaperone_crds::{
     chain::StreamId,
-    record::{AgentRef, ReadInfo},
+    record::{AgentRef, PodInfo, ReadInfo},
 };
 use chaperone_ledger::{
     follow::Cursor,
+    gaps::Roster,
     key::SigningKey,
     store::{Config, OpenError},
 };
@@ -80,6 +81,8 @@ enum Message {
     Cosigned(Vec<u8>, bool),
     /// To be put on record: somebody read.
     Read(Box<ReadInfo>, Answered),
+    /// To be put on record: a pod was seen to run, or has ended.
+    Pod(Box<(AgentRef, PodInfo)>, Answered),
     Stop,
 }
 
@@ -99,6 +102,8 @@ pub struct WriterConfig {
     pub keys: Vec<SigningKey>,
     /// Who the ledger is, in its own records.
     pub agent: AgentRef,
+    /// Learns what is recorded of pods and streams.
+    pub roster: Arc<Mutex<Roster>>,
 }
 
 /// The thread, from outside.
@@ -190,6 +195,16 @@ impl WriterHandle {
     /// [`Refusal`], as of [`ask`](Self::ask).
     pub async fn record_read(&self, read: ReadInfo) -> Result<(), Refusal> {
         self.send(|answered| Message::Read(Box::new(read), answered))
+            .await
+            .map(|_| ())
+    }
+
+    /// Puts on record that a pod was seen to run, or that it has ended. The future resolves once that is on disk.
+    ///
+    /// # Errors
+    /// [`Refusal`], as of [`ask`](Self::ask).
+    pub async fn record_pod(&self, agent: AgentRef, pod: PodInfo) -> Result<(), Refusal> {
+        self.send(|answered| Message::Pod(Box::new((agent, pod)), answered))
             .await
             .map(|_| ())
     }

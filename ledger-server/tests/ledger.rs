@@ -13,6 +13,8 @@ mod console;
 mod crashes;
 #[path = "ledger/faults.rs"]
 mod faults;
+#[path = "ledger/gaps.rs"]
+mod gaps;
 #[path = "ledger/go.rs"]
 mod go;
 #[path = "ledger/identity.rs"]

@@ -9,6 +9,7 @@ pub mod bundle;
 pub mod checkpoint;
 pub mod cosignature;
 pub mod follow;
+pub mod gaps;
 pub mod key;
 pub mod leaf;
 pub mod merkle;

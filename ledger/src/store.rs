@@ -18,7 +18,7 @@ use chaperone_crds::chain::{Chain, MAX_RECORD_BYTES, StreamId};
 use thiserror::Error;
 
 pub use head::NotARecord;
-pub use recover::OpenError;
+pub use recover::{Kept, OpenError};
 pub use tiles::{ReadError, Tiles};
 
 use crate::{
@@ -207,16 +207,16 @@ impl Store {
     /// # Errors
     /// [`OpenError`]; nothing is mended but a torn end.
     pub fn open(config: Config) -> Result<Self, OpenError> {
-        Self::open_with(config, &mut |_, _| None)
+        Self::open_with(config, &mut |_| None)
     }
 
-    /// The same, and shows each record that is there, with its stream and without its newline, in the order of the leaves. What a record says of a stream that goes on without some of its records is believed.
+    /// The same, and shows each record that is there, in the order of the leaves. What a record says of a stream that goes on without some of its records is believed.
     ///
     /// # Errors
     /// [`OpenError`].
     pub fn open_with(
         config: Config,
-        each: &mut dyn FnMut(&StreamId, &[u8]) -> Option<Onward>,
+        each: &mut dyn FnMut(Kept<'_>) -> Option<Onward>,
     ) -> Result<Self, OpenError> {
         recover::open(config, each)
     }
@@ -365,6 +365,12 @@ impl Store {
     #[must_use]
     pub fn next_seq(&self, stream: &StreamId) -> u64 {
         self.streams.get(stream).map_or(0, |known| known.next)
+    }
+
+    /// Whether the stream has its `stream.close`.
+    #[must_use]
+    pub fn is_closed(&self, stream: &StreamId) -> bool {
+        self.streams.get(stream).is_some_and(|known| known.closed)
     }
 
     /// What writes the stream's next record, for who writes it here.

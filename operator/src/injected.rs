@@ -6,12 +6,13 @@
 use std::collections::BTreeMap;
 
 use chaperone_crds::pod;
+pub use chaperone_server::audited::has_ledger_token;
 use k8s_openapi::{
     api::core::v1::{
         Capabilities, Container, ContainerPort, EmptyDirVolumeSource, EnvVar, EnvVarSource,
-        HTTPGetAction, ObjectFieldSelector, Pod, Probe, ProjectedVolumeSource,
-        ResourceRequirements, SeccompProfile, SecurityContext, ServiceAccountTokenProjection,
-        Volume, VolumeMount, VolumeProjection,
+        HTTPGetAction, ObjectFieldSelector, Probe, ProjectedVolumeSource, ResourceRequirements,
+        SeccompProfile, SecurityContext, ServiceAccountTokenProjection, Volume, VolumeMount,
+        VolumeProjection,
     },
     apimachinery::pkg::{api::resource::Quantity, util::intstr::IntOrString},
 };
@@ -170,22 +171,6 @@ pub fn same_volume(found: &Volume, ours: &Volume) -> bool {
     unsized_volume(found) == unsized_volume(ours)
 }
 
-/// Whether a pod's sidecar has a token for the ledger. One that was injected before there was a ledger has none until the pod is made anew.
-#[must_use]
-pub fn has_ledger_token(found: &Pod) -> bool {
-    let volumes = found.spec.iter().flat_map(|spec| spec.volumes.iter());
-    let ours = volumes
-        .flatten()
-        .filter(|volume| volume.name == pod::TOKEN_VOLUME);
-    ours.filter_map(|volume| volume.projected.as_ref())
-        .flat_map(|projected| projected.sources.iter().flatten())
-        .filter_map(|source| source.service_account_token.as_ref())
-        .any(|token| {
-            token.audience.as_deref() == Some(pod::LEDGER_AUDIENCE)
-                && token.path == pod::LEDGER_TOKEN_FILE
-        })
-}
-
 /// Whether this is the mount that the ServiceAccount plugin adds to every container.
 #[must_use]
 pub fn is_api_token_mount(mount: &VolumeMount) -> bool {
@@ -331,7 +316,7 @@ fn non_empty(resources: &BTreeMap<String, Quantity>) -> Option<BTreeMap<String, 
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use k8s_openapi::api::core::v1::PodSpec;
+    use k8s_openapi::api::core::v1::{Pod, PodSpec};
 
     use super::*;
 

@@ -3,7 +3,10 @@
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use chaperone_ledger::key::KeyName;
-use chaperone_server::logging::LogFormat;
+use chaperone_server::{
+    audited::{self, ServiceAccount, service_account},
+    logging::LogFormat,
+};
 use clap::{Parser, ValueEnum};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
@@ -119,15 +122,6 @@ pub enum DefaultSink {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Amount(Option<String>);
 
-/// A service account by namespace and name.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct ServiceAccount {
-    /// Namespace.
-    pub namespace: String,
-    /// Name.
-    pub name: String,
-}
-
 impl Settings {
     /// DNS names of the Service, which the serving certificate is for.
     #[must_use]
@@ -187,22 +181,13 @@ impl Settings {
     /// Whether pods of this namespace are audited, by its labels. The operator's own namespace and kube-system never are.
     #[must_use]
     pub fn audits(&self, namespace: &str, labels: Option<&BTreeMap<String, String>>) -> bool {
-        use chaperone_crds::pod::{NAMESPACE_LABEL, NAMESPACE_LABEL_VALUE};
-        let label = labels.and_then(|labels| labels.get(NAMESPACE_LABEL));
-        namespace != self.namespace
-            && namespace != "kube-system"
-            && label.is_some_and(|value| value == NAMESPACE_LABEL_VALUE)
+        audited::audits(&self.namespace, namespace, labels)
     }
 
     /// Whether pods of this service account are exempt. A pod that names none has `default`.
     #[must_use]
     pub fn exempts(&self, namespace: &str, service_account: Option<&str>) -> bool {
-        let name = service_account
-            .filter(|name| !name.is_empty())
-            .unwrap_or("default");
-        self.exempt_service_accounts
-            .iter()
-            .any(|exempt| exempt.namespace == namespace && exempt.name == name)
+        audited::exempts(&self.exempt_service_accounts, namespace, service_account)
     }
 
     /// How long it serves on after SIGTERM.
@@ -260,20 +245,6 @@ fn quantity(text: &str) -> Result<Amount, String> {
         return Ok(Amount(Some(text.to_owned())));
     }
     Err("expected a quantity such as 10m, 0.5 or 256Mi".to_owned())
-}
-
-fn service_account(text: &str) -> Result<ServiceAccount, String> {
-    match text.split_once('/') {
-        Some((namespace, name))
-            if !namespace.is_empty() && !name.is_empty() && !name.contains('/') =>
-        {
-            Ok(ServiceAccount {
-                namespace: namespace.to_owned(),
-                name: name.to_owned(),
-            })
-        }
-        _ => Err("expected namespace/name".to_owned()),
-    }
 }
 
 #[cfg(test)]

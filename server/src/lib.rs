@@ -3,6 +3,7 @@
 //! Owns how a bearer token becomes a user (`reviews`) and a pod becomes an identity (`workload`). Refuses policy: who may do what is each program's own. Invariant: what a caller says about itself
 //! is never believed; the API server is asked.
 
+pub mod audited;
 pub mod documented;
 pub mod exposition;
 pub mod lifecycle;

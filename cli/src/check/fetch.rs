@@ -2,6 +2,7 @@
 
 mod agents;
 mod control;
+mod evidence;
 mod ledger;
 
 use anyhow::Context;

@@ -1,5 +1,7 @@
 //! What a check knows of a cluster: plain values, fetched once and judged by `findings`.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 
 /// Something that was looked at, or why it could not be.
@@ -73,6 +75,17 @@ pub(crate) struct Ledger {
     /// Whether its records are lost with its pod.
     pub(crate) ephemeral: bool,
     pub(crate) pod: LedgerPod,
+    /// What it says of missing evidence, or why it does not. `None`: it was not asked, or does not know.
+    pub(crate) evidence: Option<Result<Evidence, String>>,
+}
+
+/// What the ledger knows of missing evidence.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Evidence {
+    /// Whether it sees which pods run.
+    pub(crate) is_watching: bool,
+    /// Pods by reason.
+    pub(crate) incomplete: BTreeMap<String, u64>,
 }
 
 /// The ledger's pod.

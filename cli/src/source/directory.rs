@@ -105,7 +105,7 @@ impl Temporary {
     }
 }
 
-fn origin(dir: &Path) -> anyhow::Result<String> {
+pub(super) fn origin(dir: &Path) -> anyhow::Result<String> {
     let path = dir.join("ledger.json");
     let what = || format!("{} is no ledger's directory", dir.display());
     let length = fs::metadata(&path).with_context(what)?.len();

@@ -4,6 +4,7 @@ use std::{fs, io, io::Read as _, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context, bail, ensure};
 use chaperone_index::{query::encoded, store::SessionKind};
+use chaperone_ledger::gaps::Answer;
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::{
     HeaderMap, Request, Uri,
@@ -121,13 +122,24 @@ impl Server {
         }
     }
 
+    /// Pods whose evidence is missing.
+    pub(crate) fn gaps(&mut self, words: &Words) -> anyhow::Result<Answer> {
+        let (_, body) = self.ask_for("/v1/gaps", words)?;
+        serde_json::from_slice(&body).context("what answers is no ledger of this version")
+    }
+
     fn ask(&mut self, path: &str, words: &Words) -> anyhow::Result<Page> {
+        let (head, body) = self.ask_for(path, words)?;
+        read(&head, &body)
+    }
+
+    fn ask_for(&mut self, path: &str, words: &Words) -> anyhow::Result<(HeaderMap, Bytes)> {
         let pairs = words
             .iter()
             .map(|(name, value)| format!("{name}={}", encoded(value)));
         let path = format!("{path}?{}", pairs.collect::<Vec<_>>().join("&"));
         match self.patiently(&path)? {
-            (200, head, body) => read(&head, &body),
+            (200, head, body) => Ok((head, body)),
             (503, _, body) => bail!("the ledger is busy: {}", said(&body)),
             (other, _, body) => bail!("the ledger answers {other}: {}", said(&body)),
         }

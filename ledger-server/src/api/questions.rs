@@ -2,6 +2,7 @@
 //!
 //! Owns who may ask what, what of it is recorded, and how answers are written. Invariant: an answer leaves only once a record of who asked it is on disk.
 
+mod gaps;
 mod ledgered;
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -32,6 +33,7 @@ use crate::{
     refusal::{Code, Refusal},
 };
 
+pub(super) use gaps::gaps;
 pub(super) use ledgered::Reads;
 
 /// Bytes of records of an answer; the last record may pass it.

@@ -3,14 +3,20 @@
 //! Owns the bindings of streams to pods. Refuses a stream that is bound to another pod, its own, and one that is there without a binding, which no ledger of ours leaves. Invariant: a binding is in the
 //! store before, and never committed after, the first record of its stream; at a start the bindings are what these records say.
 
-use std::collections::HashMap;
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use chaperone_crds::{
     chain::StreamId,
     pod::PodIdentity,
-    record::{AgentRef, Event, EventKind, IdentityInfo, OpenInfo, ReadInfo, Record},
+    record::{AgentRef, Event, EventKind, IdentityInfo, OpenInfo, PodInfo, ReadInfo, Record},
 };
-use chaperone_ledger::store::{Onward, Refused, Staged, Store};
+use chaperone_ledger::{
+    gaps::Roster,
+    store::{Kept, Onward, Refused, Staged, Store},
+};
 use jiff::Timestamp;
 
 use crate::{
@@ -24,6 +30,8 @@ pub(super) struct Own {
     stream: StreamId,
     agent: AgentRef,
     bindings: HashMap<StreamId, Binding>,
+    /// Learns of pods and streams what is recorded of them.
+    roster: Arc<Mutex<Roster>>,
 }
 
 /// Whose a stream is: some 150 bytes for each.
@@ -35,17 +43,23 @@ struct Binding {
 }
 
 impl Own {
-    pub(super) fn new(origin: &str, agent: AgentRef) -> Self {
+    pub(super) fn new(origin: &str, agent: AgentRef, roster: Arc<Mutex<Roster>>) -> Self {
         Self {
             stream: StreamId::of_ledger(origin),
             agent,
             bindings: HashMap::new(),
+            roster,
         }
     }
 
-    /// Learns from a record that is in the store.
-    /// What it says of a stream that goes on without some of its records.
-    pub(super) fn replay(&mut self, stream: &StreamId, line: &[u8]) -> Option<Onward> {
+    pub(super) fn roster(&self) -> MutexGuard<'_, Roster> {
+        self.roster.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Learns from a record that is in the store. What it says of a stream that goes on without some of its records.
+    pub(super) fn replay(&mut self, kept: Kept<'_>) -> Option<Onward> {
+        self.roster().replay(&self.stream, kept);
+        let Kept { stream, line, .. } = kept;
         if *stream != self.stream {
             return None;
         }
@@ -66,6 +80,12 @@ impl Own {
 
     /// The first record of this process: the stream begins, or goes on. It never ends, for its end would leave the ledger nowhere to record to.
     pub(super) fn begin(&self, store: &mut Store) -> Result<(), Refused> {
+        let now = Timestamp::now();
+        let mut roster = self.roster();
+        roster.begin(now);
+        roster.deaf_until(now);
+        roster.forget(now);
+        drop(roster);
         let kind = match store.next_seq(&self.stream) {
             0 => EventKind::StreamOpen,
             _ => EventKind::StreamResume,
@@ -89,6 +109,21 @@ impl Own {
         let mut event = Event::new(EventKind::LedgerRead, self.agent.clone());
         event.read = Some(read);
         self.write(store, &event)
+    }
+
+    /// Records that a pod was seen to run, or that it has ended.
+    pub(super) fn pod(
+        &self,
+        store: &mut Store,
+        agent: &AgentRef,
+        pod: PodInfo,
+    ) -> Result<Staged, Refused> {
+        let mut event = Event::new(EventKind::LedgerPod, agent.clone());
+        event.pod = Some(pod.clone());
+        let staged = self.write(store, &event)?;
+        // What is staged is committed sooner or later; until then the same would be recorded twice.
+        self.roster().see(agent, &pod, Timestamp::now());
+        Ok(staged)
     }
 
     /// Whether this pod may speak about the stream, whose next record is `next`; and whether all that is known of the pod is recorded.
@@ -133,6 +168,8 @@ impl Own {
         // The commit that has the batch behind it has this too.
         let _with_the_batch = self.write(store, &event)?;
         self.bindings.insert(stream.clone(), Binding::of(workload));
+        let (who, now) = (&workload.identity, Timestamp::now());
+        self.roster().bind(stream, who, from, now);
         Ok(())
     }
 

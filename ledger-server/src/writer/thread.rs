@@ -6,13 +6,14 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use chaperone_crds::{chain::StreamId, record::ReadInfo};
+use chaperone_crds::{chain::StreamId, head::Head};
 use chaperone_ledger::{
     cosignature::Time,
     follow::Cursor,
     key::SigningKey,
-    store::{Committed, Staged, Store},
+    store::{Committed, Refused, Staged, Store},
 };
+use jiff::Timestamp;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use super::{Answer, Answered, Message, OpenFailed, QUEUE_REQUESTS, Request, Want, WriterConfig};
@@ -58,7 +59,10 @@ struct Waiting {
 }
 
 enum Awaited {
-    Batch(Staged),
+    /// Records of the ledger's own.
+    Own(Staged),
+    /// Records of a sidecar, and the time of the last one.
+    Batch(StreamId, Staged, Option<Timestamp>),
     Next(StreamId),
 }
 
@@ -70,8 +74,8 @@ impl Thread {
         end: watch::Sender<Cursor>,
         sign: watch::Sender<u64>,
     ) -> Result<Self, OpenFailed> {
-        let mut own = Own::new(config.store.origin.as_str(), config.agent);
-        let store = Store::open_with(config.store, &mut |stream, line| own.replay(stream, line));
+        let mut own = Own::new(config.store.origin.as_str(), config.agent, config.roster);
+        let store = Store::open_with(config.store, &mut |kept| own.replay(kept));
         let mut store = store.map_err(OpenFailed::Open)?;
         own.begin(&mut store)
             .map_err(|refused| OpenFailed::Begin(refused.to_string()))?;
@@ -130,7 +134,14 @@ impl Thread {
                 Message::Cosigned(note, suffices) => self.cosigned(&note, suffices),
                 Message::Read(read, answered) => {
                     self.metrics.queue.dec();
-                    waiting.extend(self.take_read(*read, answered));
+                    let write = |own: &Own, store: &mut Store| own.read(store, *read);
+                    waiting.extend(self.take_own(write, answered));
+                }
+                Message::Pod(seen, answered) => {
+                    self.metrics.queue.dec();
+                    let (agent, pod) = *seen;
+                    let write = |own: &Own, store: &mut Store| own.pod(store, &agent, pod);
+                    waiting.extend(self.take_own(write, answered));
                 }
                 Message::Stop => {
                     goes_on = false;
@@ -168,15 +179,19 @@ impl Thread {
         }
     }
 
-    /// The same for the record of a reader.
-    fn take_read(&mut self, read: ReadInfo, answered: Answered) -> Option<Waiting> {
+    /// The same for a record of the ledger's own.
+    fn take_own(
+        &mut self,
+        write: impl FnOnce(&Own, &mut Store) -> Result<Staged, Refused>,
+        answered: Answered,
+    ) -> Option<Waiting> {
         let staged = match self.failing {
             Some(_) => Err(not_stored()),
-            None => self.own.read(&mut self.store, read).map_err(Refusal::from),
+            None => write(&self.own, &mut self.store).map_err(Refusal::from),
         };
         match staged {
             Ok(staged) => Some(Waiting {
-                what: Awaited::Batch(staged),
+                what: Awaited::Own(staged),
                 answered,
                 _room: None,
             }),
@@ -206,7 +221,8 @@ impl Thread {
         if let Some(from) = from {
             self.goes_on(stream, next, from);
         }
-        Ok(Awaited::Batch(self.store.stage_from(stream, batch, from)?))
+        let staged = self.store.stage_from(stream, batch, from)?;
+        Ok(Awaited::Batch(stream.clone(), staged, last_time(batch)))
     }
 
     /// Records are missing, and a person should know.
@@ -243,12 +259,14 @@ impl Thread {
 
     fn answer(&self, what: Awaited, committed: Committed) -> Result<Answer, Refusal> {
         match what {
-            Awaited::Batch(staged) => {
-                let receipt = staged.receipt(committed).ok_or_else(not_stored)?;
-                Ok(Answer {
-                    next_seq: receipt.next_seq,
-                    added: receipt.added,
-                })
+            Awaited::Own(staged) => acknowledge(staged, committed),
+            Awaited::Batch(stream, staged, last) => {
+                let answer = acknowledge(staged, committed)?;
+                let (next, is_closed) =
+                    (self.store.next_seq(&stream), self.store.is_closed(&stream));
+                let mut roster = self.own.roster();
+                roster.hear(&stream, next, is_closed, last, Timestamp::now());
+                Ok(answer)
             }
             Awaited::Next(stream) => Ok(Answer {
                 next_seq: self.store.next_seq(&stream),
@@ -265,6 +283,8 @@ impl Thread {
                     .commit_seconds
                     .observe(began.elapsed().as_secs_f64());
                 if self.failing.take().is_some() {
+                    // Nobody could be heard meanwhile.
+                    self.own.roster().deaf_until(Timestamp::now());
                     self.logged = None;
                     self.metrics.storage_failing.set(0);
                     tracing::info!("the disk takes records again");
@@ -273,6 +293,7 @@ impl Thread {
             }
             Err(error) => {
                 self.failing = Some(Instant::now());
+                self.own.roster().deaf_until(Timestamp::now());
                 self.metrics.storage_failing.set(1);
                 self.failed("commit", &error);
                 None
@@ -368,6 +389,21 @@ impl Want {
             Self::Next => 0,
         }
     }
+}
+
+fn acknowledge(staged: Staged, committed: Committed) -> Result<Answer, Refusal> {
+    let receipt = staged.receipt(committed).ok_or_else(not_stored)?;
+    Ok(Answer {
+        next_seq: receipt.next_seq,
+        added: receipt.added,
+    })
+}
+
+/// The time of a batch's last record, by its sidecar's clock.
+fn last_time(batch: &[u8]) -> Option<Timestamp> {
+    let lines = batch.strip_suffix(b"\n").unwrap_or(batch);
+    let last = lines.rsplit(|b| *b == b'\n').next()?;
+    Head::parse(last).ok()?.time.parse().ok()
 }
 
 fn not_stored() -> Refusal {

@@ -21,7 +21,10 @@ use base64::Engine as _;
 use chaperone_crds::pod::SIDECAR_NAME;
 use serde_json::{Value, json};
 
-use super::sinks::api::{self, Api};
+use super::{
+    gaps::api::{self as pods, Pods},
+    sinks::api::{self, Api},
+};
 
 /// What the API server knows. The token of pod NAME is `pod-NAME`; a token with a dot is a JWT of the user before it, for as long as it says; `reader` may read all, `team` records and sessions of namespace `agents`, `stranger` nothing.
 #[derive(Default)]
@@ -34,6 +37,8 @@ pub(crate) struct Cluster {
     pub(crate) reviews: AtomicU32,
     /// AuditSinks and Secrets.
     pub(crate) sinks: Api,
+    /// Pods and namespaces, for who watches them.
+    pub(crate) pods: Pods,
 }
 
 /// An API server on loopback, for as long as the test's process.
@@ -49,7 +54,8 @@ pub(crate) fn api_server(cluster: Arc<Cluster>) -> SocketAddr {
             "/apis/chaperone.dev/v1alpha1/namespaces/agents/agentpolicies/coding",
             get(policy),
         )
-        .merge(api::router());
+        .merge(api::router())
+        .merge(pods::router());
     served(router.with_state(cluster))
 }
 

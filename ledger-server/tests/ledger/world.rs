@@ -140,6 +140,7 @@ impl World {
             .arg(file("tls.key"))
             .env("KUBECONFIG", file("kubeconfig"))
             .args(self.sinks_arguments())
+            .args(self.pods_arguments())
             .env_remove("KUBERNETES_SERVICE_HOST")
             .args(&*self.more.lock().unwrap())
             .stdout(Stdio::piped());
@@ -161,6 +162,13 @@ impl World {
         let folder = self.folder.join("secrets").join(secret);
         fs::create_dir_all(&folder).unwrap();
         fs::write(folder.join(key), value).unwrap();
+    }
+
+    fn pods_arguments(&self) -> &[&str] {
+        match self.cluster.pods.is_watched.load(Ordering::Relaxed) {
+            true => &["--watch-pods", "--namespace", "chaperone"],
+            false => &[],
+        }
     }
 
     fn sinks_arguments(&self) -> Vec<std::ffi::OsString> {

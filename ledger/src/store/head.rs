@@ -12,6 +12,8 @@ pub(super) struct Head {
     pub(super) stream: StreamId,
     pub(super) seq: u64,
     pub(super) prev: RecordHash,
+    /// When, as it stands there.
+    pub(super) time: String,
     /// Whether it begins its stream.
     pub(super) opens: bool,
     /// Whether it ends it.
@@ -43,6 +45,7 @@ impl Head {
             stream: head.stream,
             seq: head.seq,
             prev: head.prev.ok_or(NotARecord::Prev)?,
+            time: head.time,
             opens: head.place == Place::Opens,
             closes: head.place.closes(),
         })

@@ -105,8 +105,23 @@ fn at(file: impl AsRef<Path>) -> impl FnOnce(io::Error) -> OpenError {
     move |error| OpenError::Io { file, error }
 }
 
-/// What is shown each record as it is read: its stream and its line.
-type Each<'a> = &'a mut dyn FnMut(&StreamId, &[u8]) -> Option<Onward>;
+/// A record as it is read.
+#[derive(Clone, Copy, Debug)]
+pub struct Kept<'a> {
+    /// Its stream.
+    pub stream: &'a StreamId,
+    /// Its number.
+    pub seq: u64,
+    /// When, as it stands there.
+    pub time: &'a str,
+    /// Whether it ends its stream.
+    pub closes: bool,
+    /// All of it, without its newline.
+    pub line: &'a [u8],
+}
+
+/// What is shown each record as it is read.
+type Each<'a> = &'a mut dyn FnMut(Kept<'_>) -> Option<Onward>;
 
 pub(super) fn open(config: Config, each: Each<'_>) -> Result<Store, OpenError> {
     let records = config.dir.join(RECORDS);
@@ -247,8 +262,15 @@ fn replay(
         let length = rest.iter().position(|b| *b == b'\n');
         let line = length.and_then(|length| rest.get(..length));
         let line = line.ok_or_else(|| damaged(Refused::Form))?;
-        let stream = place(store, line, onward).map_err(damaged)?;
-        if let Some(Onward { stream, from }) = each(&stream, line) {
+        let head = place(store, line, onward).map_err(damaged)?;
+        let kept = Kept {
+            stream: &head.stream,
+            seq: head.seq,
+            time: &head.time,
+            closes: head.closes,
+            line,
+        };
+        if let Some(Onward { stream, from }) = each(kept) {
             onward.insert(stream, from);
         }
         proof.look(&store.tree);
@@ -257,12 +279,12 @@ fn replay(
     Ok(())
 }
 
-/// The line's stream.
+/// Where the line stands.
 fn place(
     store: &mut Store,
     line: &[u8],
     onward: &mut HashMap<StreamId, u64>,
-) -> Result<StreamId, Refused> {
+) -> Result<Head, Refused> {
     let head = Head::parse(line).map_err(|fault| Refused::NotARecord { line: 1, fault })?;
     let known = store.streams.get(&head.stream);
     // The runs of a long stream are not copied for each of its lines: here nothing may be there twice.
@@ -279,7 +301,7 @@ fn place(
     for record in judge.fresh {
         store.place(record);
     }
-    Ok(head.stream)
+    Ok(head)
 }
 
 /// Looks at the tree as it grows past the size that was signed.

@@ -15,7 +15,11 @@ use k8s_openapi::{
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
 use kube::{Api, Client, ResourceExt};
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    time::timeout,
+};
 
 use super::{OPERATOR_LABELS, Scope, list};
 use crate::check::{
@@ -205,7 +209,7 @@ pub(super) async fn look(
     })
 }
 
-enum Refusal {
+pub(super) enum Refusal {
     /// We may not look.
     Forbidden(String),
     /// We looked, and it is bad.
@@ -225,12 +229,28 @@ async fn presented(
     in_cluster: bool,
     Server { roots, name, port }: Server<'_>,
 ) -> Result<Certificate, Refusal> {
+    let wire = connect(api, pod, in_cluster, port).await?;
+    Ok(certificate::presented(wire, roots, name).await?)
+}
+
+/// A connection, whatever carries it.
+pub(super) trait Wire: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Wire for T {}
+
+/// To a port of a pod: by its address in the cluster, else through the API server.
+pub(super) async fn connect(
+    api: &Api<Pod>,
+    pod: &Pod,
+    in_cluster: bool,
+    port: u16,
+) -> Result<Box<dyn Wire>, Refusal> {
     let address = pod.status.as_ref().and_then(|s| s.pod_ip.as_deref());
     if let (true, Some(address)) = (in_cluster, address) {
         let stream = TcpStream::connect((address, port))
             .await
             .with_context(|| format!("port {port} does not answer"))?;
-        return Ok(certificate::presented(stream, roots, name).await?);
+        return Ok(Box::new(stream));
     }
     let mut forward = match api.portforward(&pod.name_any(), &[port]).await {
         Ok(forward) => forward,
@@ -244,7 +264,7 @@ async fn presented(
     let stream = forward
         .take_stream(port)
         .context("the API server forwards no port")?;
-    Ok(certificate::presented(stream, roots, name).await?)
+    Ok(Box::new(stream))
 }
 
 fn is_forbidden(error: &kube::Error) -> bool {

@@ -6,6 +6,7 @@ use kube::{Api, Client, ResourceExt};
 use super::{
     Scope,
     control::{Registered, Server, is_ready, look},
+    evidence::evidence,
     list,
 };
 use crate::check::view::{Ledger, LedgerPod, Seen};
@@ -34,6 +35,10 @@ pub(super) async fn ledger(
     let Some(set) = sets.first() else {
         return Ok(Seen::Yes(None));
     };
+    let evidence = match found.first().filter(|pod| is_ready(pod)) {
+        Some(pod) => evidence(&pods, pod, scope.in_cluster).await,
+        None => None,
+    };
     let pod = match found.first() {
         Some(pod) if is_ready(pod) => {
             let name = format!("{}.{system}.svc", service(set));
@@ -57,6 +62,7 @@ pub(super) async fn ledger(
         name: set.name_any(),
         ephemeral: is_ephemeral(set),
         pod,
+        evidence,
     })))
 }
 

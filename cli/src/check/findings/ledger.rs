@@ -1,7 +1,7 @@
 //! Findings about the ledger: is it there, does it take records, can sidecars trust it.
 
 use super::{
-    super::view::{ClusterView, Ledger, LedgerPod, Serving},
+    super::view::{ClusterView, Evidence, Ledger, LedgerPod, Serving},
     Finding, Seen,
     control::{SERVING_LEFT, expiry},
 };
@@ -36,6 +36,7 @@ pub(super) fn ledger(ledger: Option<&Ledger>, view: &ClusterView) -> Vec<Finding
 
 fn running(ledger: &Ledger, view: &ClusterView) -> Vec<Finding> {
     let mut found = vec![pod(ledger, view)];
+    found.extend(ledger.evidence.as_ref().map(evidence));
     if ledger.ephemeral {
         found.push(Finding::warn(
             "ledger",
@@ -44,6 +45,39 @@ fn running(ledger: &Ledger, view: &ClusterView) -> Vec<Finding> {
         ));
     }
     found
+}
+
+/// What the ledger says of pods that leave no evidence, or not all of it.
+fn evidence(said: &Result<Evidence, String>) -> Finding {
+    const ASK: &str =
+        "chaperone audit gaps -A names the pods and says what to do (docs/completeness.md)";
+    let evidence = match said {
+        Err(why) => {
+            let text = format!("the ledger does not say whether some is missing: {why}");
+            return Finding::warn("evidence", text, ASK);
+        }
+        Ok(evidence) => evidence,
+    };
+    let wrong = evidence.incomplete.iter();
+    let wrong: Vec<_> = wrong
+        .filter(|(reason, pods)| **pods > 0 && *reason != "exempt")
+        .map(|(reason, pods)| format!("{pods} {reason}"))
+        .collect();
+    match (wrong.is_empty(), evidence.is_watching) {
+        (false, _) => {
+            let text = format!("some is missing, by pods: {}", wrong.join(", "));
+            Finding::warn("evidence", text, ASK)
+        }
+        (true, false) => Finding::warn(
+            "evidence",
+            "the ledger does not see which pods run: some may leave none",
+            "its log says why; upgrade the chart if it runs without --watch-pods",
+        ),
+        (true, true) => Finding::ok(
+            "evidence",
+            "none is missing, as far as the ledger has seen pods",
+        ),
+    }
 }
 
 fn pod(ledger: &Ledger, view: &ClusterView) -> Finding {

@@ -4,8 +4,8 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{
     super::view::{
-        AgentPod, CaBundle, Certificate, ClusterView, Condition, Crd, Ledger, LedgerPod, Operator,
-        Policy, Seen, Serving, Sidecar, Sink, Status, Webhook,
+        AgentPod, CaBundle, Certificate, ClusterView, Condition, Crd, Evidence, Ledger, LedgerPod,
+        Operator, Policy, Seen, Serving, Sidecar, Sink, Status, Webhook,
     },
     Finding, Level,
     control::{RESOURCES, WEBHOOKS},
@@ -98,6 +98,7 @@ fn well() -> ClusterView {
                 pod: "chaperone-ledger-0".to_owned(),
                 result: Ok(certificate(80)),
             })),
+            evidence: Some(Ok(evidence(0))),
         })),
         namespaces: Seen::Yes(vec!["agents".to_owned()]),
         pods: Seen::Yes(vec![pod("claude")]),
@@ -147,6 +148,7 @@ fn a_cluster_in_order_has_one_line_for_each_check() {
             "webhooks",
             "certificates",
             "ledger",
+            "evidence",
             "namespaces",
             "pods",
             "policies",
@@ -160,6 +162,15 @@ type Case = (fn(&mut ClusterView), Level, &'static str, &'static str);
 
 fn sidecar(view: &mut ClusterView) -> &mut Sidecar {
     edit(&mut view.pods)[0].sidecar.as_mut().unwrap()
+}
+
+/// An exempt pod, which is as it should be, and so many that are silent.
+fn evidence(silent: u64) -> Evidence {
+    let incomplete = [("exempt".to_owned(), 2), ("silent".to_owned(), silent)];
+    Evidence {
+        is_watching: true,
+        incomplete: incomplete.into(),
+    }
 }
 
 fn ledger(view: &mut ClusterView) -> &mut Ledger {
@@ -319,6 +330,29 @@ const CASES: &[Case] = &[
         Level::Warn,
         "ledger",
         "its certificate was not renewed in time",
+    ),
+    (
+        |v| ledger(v).evidence = Some(Ok(evidence(3))),
+        Level::Warn,
+        "evidence",
+        "some is missing, by pods: 3 silent",
+    ),
+    (
+        |v| {
+            ledger(v).evidence = Some(Ok(Evidence {
+                is_watching: false,
+                ..evidence(0)
+            }))
+        },
+        Level::Warn,
+        "evidence",
+        "does not see which pods run",
+    ),
+    (
+        |v| ledger(v).evidence = Some(Err("no answer".to_owned())),
+        Level::Warn,
+        "evidence",
+        "does not say whether some is missing: no answer",
     ),
     (
         |v| ledger(v).ephemeral = true,
