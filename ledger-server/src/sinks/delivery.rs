@@ -13,7 +13,7 @@ use chaperone_sinks::{
 };
 use tokio::{
     sync::watch,
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 
 use super::{
@@ -108,15 +108,15 @@ impl Delivery {
     pub(super) async fn run(mut self) {
         let mut backoff = Backoff::default();
         loop {
-            let end = *self.committed.borrow_and_update();
-            if end.leaf <= self.cursor.leaf {
+            if self.committed.borrow_and_update().leaf <= self.cursor.leaf {
                 self.status.nothing_waits();
                 if !self.more().await {
                     return;
                 }
-                self.gather().await;
                 continue;
             }
+            self.gather().await;
+            let end = *self.committed.borrow_and_update();
             match self.read(end).await {
                 Ok(read) => {
                     backoff = Backoff::default();
@@ -145,14 +145,20 @@ impl Delivery {
         self.committed.changed().await.is_ok()
     }
 
-    /// Lets a batch fill.
+    /// Lets a batch fill: until there are enough records or bytes, or the first of them has waited for long enough. Each batch, not the first after a quiet time alone: else what comes while one is sent would be the next, however little.
     async fn gather(&mut self) {
         let until = Instant::now() + self.sink.batch.wait;
         let enough = u64::try_from(self.most).unwrap_or(u64::MAX);
-        let from = self.cursor.leaf;
-        let is_enough = |end: &Cursor| end.leaf.saturating_sub(from) >= enough;
+        let bytes = u64::try_from(self.sink.batch.bytes).unwrap_or(u64::MAX);
+        let from = self.cursor;
+        let is_enough = |end: &Cursor| {
+            // A segment that ended is long.
+            end.place.segment != from.place.segment
+                || end.leaf.saturating_sub(from.leaf) >= enough
+                || end.place.offset.saturating_sub(from.place.offset) >= bytes
+        };
         // Ended or full: either way what is there is sent.
-        let _ = tokio::time::timeout_at(until, self.committed.wait_for(is_enough)).await;
+        let _ = timeout_at(until, self.committed.wait_for(is_enough)).await;
     }
 
     /// Disks block, and filters compute: both on a thread for that.

@@ -246,6 +246,29 @@ async fn every_record_is_sent_once_in_order_in_batches_of_at_most_their_size() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn each_batch_fills_for_as_long_as_it_may_while_records_keep_coming() {
+    let mut log = Log::new("fills");
+    // Slow enough that records wait each time when it has answered.
+    let target = Scripted::new(|_, _| (Duration::from_secs(1), Ok(Answer::default())));
+    let mut settings = sink("s", None);
+    settings.batch.records = 50;
+    settings.batch.wait = Duration::from_secs(10);
+    let running = start(&log, settings, &target);
+    for _ in 0..600 {
+        log.grow(1);
+        sleep(Duration::from_millis(500)).await;
+    }
+    running.kept("s", 600).await;
+    assert_eq!(target.took(), (0..600).collect::<Vec<_>>());
+    assert!((20..=32).contains(&target.asked()), "{}", target.asked());
+    // Those that are enough do not wait.
+    let since = Instant::now();
+    log.grow(100);
+    running.kept("s", 700).await;
+    assert!(since.elapsed() < Duration::from_secs(5));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_target_that_is_down_for_an_hour_gets_everything_and_holds_up_no_other() {
     let mut log = Log::new("hour");
     let up_at = Instant::now() + Duration::from_secs(3600);
