@@ -10,7 +10,7 @@ use hyper::{
     Request, Response, StatusCode,
     body::Incoming,
     client::conn::http1::{SendRequest, handshake},
-    header::{self, HeaderValue},
+    header::{self, HeaderMap, HeaderValue},
 };
 use hyper_util::rt::TokioIo;
 use jiff::{Timestamp, fmt::rfc2822};
@@ -57,6 +57,8 @@ impl Drop for Connection {
 pub struct Answer {
     /// Status code.
     pub status: StatusCode,
+    /// Its headers.
+    pub headers: HeaderMap,
     retry_after: Option<Duration>,
     /// None of one that was too long.
     pub body: Option<Bytes>,
@@ -68,6 +70,7 @@ impl Answer {
     pub fn new(status: StatusCode, body: Option<Bytes>) -> Self {
         Self {
             status,
+            headers: HeaderMap::new(),
             retry_after: None,
             body,
         }
@@ -185,9 +188,11 @@ async fn exchange(
     let response = requests.send_request(request).await?;
     let status = response.status();
     let retry_after = retry_after(&response, Timestamp::now());
+    let headers = response.headers().clone();
     let body = Limited::new(response.into_body(), longest).collect().await;
     Ok(Answer {
         status,
+        headers,
         retry_after,
         body: body.ok().map(|body| body.to_bytes()),
     })

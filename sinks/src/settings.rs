@@ -11,7 +11,7 @@ use std::{fmt, time::Duration};
 use chaperone_crds::resources::{AuditSinkSpec, Format, SinkStart};
 
 pub use chaperone_crds::resources::OtlpProtocol;
-pub use kinds::{Elasticsearch, Http, Otlp, Postgres, Redis, Splunk, Syslog};
+pub use kinds::{Elasticsearch, Http, Nats, NatsLogin, Otlp, Postgres, Redis, S3, Splunk, Syslog};
 
 use crate::{ClientError, tls};
 use read::Reader;
@@ -66,6 +66,10 @@ pub enum Target {
     Elasticsearch(Elasticsearch),
     /// An HTTP Event Collector of Splunk.
     Splunk(Splunk),
+    /// A stream of NATS JetStream.
+    Nats(Nats),
+    /// A bucket of S3.
+    S3(S3),
 }
 
 /// TLS settings of a target.

@@ -6,6 +6,8 @@
 #![allow(clippy::duplicated_attributes)]
 
 mod elasticsearch;
+mod nats;
+mod s3;
 mod splunk;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -14,6 +16,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use elasticsearch::ElasticsearchSink;
+pub use nats::NatsSink;
+pub use s3::S3Sink;
 pub use splunk::SplunkSink;
 
 use crate::filter::MAX_FILTER_BYTES;
@@ -40,7 +44,7 @@ use crate::filter::MAX_FILTER_BYTES;
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(
-    validation = Rule::new("[has(self.stdout), has(self.file), has(self.http), has(self.otlp), has(self.syslog), has(self.postgres), has(self.redis), has(self.elasticsearch), has(self.splunk)].filter(x, x).size() == 1").message("set exactly one of stdout, file, http, otlp, syslog, postgres, redis, elasticsearch, splunk"),
+    validation = Rule::new("[has(self.stdout), has(self.file), has(self.http), has(self.otlp), has(self.syslog), has(self.postgres), has(self.redis), has(self.elasticsearch), has(self.splunk), has(self.nats), has(self.s3)].filter(x, x).size() == 1").message("set exactly one of stdout, file, http, otlp, syslog, postgres, redis, elasticsearch, splunk, nats, s3"),
     validation = Rule::new("!has(self.from) || self.from == 'Ledger' || has(self.stdout) || has(self.file) || has(self.http)").message("sidecars deliver stdout, file and http only: leave out from, or set from: Ledger, and the ledger delivers"),
     validation = Rule::new("!has(self.from) || self.from == 'Sidecar' || !(has(self.stdout) || has(self.file))").message("stdout and file are delivered by the sidecars, and the ledger keeps every record in files already: leave out from, or use another kind with from: Ledger"),
     validation = Rule::new("(has(self.from) ? self.from == 'Ledger' : !(has(self.stdout) || has(self.file) || has(self.http))) || !(has(self.start) || has(self.batch))").message("start and batch are settings of sinks that the ledger delivers: add from: Ledger, or leave them out"),
@@ -74,6 +78,12 @@ pub struct AuditSinkSpec {
     /// Send records to an HTTP Event Collector of Splunk. Delivered by the ledger.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub splunk: Option<SplunkSink>,
+    /// Publish records to a stream of NATS JetStream. Delivered by the ledger.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nats: Option<NatsSink>,
+    /// Put records into objects of a bucket of S3. Delivered by the ledger.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub s3: Option<S3Sink>,
     /// Who delivers: `Sidecar` (each from its own spool) or `Ledger` (one connection for all, credentials stay in Chaperone's namespace). Sidecars deliver stdout, file and http, which is the default for these.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<Deliverer>,
@@ -131,17 +141,17 @@ pub enum SinkStart {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BatchSettings {
-    /// Most records, 1 to 10000. Default 500; 5000 for splunk, whose acknowledgements take a while.
+    /// Most records, 1 to 50000. Default 500; 5000 for splunk, 50000 for s3.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 10000))]
+    #[schemars(range(min = 1, max = 50_000))]
     pub records: Option<u32>,
-    /// Most bytes of records as the ledger has them, 1024 to 16777216; a longer record is sent alone. Default 1048576; 4194304 for splunk.
+    /// Most bytes of records as the ledger has them, 1024 to 67108864; a longer record is sent alone. The ledger has them in memory while it sends them. Default 1048576; 4194304 for splunk, 33554432 for s3.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1024, max = 16_777_216))]
+    #[schemars(range(min = 1024, max = 67_108_864))]
     pub bytes: Option<u32>,
-    /// Longest that a record waits for others, in milliseconds, 0 to 60000. Default 500.
+    /// Longest that a record waits for others, in milliseconds, 0 to 300000. Default 500; 300000 for s3.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0, max = 60000))]
+    #[schemars(range(min = 0, max = 300_000))]
     pub wait_milliseconds: Option<u32>,
 }
 

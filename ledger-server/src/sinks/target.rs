@@ -19,6 +19,16 @@ pub(crate) struct Outgoing {
     pub(crate) line: String,
 }
 
+impl Outgoing {
+    /// The record's name where a slash cannot stand: `STREAM-SEQ`. One whose stream this version cannot read has its number in the log instead, so that no two have the same.
+    pub(crate) fn key(&self) -> String {
+        match self.about.stream.as_str() {
+            "" => format!("leaf-{}", self.leaf),
+            stream => format!("{stream}-{}", self.about.seq),
+        }
+    }
+}
+
 /// What targets read of a record for their own fields. What this version does not know reads as nothing.
 #[derive(Deserialize, Clone, Debug, Default)]
 #[serde(default)]

@@ -2,10 +2,12 @@
 
 mod elasticsearch;
 mod http;
+mod nats;
 mod otlp;
 mod postgres;
 mod redis;
 mod request;
+mod s3;
 mod splunk;
 mod syslog;
 
@@ -33,6 +35,8 @@ impl Maker {
         Ok(match &sink.target {
             settings::Target::Http(http) => Box::new(http::HttpTarget::new(http, sink, self)?),
             settings::Target::Otlp(otlp) => Box::new(otlp::OtlpTarget::new(otlp, self)?),
+            settings::Target::Nats(nats) => Box::new(nats::NatsTarget::new(nats, self)?),
+            settings::Target::S3(s3) => Box::new(s3::S3Target::new(s3, self)?),
             settings::Target::Splunk(splunk) => Box::new(splunk::SplunkTarget::new(splunk, self)?),
             settings::Target::Elasticsearch(elasticsearch) => Box::new(
                 elasticsearch::ElasticsearchTarget::new(elasticsearch, sink, self)?,

@@ -8,6 +8,8 @@ mod cluster;
 mod front;
 #[path = "sinks/http.rs"]
 mod http;
+#[path = "sinks/nats.rs"]
+mod nats;
 #[path = "sinks/opensearch.rs"]
 mod opensearch;
 #[path = "sinks/otlp.rs"]
@@ -16,6 +18,8 @@ mod otlp;
 mod postgres;
 #[path = "sinks/redis.rs"]
 mod redis;
+#[path = "sinks/s3.rs"]
+mod s3;
 #[path = "sinks/splunk.rs"]
 mod splunk;
 #[path = "sinks/syslog.rs"]

@@ -106,3 +106,56 @@ pub struct Splunk {
     /// Whom it trusts, and what it shows.
     pub tls: Tls,
 }
+
+/// Subjects of NATS that a stream takes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Nats {
+    /// Name or address.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// Beginning of the subjects.
+    pub subject: String,
+    /// The stream that must take them.
+    pub stream: Option<String>,
+    /// What the server knows the ledger by.
+    pub login: NatsLogin,
+    /// TLS; none where the sink allows that.
+    pub tls: Option<Tls>,
+}
+
+/// What a server of NATS knows the ledger by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NatsLogin {
+    /// Nothing, or the client certificate.
+    None,
+    /// User and password.
+    Password(String, Credential),
+    /// A token.
+    Token(Credential),
+    /// The seed of an NKey.
+    Nkey(Credential),
+    /// A credentials file.
+    File(Credential),
+}
+
+/// A bucket of S3.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct S3 {
+    /// Its name.
+    pub bucket: String,
+    /// Its region.
+    pub region: String,
+    /// Where it is; none for AWS.
+    pub endpoint: Option<String>,
+    /// Beginning of the objects' names, without a slash at its end.
+    pub prefix: String,
+    /// The key's name.
+    pub key_id: String,
+    /// The key.
+    pub key: Credential,
+    /// What comes with a key for a while.
+    pub token: Option<Credential>,
+    /// Whom it trusts, and what it shows.
+    pub tls: Tls,
+}

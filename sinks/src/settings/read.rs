@@ -1,5 +1,6 @@
 //! How an `AuditSink` is read.
 
+mod far;
 mod search;
 
 use std::time::Duration;
@@ -19,16 +20,24 @@ use super::{
 };
 use crate::{Endpoint, client::bearer_header};
 
-/// Records in one batch where a sink does not say.
-const DEFAULT_RECORDS: u32 = 500;
-/// Bytes in one batch where a sink does not say.
-const DEFAULT_BYTES: u32 = 1024 * 1024;
-/// The same of a Splunk sink: each batch waits for an acknowledgement of a second or more.
-const SPLUNK_RECORDS: u32 = 5000;
-/// Bytes of it.
-const SPLUNK_BYTES: u32 = 4 * 1024 * 1024;
-/// Milliseconds that a record waits for others where a sink does not say.
-const DEFAULT_WAIT_MILLISECONDS: u32 = 500;
+/// What a batch is where a sink does not say.
+const USUAL: Usual = Usual {
+    records: 500,
+    bytes: 1024 * 1024,
+    wait_milliseconds: 500,
+};
+/// The same of Splunk: each batch waits for an acknowledgement of a second or more.
+const SPLUNK: Usual = Usual {
+    records: 5000,
+    bytes: 4 * 1024 * 1024,
+    wait_milliseconds: 500,
+};
+/// The same of S3: each batch is an object, and whoever reads them wants few.
+const S3: Usual = Usual {
+    records: 50_000,
+    bytes: 32 * 1024 * 1024,
+    wait_milliseconds: 300_000,
+};
 /// Port of syslog over TLS (RFC 5425 section 4.1).
 const SYSLOG_PORT: u16 = 6514;
 /// `log audit` (RFC 5424, table 1).
@@ -74,11 +83,11 @@ impl<'a> Reader<'a> {
             filter: spec.filter.clone(),
             start: spec.start.unwrap_or_default(),
             batch: batch(spec),
-            target: self.target(spec)?,
+            target: self.target(name, spec)?,
         })
     }
 
-    fn target(&mut self, spec: &AuditSinkSpec) -> Option<Target> {
+    fn target(&mut self, name: &str, spec: &AuditSinkSpec) -> Option<Target> {
         if let Some(http) = &spec.http {
             return self.http(http).map(Target::Http);
         }
@@ -99,6 +108,12 @@ impl<'a> Reader<'a> {
         }
         if let Some(splunk) = &spec.splunk {
             return self.splunk(splunk).map(Target::Splunk);
+        }
+        if let Some(nats) = &spec.nats {
+            return self.nats(nats).map(Target::Nats);
+        }
+        if let Some(s3) = &spec.s3 {
+            return self.s3(name, s3).map(Target::S3);
         }
         self.problem("it has no kind that the ledger delivers; use another kind".to_owned());
         None
@@ -279,19 +294,27 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// Most of a batch, and how long it fills.
+struct Usual {
+    records: u32,
+    bytes: u32,
+    wait_milliseconds: u32,
+}
+
 fn batch(spec: &AuditSinkSpec) -> Batch {
     let unsaid = BatchSettings::default();
     let said = spec.batch.as_ref().unwrap_or(&unsaid);
     let http = spec.http.as_ref().and_then(|http| http.batch_size);
     let size = |value: u32| usize::try_from(value.max(1)).unwrap_or(usize::MAX);
-    let (records, bytes) = match spec.splunk {
-        Some(_) => (SPLUNK_RECORDS, SPLUNK_BYTES),
-        None => (DEFAULT_RECORDS, DEFAULT_BYTES),
+    let usual = match (&spec.splunk, &spec.s3) {
+        (Some(_), _) => SPLUNK,
+        (_, Some(_)) => S3,
+        _ => USUAL,
     };
-    let wait = said.wait_milliseconds.unwrap_or(DEFAULT_WAIT_MILLISECONDS);
+    let wait = said.wait_milliseconds.unwrap_or(usual.wait_milliseconds);
     Batch {
-        records: size(said.records.or(http).unwrap_or(records)),
-        bytes: size(said.bytes.unwrap_or(bytes)),
+        records: size(said.records.or(http).unwrap_or(usual.records)),
+        bytes: size(said.bytes.unwrap_or(usual.bytes)),
         wait: Duration::from_millis(u64::from(wait)),
     }
 }

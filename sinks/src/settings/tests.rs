@@ -137,6 +137,16 @@ fn what_is_wrong_with_a_sink_is_said_apart_from_what_its_secrets_lack() {
             Some("Secret gone"),
         ),
         (
+            json!({"nats": {"host": "nats", "nkeySecret": {"name": "gone", "key": "seed"}}}),
+            None,
+            Some("Secret gone"),
+        ),
+        (
+            json!({"s3": {"bucket": "audit", "endpoint": "http://s3.example", "credentialsSecret": {"name": "collector"}}}),
+            Some("in clear"),
+            Some("no key access-key-id"),
+        ),
+        (
             json!({"from": "Ledger", "filter": "record.sq > 1", "http": {"url": "https://c.example/"}}),
             Some("spec.filter, line 1"),
             None,

@@ -138,12 +138,7 @@ impl Target for ElasticsearchTarget {
 fn body(batch: &[Outgoing]) -> Vec<u8> {
     let mut body = Vec::new();
     for record in batch {
-        // Streams are UUIDs, and what this version cannot read has none: nothing here needs an escape.
-        let id = match record.about.stream.as_str() {
-            "" => format!("leaf-{}", record.leaf),
-            stream => format!("{stream}-{}", record.about.seq),
-        };
-        let action = serde_json::json!({"create": {"_id": id}});
+        let action = serde_json::json!({"create": {"_id": record.key()}});
         body.extend_from_slice(action.to_string().as_bytes());
         body.push(b'\n');
         body.extend_from_slice(record.line.as_bytes());
