@@ -7,6 +7,8 @@ mod fetch;
 mod findings;
 mod view;
 
+pub(crate) use fetch::{Found, Wire, find};
+
 use std::{
     io::{self, Write},
     process::ExitCode,

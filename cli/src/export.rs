@@ -3,10 +3,22 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Context;
-use chaperone_crds::chain::StreamId;
-use chaperone_ledger::bundle::{self, Subject};
+use chaperone_crds::{
+    chain::StreamId,
+    verify::{Line, Seen},
+};
+use chaperone_ledger::{
+    audit::Trust,
+    bundle::{self, Exported, Held, Subject},
+    key::VerifierKey,
+    served::Log,
+};
 
-use crate::{output::clean, verify::read_keys};
+use crate::{
+    output::clean,
+    source::{Published, PublishedArgs},
+    verify::read_keys,
+};
 
 /// Take the records of one session or stream out of a ledger, with all that proves them.
 ///
@@ -16,12 +28,20 @@ use crate::{output::clean, verify::read_keys};
 #[command(after_help = "Examples:
   chaperone export /var/lib/chaperone-ledger --key ledger.vkey --session 7f3c… --into evidence
   chaperone verify evidence --key ledger.vkey
+  chaperone export --ledger cluster --as audit/auditor -n agents --key ledger.vkey --session 7f3c… --into evidence
+                                                     of the ledger that the chart runs, which records that you asked
 
 Exit status: 0 exported, 2 not.")]
 pub(crate) struct Args {
     /// The ledger's directory, or a copy of it. It is only read, and may be in use.
-    #[arg(value_name = "LEDGER")]
-    ledger: PathBuf,
+    #[arg(
+        value_name = "LEDGER",
+        required_unless_present = "ledger",
+        conflicts_with_all = ["ledger", "ca", "token_file", "service_account_token", "system_namespace"]
+    )]
+    directory: Option<PathBuf>,
+    #[command(flatten)]
+    published: PublishedArgs,
     /// Public key of the ledger (NAME+ID+BASE64), or a file that has one a line. May be repeated.
     #[arg(long = "key", value_name = "VKEY|FILE", required = true)]
     keys: Vec<String>,
@@ -36,7 +56,7 @@ pub(crate) struct Args {
     into: PathBuf,
     /// With the records between, whatever they are about.
     #[arg(long)]
-    context: bool,
+    between: bool,
 }
 
 /// Runs the subcommand.
@@ -46,8 +66,15 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         (session, None) => Subject::Session(session.clone().unwrap_or_default()),
     };
     let keys = read_keys(&args.keys)?;
-    let exported = bundle::export(&args.ledger, &args.into, &subject, &keys, args.context)
-        .context("nothing is exported")?;
+    let exported = match (&args.directory, args.published.open()?) {
+        (_, Some(published)) => asked(&published, args, &subject, &keys),
+        (directory, None) => {
+            let directory = directory.clone().unwrap_or_default();
+            let exported = bundle::export(&directory, &args.into, &subject, &keys, args.between);
+            exported.map_err(anyhow::Error::from)
+        }
+    };
+    let exported = exported.context("nothing is exported")?;
     let into = args.into.display();
     println!(
         "{}: {} records in {into}, {} between withheld",
@@ -63,4 +90,54 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
     println!("prove it with: chaperone verify {into} --key VKEY");
     Ok(ExitCode::SUCCESS)
+}
+
+/// Exports what a ledger gives that is asked for it.
+fn asked(
+    published: &Published,
+    args: &Args,
+    subject: &Subject,
+    keys: &[VerifierKey],
+) -> anyhow::Result<Exported> {
+    let note = published.checkpoint()?;
+    let trust = Trust {
+        keys: keys.to_vec(),
+        kept: Vec::new(),
+    };
+    let size = Log::open(published, &note, &trust)?.head().size;
+    let mut held = Held::new(published, size);
+    match subject {
+        Subject::Stream(stream) => hold(published, stream, &mut held, |_| true)?,
+        Subject::Session(id) => {
+            published.session(id, |leaf, line| Ok(held.take(leaf, line)?))?;
+        }
+    }
+    if args.between {
+        for (stream, first, last) in held.spans(subject) {
+            let between = |seq| (first..=last).contains(&seq);
+            hold(published, &stream, &mut held, between)?;
+        }
+    }
+    let exported = bundle::export_held(&held, &note, &args.into, subject, keys, args.between)?;
+    Ok(exported)
+}
+
+/// Takes the records of a stream whose numbers are wanted.
+fn hold(
+    published: &Published,
+    stream: &StreamId,
+    held: &mut Held<'_, Published>,
+    wanted: impl Fn(u64) -> bool,
+) -> anyhow::Result<()> {
+    published.stream(stream, |leaf, line| {
+        let is_wanted = match Seen::of(Line::Whole(line)) {
+            Seen::Record(head, _) => wanted(head.seq),
+            // Taking it says what is wrong.
+            _ => true,
+        };
+        if is_wanted {
+            held.take(leaf, line)?;
+        }
+        Ok(())
+    })
 }

@@ -39,9 +39,10 @@ const MAX_HELD_BYTES: usize = 512 * 1024 * 1024;
 
 /// Show what one session did, in order, with the turns of its model as the thread.
 ///
-/// Of a ledger (--ledger), which records that you asked, or of its directory or a copy of it (--dir).
+/// Of the cluster's ledger, or another (--ledger), which records that you asked, or of its directory or a copy of it (--dir).
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
+  chaperone replay 7f3c1a9e-… --as audit/auditor     of the ledger in the cluster, as this service account
   chaperone replay 7f3c1a9e-… --ledger https://ledger.example:9445 --ca ca.crt --token-file token
   chaperone replay --dir ledger 7f3c1a9e-… --speed 10 --skip-idle 2s
                                                      in time, ten times as fast, and no wait longer than 2 s

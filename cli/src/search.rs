@@ -17,10 +17,12 @@ use crate::{
 
 /// Find records of a ledger: by whose they are, where they went, what was decided, what is in them.
 ///
-/// Asks the ledger (--ledger), which records that you asked, or reads its directory or a copy of it (--dir).
+/// Asks the cluster's ledger, or another (--ledger), which records that you asked, or reads its directory or a copy of it (--dir).
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
-  chaperone search -n agents --decision Deny --since 1h --ledger https://ledger.example:9445 --ca ca.crt --token-file token
+  chaperone search -n agents --decision Deny --since 1h --as audit/auditor
+                                                     of the ledger in the cluster, as this service account
+  chaperone search -n agents --ledger https://ledger.example:9445 --ca ca.crt --token-file token
   chaperone search --dir /var/lib/chaperone-ledger '\"pull request\" merge*'
                                                      words in a row, and how a word begins
   chaperone search --dir ledger --session 7f3c… --order asc --all -o json >session.jsonl

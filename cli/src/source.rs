@@ -4,6 +4,7 @@
 
 mod directory;
 mod published;
+mod reach;
 mod roster;
 mod server;
 
@@ -17,26 +18,15 @@ use directory::Directory;
 use server::Server;
 
 pub(crate) use published::{Published, PublishedArgs};
+use reach::LedgerArgs;
 
 /// Which ledger.
 #[derive(clap::Args)]
 pub(crate) struct SourceArgs {
-    /// Where the ledger is: an https URL.
-    #[arg(
-        long,
-        value_name = "URL",
-        required_unless_present = "dir",
-        requires = "token_file"
-    )]
-    ledger: Option<String>,
-    /// PEM file of the certificates that the ledger's chains to. Default: the Mozilla roots.
-    #[arg(long, value_name = "FILE", requires = "ledger")]
-    ca: Option<PathBuf>,
-    /// File of a token for the audience chaperone.dev/ledger (`kubectl create token NAME --audience chaperone.dev/ledger`); - is standard input.
-    #[arg(long, value_name = "FILE", requires = "ledger")]
-    token_file: Option<PathBuf>,
+    #[command(flatten)]
+    ledger: LedgerArgs,
     /// The ledger's directory, or a copy of it, instead. It is only read, and may be in use.
-    #[arg(long, value_name = "LEDGER", conflicts_with = "ledger")]
+    #[arg(long, value_name = "LEDGER", conflicts_with_all = ["ledger", "ca", "token_file", "service_account_token", "system_namespace"])]
     dir: Option<PathBuf>,
     /// Where the index of --dir is kept; it is made if it is not there. Default: a temporary file, gone at the end.
     #[arg(long, value_name = "FILE", requires = "dir")]
@@ -64,7 +54,7 @@ pub(crate) struct Page {
 
 pub(crate) enum Source {
     Directory(Directory),
-    Server(Server),
+    Server(Box<Server>),
 }
 
 impl SourceArgs {
@@ -72,7 +62,7 @@ impl SourceArgs {
     pub(crate) fn open(&self) -> anyhow::Result<Source> {
         Ok(match &self.dir {
             Some(dir) => Source::Directory(Directory::open(dir, self.index.as_deref())?),
-            None => Source::Server(self.server()?),
+            None => Source::Server(Box::new(self.server()?)),
         })
     }
 
@@ -90,8 +80,7 @@ impl SourceArgs {
     }
 
     fn server(&self) -> anyhow::Result<Server> {
-        let ledger = self.ledger.as_deref().unwrap_or_default();
-        Server::connect(ledger, self.ca.as_deref(), self.token_file.as_deref())
+        Server::connect(&self.ledger)
     }
 }
 

@@ -66,7 +66,7 @@ pub(crate) struct Args {
     /// Files of records, one JSON object a line; - is standard input. Or one directory: a ledger, or an evidence bundle.
     #[arg(
         required_unless_present = "ledger",
-        conflicts_with = "ledger",
+        conflicts_with_all = ["ledger", "ca", "token_file", "service_account_token", "system_namespace"],
         value_name = "FILE|DIRECTORY"
     )]
     files: Vec<PathBuf>,

@@ -129,6 +129,12 @@ def token(account, audience=AUDIENCE):
     return kubectl("create", "token", account, "-n", "auditors", "--audience", audience).succeeded("kubectl create token").out.strip()
 
 
+def command_line(*words):
+    """Runs chaperone where the cluster can be reached, as its administrator."""
+    kubeconfig = os.environ.get("KUBECONFIG", "") if EXISTING else STATE / "admin.kubeconfig"
+    return in_node("env", f"KUBECONFIG={kubeconfig}", CHAPERONE, *words, timeout=60)
+
+
 # --- the tests --------------------------------------------------------------------------------------------------------
 
 
@@ -258,6 +264,47 @@ def _():
         reads = wait_for("looking is recorded", lambda: [line for line in lines() if '"ledger.read"' in line and user in line and word in line], 20, 1)
         check(reads, "a record of who looked")
     finally:
+        kubectl("delete", "rolebinding", "e2e-auditor", "-n", agent.namespace, "--ignore-not-found")
+        delete_namespaces("auditors")
+
+
+@test("an auditor with the command line alone finds, replays, exports and proves what an agent did")
+def _():
+    agent, word = audited(), nonce()
+    agent.curl("-o", "/dev/null", f"{URL}?{word}").succeeded("curl")
+    create_namespace("auditors")
+    try:
+        kubectl("create", "serviceaccount", "auditor", "-n", "auditors").succeeded()
+        subjects = [{"kind": "ServiceAccount", "name": "auditor", "namespace": "auditors"}]
+        must_apply({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": {"name": "e2e-auditor", "namespace": agent.namespace},
+                    "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "chaperone-evidence-reader"}, "subjects": subjects})
+        must_apply({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": "e2e-auditors"},
+                    "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "chaperone-log-reader"}, "subjects": subjects})
+        keys = [w for key in published()["vkey"].split() for w in ("--key", key)]
+        who = ["--as", "auditors/auditor"]
+
+        def found():
+            done = command_line("search", "-n", agent.namespace, *who, "--kind", "http", "-o", "json", word)
+            return [json.loads(line) for line in done.out.splitlines()]
+
+        record = wait_for("the record is found", found, 30, 1)[0]
+        stream, seq = record["stream"], record["seq"]
+        covered()
+        asked = ["--ledger", "cluster", *who, "-n", agent.namespace]
+        whole = command_line("verify", *asked, *keys, "--record", f"{stream}/{seq}", "--stream", stream)
+        holds(f"record {seq} of stream {stream}: is leaf", whole.succeeded("chaperone verify").out, "the verdict")
+        holds(": intact", whole.out.splitlines()[-1], "the verdict")
+        shown = command_line("replay", stream, "-n", agent.namespace, *who, word).succeeded("chaperone replay")
+        holds(word, shown.out, "what is replayed")
+        with tempfile.TemporaryDirectory(prefix="chaperone-evidence-") as folder:
+            bundle = Path(folder) / "bundle"
+            command_line("export", *asked, *keys, "--stream", stream, "--into", bundle).succeeded("chaperone export")
+            holds("none missing between: intact", run(CHAPERONE, "verify", bundle, *keys).succeeded("chaperone verify of a bundle").out, "the verdict of the bundle")
+        nobody = command_line("search", "-n", "default", *who, word)
+        same(2, nobody.code, "another namespace")
+        holds("403", nobody.err, "another namespace")
+    finally:
+        kubectl("delete", "clusterrolebinding", "e2e-auditors", "--ignore-not-found")
         kubectl("delete", "rolebinding", "e2e-auditor", "-n", agent.namespace, "--ignore-not-found")
         delete_namespaces("auditors")
 
@@ -399,10 +446,8 @@ def _():
 
 @test("chaperone check says how the ledger is, and what is wrong while it has no pod")
 def _():
-    kubeconfig = os.environ.get("KUBECONFIG", "") if EXISTING else STATE / "admin.kubeconfig"
-
     def finding():
-        done = in_node("env", f"KUBECONFIG={kubeconfig}", CHAPERONE, "check", "-o", "json", timeout=60)
+        done = command_line("check", "-o", "json")
         found = [f for f in json.loads(done.out)["findings"] if f["check"] == "ledger"]
         return found[0]
 

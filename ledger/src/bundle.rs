@@ -12,7 +12,7 @@ use std::{collections::BTreeMap, fmt};
 use chaperone_crds::chain::StreamId;
 use serde::{Deserialize, Serialize};
 
-pub use export::{ExportError, Exported, export};
+pub use export::{ExportError, Exported, Held, Looked, Shelf, export, export_held};
 pub use prove::{Fault, Shown, Verdict, is_bundle, verify};
 
 /// The file that says what the folder is.

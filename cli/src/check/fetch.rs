@@ -5,6 +5,9 @@ mod control;
 mod evidence;
 mod ledger;
 
+pub(crate) use control::Wire;
+pub(crate) use ledger::{Found, find};
+
 use anyhow::Context;
 use chaperone_crds::resources::GROUP;
 use jiff::Timestamp;

@@ -2,29 +2,24 @@
 //!
 //! Owns the flags that say where, and fetching. Refuses to believe anything: `chaperone_ledger::served` judges.
 
-use std::{cell::RefCell, path::PathBuf};
+use std::cell::RefCell;
 
 use anyhow::Context;
+use chaperone_crds::chain::StreamId;
+use chaperone_index::store::SessionKind;
 use chaperone_ledger::{
     note::MAX_NOTE_BYTES,
     served::out_of_full,
     tile::{MAX_TILE_BYTES, Source, Tile},
 };
 
-use super::{Page, Words, server::Server};
+use super::{LedgerArgs, Named, Words, pages, server::Server};
 
 /// Which log.
 #[derive(clap::Args)]
 pub(crate) struct PublishedArgs {
-    /// Instead of files: where the ledger is, or anything that serves its checkpoint and tiles (C2SP tlog-tiles): an https URL.
-    #[arg(long, value_name = "URL", requires = "keys")]
-    pub(crate) ledger: Option<String>,
-    /// PEM file of the certificates that the ledger's chains to. Default: the Mozilla roots.
-    #[arg(long, value_name = "FILE", requires = "ledger")]
-    ca: Option<PathBuf>,
-    /// File of a token for the audience chaperone.dev/ledger (`kubectl create token NAME --audience chaperone.dev/ledger`); - is standard input. A ledger asks for one.
-    #[arg(long, value_name = "FILE", requires = "ledger")]
-    token_file: Option<PathBuf>,
+    #[command(flatten)]
+    ledger: LedgerArgs,
     /// Namespace of the records that are asked for, of who may read those of one only.
     #[arg(short, long, requires = "ledger")]
     namespace: Option<String>,
@@ -39,10 +34,10 @@ pub(crate) struct Published {
 impl PublishedArgs {
     /// Has the log reached, if one is named.
     pub(crate) fn open(&self) -> anyhow::Result<Option<Published>> {
-        let Some(url) = &self.ledger else {
+        if self.ledger.ledger.is_none() {
             return Ok(None);
-        };
-        let server = Server::connect(url, self.ca.as_deref(), self.token_file.as_deref())?;
+        }
+        let server = Server::connect(&self.ledger)?;
         Ok(Some(Published {
             server: RefCell::new(server),
             namespace: self.namespace.clone(),
@@ -67,11 +62,32 @@ impl Published {
         found.with_context(|| format!("the ledger has no record {seq} of stream {stream}"))
     }
 
-    /// A page of the records that the words ask for.
-    pub(crate) fn records(&self, words: &Words) -> anyhow::Result<Page> {
-        let mut words = words.clone();
+    /// Takes all records of a stream, in their order.
+    pub(crate) fn stream(
+        &self,
+        stream: &StreamId,
+        take: impl FnMut(u64, &[u8]) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        let mut words: Words = vec![("stream", stream.to_string()), ("order", "asc".to_owned())];
         words.extend(self.namespace.clone().map(|name| ("namespace", name)));
-        self.server.borrow_mut().records(&words)
+        let ask = |words: &Words| self.server.borrow_mut().records(words);
+        pages(&words, usize::MAX, ask, take).map(drop)
+    }
+
+    /// Takes all records of a session that an agent named, in the order of leaves.
+    pub(crate) fn session(
+        &self,
+        id: &str,
+        take: impl FnMut(u64, &[u8]) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        let named = Named {
+            id: id.to_owned(),
+            namespace: self.namespace.clone(),
+            kind: Some(SessionKind::Agent),
+        };
+        let words: Words = vec![("order", "asc".to_owned())];
+        let ask = |words: &Words| self.server.borrow_mut().session(&named, words);
+        pages(&words, usize::MAX, ask, take).map(drop)
     }
 
     fn tile(&self, tile: Tile) -> anyhow::Result<Option<Vec<u8>>> {

@@ -1,24 +1,26 @@
 //! A ledger, asked over HTTPS.
 
-use std::{fs, io, io::Read as _, path::Path, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, bail};
 use chaperone_index::{query::encoded, store::SessionKind};
 use chaperone_ledger::gaps::Answer;
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::{
-    HeaderMap, Request, Uri,
+    HeaderMap, Request,
     body::Bytes,
     client::conn::http1::{SendRequest, handshake},
 };
 use hyper_util::rt::TokioIo;
-use rustls::{ClientConfig, RootCertStore};
-use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject};
+use rustls_pki_types::ServerName;
 use serde::Deserialize;
-use tokio::{net::TcpStream, runtime::Runtime, time::timeout};
+use tokio::{runtime::Runtime, time::timeout};
 use tokio_rustls::TlsConnector;
 
-use super::{Named, Page, Words};
+use super::{
+    Named, Page, Words,
+    reach::{LedgerArgs, Reached},
+};
 use crate::output::clean;
 
 /// How long connecting, and an answer, may take.
@@ -26,8 +28,6 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 /// Largest answer, in bytes: the ledger's have 4 MiB and a record.
 const MAX_ANSWER_BYTES: usize = 16 * 1024 * 1024;
-/// Longest token, in bytes.
-const MAX_TOKEN_BYTES: u64 = 16 * 1024;
 /// How often a ledger that is busy is asked again, and after how long.
 const TRIES: usize = 20;
 const PAUSE: Duration = Duration::from_secs(1);
@@ -35,19 +35,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 pub(crate) struct Server {
     runtime: Runtime,
     requests: SendRequest<Empty<Bytes>>,
-    place: Place,
-    /// A published log may be anyone's to read.
-    token: Option<String>,
-}
-
-/// Where the ledger is.
-struct Place {
-    host: String,
-    port: u16,
-    authority: String,
-    /// What stands before each path; empty, or begins with a slash and does not end with one.
-    prefix: String,
-    config: Arc<ClientConfig>,
+    ledger: Reached,
 }
 
 #[derive(Deserialize)]
@@ -56,22 +44,16 @@ struct Refusal {
 }
 
 impl Server {
-    pub(crate) fn connect(
-        url: &str,
-        ca: Option<&Path>,
-        token: Option<&Path>,
-    ) -> anyhow::Result<Self> {
-        let place = Place::of(url, ca)?;
-        let token = token.map(read_token).transpose()?;
+    pub(crate) fn connect(ledger: &LedgerArgs) -> anyhow::Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
             .build()?;
+        let ledger = runtime.block_on(ledger.reach())?;
         Ok(Self {
-            requests: runtime.block_on(place.connect())?,
+            requests: runtime.block_on(connect(&ledger))?,
             runtime,
-            place,
-            token,
+            ledger,
         })
     }
 
@@ -141,6 +123,10 @@ impl Server {
         match self.patiently(&path)? {
             (200, head, body) => Ok((head, body)),
             (503, _, body) => bail!("the ledger is busy: {}", said(&body)),
+            (401, _, body) => bail!(
+                "the ledger answers 401: {} (say who asks with --token-file or --as)",
+                said(&body)
+            ),
             (other, _, body) => bail!("the ledger answers {other}: {}", said(&body)),
         }
     }
@@ -160,12 +146,12 @@ impl Server {
     /// An answer, over another connection where the one before has ended.
     fn get(&mut self, path: &str) -> anyhow::Result<(u16, HeaderMap, Bytes)> {
         if self.requests.is_closed() {
-            self.requests = self.runtime.block_on(self.place.connect())?;
+            self.requests = self.runtime.block_on(connect(&self.ledger))?;
         }
         match self.get_once(path) {
             // Every question may be asked again.
             Err(error) if is_hung_up(&error) => {
-                self.requests = self.runtime.block_on(self.place.connect())?;
+                self.requests = self.runtime.block_on(connect(&self.ledger))?;
                 self.get_once(path)
             }
             answer => answer,
@@ -173,14 +159,14 @@ impl Server {
     }
 
     fn get_once(&mut self, path: &str) -> anyhow::Result<(u16, HeaderMap, Bytes)> {
-        let mut request = Request::get(format!("{}{path}", self.place.prefix))
-            .header("host", &self.place.authority)
+        let mut request = Request::get(format!("{}{path}", self.ledger.prefix))
+            .header("host", &self.ledger.authority)
             .header("accept", "application/x-ndjson")
             .header(
                 "user-agent",
                 concat!("chaperone/", env!("CARGO_PKG_VERSION")),
             );
-        if let Some(token) = &self.token {
+        if let Some(token) = &self.ledger.token {
             request = request.header("authorization", format!("Bearer {token}"));
         }
         let request = request.body(Empty::new())?;
@@ -246,41 +232,21 @@ fn said(body: &[u8]) -> String {
     clean(&text).into_owned()
 }
 
-impl Place {
-    fn of(url: &str, ca: Option<&Path>) -> anyhow::Result<Self> {
-        let url: Uri = url.parse().context("--ledger is no URL")?;
-        ensure!(
-            url.scheme_str() == Some("https"),
-            "--ledger begins with https://"
-        );
-        ensure!(url.query().is_none(), "--ledger has no ? part");
-        let host = url.host().context("--ledger names no host")?;
-        let authority = url.authority().map_or(host, |authority| authority.as_str());
-        Ok(Self {
-            host: host.trim_matches(['[', ']']).to_owned(),
-            port: url.port_u16().unwrap_or(443),
-            authority: authority.to_owned(),
-            prefix: url.path().trim_end_matches('/').to_owned(),
-            config: Arc::new(config(ca)?),
-        })
-    }
+async fn connect(ledger: &Reached) -> anyhow::Result<SendRequest<Empty<Bytes>>> {
+    timeout(CONNECT_TIMEOUT, dial(ledger))
+        .await
+        .context("no connection in time")?
+        .with_context(|| format!("cannot reach {}", ledger.authority))
+}
 
-    async fn connect(&self) -> anyhow::Result<SendRequest<Empty<Bytes>>> {
-        timeout(CONNECT_TIMEOUT, self.dial())
-            .await
-            .context("no connection in time")?
-            .with_context(|| format!("cannot reach {}", self.authority))
-    }
-
-    async fn dial(&self) -> anyhow::Result<SendRequest<Empty<Bytes>>> {
-        let name = ServerName::try_from(self.host.clone())?;
-        let tcp = TcpStream::connect((self.host.as_str(), self.port)).await?;
-        let connector = TlsConnector::from(Arc::clone(&self.config));
-        let tls = connector.connect(name, tcp).await?;
-        let (requests, connection) = handshake(TokioIo::new(tls)).await?;
-        tokio::spawn(connection);
-        Ok(requests)
-    }
+async fn dial(ledger: &Reached) -> anyhow::Result<SendRequest<Empty<Bytes>>> {
+    let name = ServerName::try_from(ledger.name.clone())?;
+    let stream = ledger.dial().await?;
+    let connector = TlsConnector::from(Arc::clone(&ledger.config));
+    let tls = connector.connect(name, stream).await?;
+    let (requests, connection) = handshake(TokioIo::new(tls)).await?;
+    tokio::spawn(connection);
+    Ok(requests)
 }
 
 /// Whether the connection ended before the answer began.
@@ -289,40 +255,6 @@ fn is_hung_up(error: &anyhow::Error) -> bool {
     error.is_some_and(|error| {
         error.is_canceled() || error.is_closed() || error.is_incomplete_message()
     })
-}
-
-fn config(ca: Option<&Path>) -> anyhow::Result<ClientConfig> {
-    let mut roots = RootCertStore::empty();
-    match ca {
-        None => roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
-        Some(file) => {
-            let what = || format!("{} has no certificates", file.display());
-            for certificate in CertificateDer::pem_file_iter(file).with_context(what)? {
-                roots.add(certificate.with_context(what)?)?;
-            }
-            ensure!(!roots.is_empty(), what());
-        }
-    }
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder =
-        ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-    Ok(builder.with_root_certificates(roots).with_no_client_auth())
-}
-
-fn read_token(file: &Path) -> anyhow::Result<String> {
-    let mut text = String::new();
-    let read = match file.as_os_str() == "-" {
-        true => io::stdin()
-            .lock()
-            .take(MAX_TOKEN_BYTES)
-            .read_to_string(&mut text),
-        false => fs::File::open(file)
-            .and_then(|file| file.take(MAX_TOKEN_BYTES).read_to_string(&mut text)),
-    };
-    read.with_context(|| format!("cannot read {}", file.display()))?;
-    let token = text.trim();
-    ensure!(!token.is_empty(), "{} has no token", file.display());
-    Ok(token.to_owned())
 }
 
 #[cfg(test)]

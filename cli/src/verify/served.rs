@@ -21,7 +21,7 @@ use chaperone_ledger::{
 use serde::Serialize;
 
 use super::{Args, Verdict, answer, ledger::CheckpointJson, trust};
-use crate::source::{Page, Published, Words, pages};
+use crate::source::Published;
 
 /// One record, as a person names it.
 #[derive(Clone, Debug)]
@@ -172,9 +172,7 @@ impl<'a> Shown<'a> {
         })?;
         let mut next = 0;
         let mut count = 0_u64;
-        let words: Words = vec![("stream", stream.to_string()), ("order", "asc".to_owned())];
-        let ask = |words: &Words| -> anyhow::Result<Page> { published.records(words) };
-        pages(&words, usize::MAX, ask, |index, line| {
+        published.stream(stream, |index, line| {
             // Records that nothing has signed yet are for the next time.
             if index >= log.head.size {
                 return Ok(());

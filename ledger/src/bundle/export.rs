@@ -1,32 +1,34 @@
-//! Making a bundle of a ledger's directory.
+//! Making a bundle, of whatever has the ledger's entries, tiles and the records that are wanted.
+
+mod directory;
+mod held;
 
 use std::{
     cell::RefCell,
     collections::BTreeSet,
+    fmt,
     fs::{self, File},
     io::{self, BufWriter, Write as _},
     path::{Path, PathBuf},
 };
 
-use chaperone_crds::{
-    chain::{MAX_RECORD_BYTES, StreamId},
-    verify::{Line, Seen, each_line},
-};
+use chaperone_crds::chain::StreamId;
 use thiserror::Error;
 
 use super::{
     CHECKPOINT, FORMAT, IDENTITY, Identity, KEYS, LEAVES, README, RECORDS, Spans, Subject, readme,
-    session_of, within,
+    within,
 };
 use crate::{
-    audit::{Unreadable, directory},
+    audit::{self, Unreadable},
     checkpoint::{self, Checkpoint, CheckpointError},
     key::VerifierKey,
     leaf::Leaf,
     merkle::{ProveError, inclusion_proof},
-    store::{layout, segments},
     tile::{Source, Tile, TileTree, TreeError, WIDTH},
 };
+use directory::Directory;
+pub use held::Held;
 
 /// What was exported.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -57,6 +59,9 @@ pub enum ExportError {
     /// A line of the ledger is no record, or a segment is missing.
     #[error("the ledger is damaged at {0}: chaperone verify says more")]
     Damaged(String),
+    /// The ledger that is asked does not give what is needed, or what contradicts itself.
+    #[error("{0}")]
+    Served(String),
     /// A tile is missing or at fault.
     #[error("{0}: chaperone verify says more of the ledger")]
     Tile(#[from] ProveError<TreeError<io::Error>>),
@@ -70,7 +75,36 @@ pub enum ExportError {
     },
 }
 
-/// Writes the bundle of `subject` to the folder `into`, which must not be there yet. With `context` the records between are in it too, whatever they are about.
+/// What a bundle is made of.
+pub trait Shelf {
+    /// Goes through entries in order, those of records that nothing has signed yet among them. Of records that are `wanted` the line is needed, and of all the session if `sessions` says so.
+    ///
+    /// # Errors
+    /// [`ExportError`], its own or that of `take`.
+    fn each(
+        &self,
+        sessions: bool,
+        wanted: &(dyn Fn(&StreamId, u64) -> bool + Sync),
+        take: &mut dyn FnMut(u64, Looked) -> Result<(), ExportError>,
+    ) -> Result<(), ExportError>;
+
+    /// A tile of hashes.
+    ///
+    /// # Errors
+    /// Why it could not be had.
+    fn tile(&self, tile: Tile) -> io::Result<Vec<u8>>;
+}
+
+/// What is known of an entry.
+#[derive(Debug)]
+pub struct Looked {
+    leaf: Leaf,
+    session: Option<String>,
+    /// The record, where it is wanted and to be had.
+    line: Option<Vec<u8>>,
+}
+
+/// Writes the bundle of `subject` out of a ledger's directory to the folder `into`, which must not be there yet. With `context` the records between are in it too, whatever they are about.
 ///
 /// # Errors
 /// [`ExportError`]; the folder is not there then.
@@ -81,30 +115,44 @@ pub fn export(
     keys: &[VerifierKey],
     context: bool,
 ) -> Result<Exported, ExportError> {
-    let origin = directory::identity(ledger)?;
-    let note = directory::note(ledger)?.ok_or(ExportError::NoCheckpoint)?;
+    let origin = audit::directory::identity(ledger)?;
+    let note = audit::directory::note(ledger)?.ok_or(ExportError::NoCheckpoint)?;
     let head = checkpoint::open(&note, &origin, keys)?.checkpoint;
-    let (spans, unsigned) = spans(ledger, subject, head.size)?;
-    if spans.is_empty() {
-        return Err(ExportError::Nothing(subject.clone()));
-    }
-    fs::create_dir(into).map_err(writing(into))?;
     let bundle = Bundle {
-        ledger,
+        shelf: &Directory(ledger),
         into,
         subject,
         head: &head,
         context,
     };
-    let made = bundle.write(&note, keys, &spans);
-    match made {
-        Ok(made) => Ok(Exported { unsigned, ..made }),
-        Err(error) => {
-            // What is not whole proves nothing.
-            let _ = fs::remove_dir_all(into);
-            Err(error)
-        }
-    }
+    bundle.make(&note, keys)
+}
+
+/// The same out of what a ledger gave that was asked for it, under the checkpoint `note`.
+///
+/// # Errors
+/// [`ExportError`]; the folder is not there then.
+pub fn export_held<S: Source>(
+    held: &Held<'_, S>,
+    note: &[u8],
+    into: &Path,
+    subject: &Subject,
+    keys: &[VerifierKey],
+    context: bool,
+) -> Result<Exported, ExportError>
+where
+    S::Error: fmt::Display,
+{
+    let origin = checkpoint::claimed_origin(note)?;
+    let head = checkpoint::open(note, &origin, keys)?.checkpoint;
+    let bundle = Bundle {
+        shelf: held,
+        into,
+        subject,
+        head: &head,
+        context,
+    };
+    bundle.make(note, keys)
 }
 
 fn writing(file: &Path) -> impl FnOnce(io::Error) -> ExportError {
@@ -112,100 +160,9 @@ fn writing(file: &Path) -> impl FnOnce(io::Error) -> ExportError {
     move |error| ExportError::Write { file, error }
 }
 
-/// What is looked at of a line, by any thread.
-struct Looked {
-    leaf: Leaf,
-    session: Option<String>,
-    /// The record, where it is wanted.
-    line: Vec<u8>,
-}
-
-/// Goes through the ledger's records in order, up to a leaf. `want` says of which the bytes are needed.
-fn each_record(
-    ledger: &Path,
-    sessions: bool,
-    want: impl Fn(&StreamId, u64) -> bool + Sync,
-    mut take: impl FnMut(u64, Looked) -> Result<(), ExportError>,
-) -> Result<(), ExportError> {
-    let look = |line: Line<'_>| {
-        let Seen::Record(head, hash) = Seen::of(line) else {
-            return None;
-        };
-        let (Line::Whole(bytes) | Line::Last(bytes)) = line else {
-            return None;
-        };
-        let wanted = want(&head.stream, head.seq);
-        Some(Looked {
-            session: sessions.then(|| session_of(bytes)).flatten(),
-            line: if wanted { bytes.to_vec() } else { Vec::new() },
-            leaf: Leaf {
-                stream: head.stream,
-                seq: head.seq,
-                record: hash,
-            },
-        })
-    };
-    let folder = ledger.join(layout::RECORDS);
-    let numbers = segments::list(&folder).map_err(|error| directory::unreadable(&folder, error))?;
-    let newest = numbers.last().copied();
-    let mut index = 0_u64;
-    for (number, expected) in numbers.into_iter().zip(0..) {
-        let damaged =
-            |offset: u64| ExportError::Damaged(format!("segment {number:08}, byte {offset}"));
-        if number != expected {
-            return Err(ExportError::Damaged(format!(
-                "segment {expected:08}, which is missing"
-            )));
-        }
-        let path = segments::path(&folder, number);
-        let failed = |error| ExportError::Ledger(directory::unreadable(&path, error));
-        let file = directory::open(&path).map_err(failed)?;
-        let mut outcome = Ok(());
-        each_line(file, MAX_RECORD_BYTES, look, |offset, looked| {
-            if outcome.is_ok() {
-                // At the very end a line may be unfinished; if the checkpoint needs it, its tile will not agree.
-                outcome = match looked {
-                    Some(looked) => take(index, looked),
-                    None if newest == Some(number) => Ok(()),
-                    None => Err(damaged(offset)),
-                };
-                index = index.saturating_add(1);
-            }
-        })
-        .map_err(failed)?;
-        outcome?;
-    }
-    Ok(())
-}
-
-/// Where the subject's records are, and how many come after the checkpoint.
-fn spans(ledger: &Path, subject: &Subject, size: u64) -> Result<(Spans, u64), ExportError> {
-    let (mut spans, mut unsigned) = (Spans::new(), 0_u64);
-    let sessions = matches!(subject, Subject::Session(_));
-    each_record(
-        ledger,
-        sessions,
-        |_, _| false,
-        |index, looked| {
-            let (stream, seq) = (looked.leaf.stream, looked.leaf.seq);
-            if !subject.has(&stream, looked.session.as_deref()) {
-                return Ok(());
-            }
-            if index >= size {
-                unsigned = unsigned.saturating_add(1);
-                return Ok(());
-            }
-            let span = spans.entry(stream).or_insert((seq, seq));
-            *span = (span.0.min(seq), span.1.max(seq));
-            Ok(())
-        },
-    )?;
-    Ok((spans, unsigned))
-}
-
 /// A bundle while it is written.
 struct Bundle<'a> {
-    ledger: &'a Path,
+    shelf: &'a dyn Shelf,
     into: &'a Path,
     subject: &'a Subject,
     head: &'a Checkpoint,
@@ -213,6 +170,47 @@ struct Bundle<'a> {
 }
 
 impl Bundle<'_> {
+    fn make(&self, note: &[u8], keys: &[VerifierKey]) -> Result<Exported, ExportError> {
+        let (spans, unsigned) = self.spans()?;
+        if spans.is_empty() {
+            return Err(ExportError::Nothing(self.subject.clone()));
+        }
+        fs::create_dir(self.into).map_err(writing(self.into))?;
+        match self.write(note, keys, &spans) {
+            Ok(made) => Ok(Exported { unsigned, ..made }),
+            Err(error) => {
+                // What is not whole proves nothing.
+                let _ = fs::remove_dir_all(self.into);
+                Err(error)
+            }
+        }
+    }
+
+    /// Where the subject's records are, and how many come after the checkpoint.
+    fn spans(&self) -> Result<(Spans, u64), ExportError> {
+        let (mut spans, mut unsigned) = (Spans::new(), 0_u64);
+        let wanted = |_: &StreamId, _| false;
+        self.shelf
+            .each(self.sessions(), &wanted, &mut |index, looked| {
+                let (stream, seq) = (looked.leaf.stream, looked.leaf.seq);
+                if !self.subject.has(&stream, looked.session.as_deref()) {
+                    return Ok(());
+                }
+                if index >= self.head.size {
+                    unsigned = unsigned.saturating_add(1);
+                    return Ok(());
+                }
+                let span = spans.entry(stream).or_insert((seq, seq));
+                *span = (span.0.min(seq), span.1.max(seq));
+                Ok(())
+            })?;
+        Ok((spans, unsigned))
+    }
+
+    fn sessions(&self) -> bool {
+        matches!(self.subject, Subject::Session(_))
+    }
+
     fn write(
         &self,
         note: &[u8],
@@ -250,27 +248,27 @@ impl Bundle<'_> {
         let (mut exported, mut tiles) = (Exported::default(), BTreeSet::new());
         let mut records = Output::new(self.into.join(RECORDS))?;
         let mut leaves = Output::new(self.into.join(LEAVES))?;
-        let want = |stream: &StreamId, seq| within(spans, stream, seq);
-        let sessions = matches!(self.subject, Subject::Session(_));
-        each_record(self.ledger, sessions, want, |index, looked| {
-            if index >= self.head.size || !want(&looked.leaf.stream, looked.leaf.seq) {
-                return Ok(());
-            }
-            leaves.line(format!("{index} {}", looked.leaf).as_bytes())?;
-            tiles.insert(index / u64::from(WIDTH));
-            let subject = self
-                .subject
-                .has(&looked.leaf.stream, looked.session.as_deref());
-            let count = match subject || self.context {
-                true => {
-                    records.line(&looked.line)?;
-                    &mut exported.records
+        let wanted = |stream: &StreamId, seq| within(spans, stream, seq);
+        self.shelf
+            .each(self.sessions(), &wanted, &mut |index, looked| {
+                if index >= self.head.size || !wanted(&looked.leaf.stream, looked.leaf.seq) {
+                    return Ok(());
                 }
-                false => &mut exported.withheld,
-            };
-            *count = count.saturating_add(1);
-            Ok(())
-        })?;
+                leaves.line(format!("{index} {}", looked.leaf).as_bytes())?;
+                tiles.insert(index / u64::from(WIDTH));
+                let of_subject = self
+                    .subject
+                    .has(&looked.leaf.stream, looked.session.as_deref());
+                let count = match looked.line.filter(|_| of_subject || self.context) {
+                    Some(line) => {
+                        records.line(&line)?;
+                        &mut exported.records
+                    }
+                    None => &mut exported.withheld,
+                };
+                *count = count.saturating_add(1);
+                Ok(())
+            })?;
         records.finish()?;
         leaves.finish()?;
         Ok((exported, tiles))
@@ -278,8 +276,8 @@ impl Bundle<'_> {
 
     /// Copies the tiles that lead from these tiles of leaves to the root.
     fn write_tiles(&self, tiles: &BTreeSet<u64>) -> Result<(), ExportError> {
-        let folder = Folder {
-            dir: self.ledger,
+        let folder = Remembering {
+            shelf: self.shelf,
             read: RefCell::default(),
         };
         let tree = TileTree::new(&folder, self.head.size);
@@ -298,18 +296,18 @@ impl Bundle<'_> {
     }
 }
 
-/// A folder of tiles that remembers which were read.
-pub(super) struct Folder<'a> {
-    pub(super) dir: &'a Path,
-    pub(super) read: RefCell<BTreeSet<Tile>>,
+/// Remembers which tiles were read.
+struct Remembering<'a> {
+    shelf: &'a dyn Shelf,
+    read: RefCell<BTreeSet<Tile>>,
 }
 
-impl Source for Folder<'_> {
+impl Source for Remembering<'_> {
     type Error = io::Error;
 
     fn read(&self, tile: Tile) -> io::Result<Vec<u8>> {
         self.read.borrow_mut().insert(tile);
-        directory::tile(self.dir, tile)?.ok_or_else(|| io::ErrorKind::NotFound.into())
+        self.shelf.tile(tile)
     }
 }
 

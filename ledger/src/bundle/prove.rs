@@ -1,7 +1,6 @@
 //! Proving a bundle, with nothing but itself and a key that is known.
 
 use std::{
-    cell::RefCell,
     collections::{BTreeMap, HashMap},
     fmt,
     io::{self, BufRead as _, BufReader, Read as _},
@@ -15,13 +14,13 @@ use chaperone_crds::{
 };
 use thiserror::Error;
 
-use super::{FORMAT, IDENTITY, Identity, LEAVES, RECORDS, Subject, export::Folder, session_of};
+use super::{FORMAT, IDENTITY, Identity, LEAVES, RECORDS, Subject, session_of};
 use crate::{
     audit::{TreeHead, Unreadable, directory},
     checkpoint::{self, Checkpoint, CheckpointError, Origin, decimal},
     key::VerifierKey,
     leaf::{Leaf, MAX_LEAF_BYTES},
-    tile::Included,
+    tile::{Included, Source, Tile},
 };
 
 /// Most faults that a verdict lists; further ones are counted.
@@ -203,10 +202,7 @@ impl Proof {
         let path = dir.join(LEAVES);
         let failed = |error| directory::unreadable(&path, error);
         let mut lines = BufReader::new(directory::open(&path).map_err(failed)?);
-        let folder = Folder {
-            dir,
-            read: RefCell::default(),
-        };
+        let folder = Folder(dir);
         let mut included = Included::new(&folder, signed);
         let limit = u64::try_from(MAX_LINE_BYTES).unwrap_or(u64::MAX);
         let (mut line, mut after) = (String::new(), None);
@@ -353,6 +349,17 @@ impl Proof {
         if self.verdict.records() == 0 {
             self.fault(Fault::Empty);
         }
+    }
+}
+
+/// The tiles of the folder.
+struct Folder<'a>(&'a Path);
+
+impl Source for Folder<'_> {
+    type Error = io::Error;
+
+    fn read(&self, tile: Tile) -> io::Result<Vec<u8>> {
+        directory::tile(self.0, tile)?.ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 }
 

@@ -1,7 +1,7 @@
 //! Bundles of a ledger with several streams and sessions, and each way to falsify one.
 
 use std::{
-    fs,
+    fs, io,
     path::{Path, PathBuf},
 };
 
@@ -16,6 +16,7 @@ use crate::{
     cosignature::Time,
     key::VerifierKey,
     store::{Config, Store},
+    tile::{Source, Tile},
 };
 
 fn keys() -> Vec<VerifierKey> {
@@ -270,4 +271,109 @@ fn a_forged_bundle_with_a_key_of_its_own_is_refused() {
     assert!(!verdict.is_intact());
     fs::write(into.join(IDENTITY), "{}").unwrap();
     assert!(verify(&into, &keys()).is_err());
+}
+
+/// A ledger's tiles, as whoever is asked for them gives them.
+struct Tiles(PathBuf);
+
+impl Source for Tiles {
+    type Error = io::Error;
+
+    fn read(&self, tile: Tile) -> io::Result<Vec<u8>> {
+        fs::read(self.0.join(tile.to_string()))
+    }
+}
+
+/// Each record of the ledger with its leaf.
+fn all(ledger: &Path) -> Vec<(u64, Vec<u8>)> {
+    let mut segments: Vec<_> = fs::read_dir(ledger.join("records"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    segments.sort();
+    let bytes: Vec<u8> = segments
+        .iter()
+        .flat_map(|path| fs::read(path).unwrap())
+        .collect();
+    let lines = bytes.split(|byte| *byte == b'\n').filter(|l| !l.is_empty());
+    (0..).zip(lines.map(<[u8]>::to_vec)).collect()
+}
+
+fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        match path.is_dir() {
+            true => found.extend(files(&path)),
+            false => {
+                found.insert(path.clone(), fs::read(&path).unwrap());
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn a_bundle_of_what_a_ledger_gave_is_the_bundle_of_its_directory() {
+    let folder = Folder::new();
+    let ledger = ledger(&folder);
+    let note = fs::read(ledger.join("checkpoint")).unwrap();
+    let size = 600;
+    let tiles = Tiles(ledger.clone());
+    for (subject, context) in [
+        (ours(), false),
+        (ours(), true),
+        (Subject::Stream(id(2)), false),
+    ] {
+        let mut held = Held::new(&tiles, size);
+        for (leaf, line) in all(&ledger) {
+            let looked = chaperone_crds::head::Head::parse(&line).unwrap();
+            if context || subject.has(&looked.stream, session_of(&line).as_deref()) {
+                held.take(leaf, &line).unwrap();
+            }
+        }
+        let (into, expected) = (folder.path("asked"), folder.path("expected"));
+        let made = export_held(&held, &note, &into, &subject, &keys(), context).unwrap();
+        let wanted = export(&ledger, &expected, &subject, &keys(), context).unwrap();
+        assert_eq!(made, wanted);
+        let names = |files: BTreeMap<PathBuf, Vec<u8>>, base: &Path| -> Vec<_> {
+            let named = files.into_iter();
+            named
+                .map(|(path, bytes)| (path.strip_prefix(base).unwrap().to_owned(), bytes))
+                .collect()
+        };
+        assert_eq!(
+            names(files(&into), &into),
+            names(files(&expected), &expected)
+        );
+        assert!(verify(&into, &keys()).unwrap().is_intact());
+        fs::remove_dir_all(&into).unwrap();
+        fs::remove_dir_all(&expected).unwrap();
+    }
+}
+
+#[test]
+fn a_ledger_that_contradicts_its_entries_is_exported_from_by_nobody() {
+    let folder = Folder::new();
+    let ledger = ledger(&folder);
+    let note = fs::read(ledger.join("checkpoint")).unwrap();
+    let tiles = Tiles(ledger.clone());
+    let all = all(&ledger);
+    let into = folder.path("asked");
+    let export = |held: &Held<'_, Tiles>| {
+        let error = export_held(held, &note, &into, &ours(), &keys(), false).unwrap_err();
+        assert!(!into.exists(), "{error}");
+        error.to_string()
+    };
+    // A record of another leaf.
+    let mut held = Held::new(&tiles, 600);
+    held.take(4, &all[3].1).unwrap();
+    assert!(export(&held).contains("the record that the ledger gave for it"));
+    let nothing = Held::new(&tiles, 600);
+    assert!(export(&nothing).contains("no record of session ours"));
+    assert!(held.take(5, b"{}").is_err() && held.take(5, b"").is_err());
+    fs::remove_dir_all(ledger.join("tile")).unwrap();
+    let mut held = Held::new(&tiles, 600);
+    held.take(3, &all[3].1).unwrap();
+    assert!(export(&held).contains("tile/entries/000"));
 }

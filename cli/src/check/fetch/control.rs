@@ -222,7 +222,6 @@ impl From<anyhow::Error> for Refusal {
     }
 }
 
-/// From another pod it is called at its address; from elsewhere through the API server.
 async fn presented(
     api: &Api<Pod>,
     pod: &Pod,
@@ -234,7 +233,7 @@ async fn presented(
 }
 
 /// A connection, whatever carries it.
-pub(super) trait Wire: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
+pub(crate) trait Wire: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Wire for T {}
 

@@ -1,11 +1,12 @@
 //! The ledger: its StatefulSet, its pod, and what that presents.
 
+use anyhow::{Context as _, bail};
 use k8s_openapi::api::{apps::v1::StatefulSet, core::v1::Pod};
 use kube::{Api, Client, ResourceExt};
 
 use super::{
-    Scope,
-    control::{Registered, Server, is_ready, look},
+    DEFAULT_NAMESPACE, Scope,
+    control::{Refusal, Registered, Server, Wire, connect, is_ready, look, registered},
     evidence::evidence,
     list,
 };
@@ -15,6 +16,73 @@ use crate::check::view::{Ledger, LedgerPod, Seen};
 const LEDGER_LABELS: &str = "app.kubernetes.io/name=chaperone,app.kubernetes.io/component=ledger";
 /// Port of its API.
 const LEDGER_PORT: u16 = 9445;
+/// Its Service, unless the chart was given another name.
+const DEFAULT_SERVICE: &str = "chaperone-ledger";
+
+/// A ledger that is found by asking the cluster for it.
+pub(crate) struct Found {
+    pods: Api<Pod>,
+    in_cluster: bool,
+    /// The name that its certificate is for.
+    pub(crate) name: String,
+    /// PEM of the roots that its certificate chains to, where they may be read.
+    pub(crate) roots: Option<Vec<u8>>,
+}
+
+/// Finds the ledger that the chart runs.
+///
+/// # Errors
+/// When there is none, or the cluster does not say; the message says what to do.
+pub(crate) async fn find(
+    client: &Client,
+    system: Option<&str>,
+    in_cluster: bool,
+) -> anyhow::Result<Found> {
+    let registered = registered(client).await?;
+    let system = system.map(str::to_owned);
+    let system = system.or_else(|| registered.namespace());
+    let system = system.unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned());
+    let sets: Api<StatefulSet> = Api::namespaced(client.clone(), &system);
+    // Who may not look at the set knows the pods' Service by the chart's own name.
+    let service = match list(sets, LEDGER_LABELS).await? {
+        Seen::Yes(sets) => sets.first().map(service),
+        Seen::No(_) => Some(DEFAULT_SERVICE.to_owned()),
+    };
+    let service = service.with_context(|| {
+        format!("there is no ledger in namespace {system}: name another with --system-namespace, or the ledger's URL with --ledger")
+    })?;
+    Ok(Found {
+        pods: Api::namespaced(client.clone(), &system),
+        in_cluster,
+        name: format!("{service}.{system}.svc"),
+        roots: registered.roots().map(<[u8]>::to_vec),
+    })
+}
+
+impl Found {
+    /// A connection to the API of the pod that is ready now.
+    pub(crate) async fn dial(&self) -> anyhow::Result<Box<dyn Wire>> {
+        let pods = match list(self.pods.clone(), LEDGER_LABELS).await? {
+            Seen::Yes(pods) => pods,
+            Seen::No(why) => bail!("{why}; reach it in another way and name it with --ledger URL"),
+        };
+        let pod = pods.iter().find(|pod| is_ready(pod));
+        let waiting = || match pods.first() {
+            Some(pod) => format!("{} is not ready{}", pod.name_any(), why(pod)),
+            None => "the ledger has no pod".to_owned(),
+        };
+        let pod = pod.with_context(waiting)?;
+        match connect(&self.pods, pod, self.in_cluster, LEDGER_PORT).await {
+            Ok(stream) => Ok(stream),
+            Err(Refusal::Forbidden(why)) => {
+                bail!("{why}; reach the ledger in another way and name it with --ledger URL")
+            }
+            Err(Refusal::Bad(why)) => {
+                Err(why.context(format!("{} cannot be reached", pod.name_any())))
+            }
+        }
+    }
+}
 
 /// The ledger of this namespace; none if there is no StatefulSet.
 pub(super) async fn ledger(
