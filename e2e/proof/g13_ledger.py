@@ -14,10 +14,10 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from .cluster import (AGENT_IMAGE, EXISTING, STATE, SYSTEM, Agent, apply, create_namespace, delete_namespaces, get, in_node, is_ready, kubectl, must_apply, pod,
+from .cluster import (AGENT_IMAGE, EXISTING, STATE, SYSTEM, WORLD, Agent, apply, create_namespace, delete_namespaces, get, in_node, is_ready, kubectl, must_apply, pod,
                       pod_spec, pods, wait_ready)
 from .harness import check, holds, nonce, note, run, same, test, wait_for
-from .install import CHAPERONE, LABEL, audited, binary, http_sink, plain, upgrade
+from .install import CHAPERONE, LABEL, audited, binary, claude, http_sink, plain, upgrade
 from .records import FILE, wait_record
 
 URL = "https://files.example.com/hello.txt"
@@ -305,6 +305,40 @@ def _():
         holds("403", nobody.err, "another namespace")
     finally:
         kubectl("delete", "clusterrolebinding", "e2e-auditors", "--ignore-not-found")
+        kubectl("delete", "rolebinding", "e2e-auditor", "-n", agent.namespace, "--ignore-not-found")
+        delete_namespaces("auditors")
+
+
+@test("a replay of a session of Claude Code shows prompt, calls of tools, their effects and their results in order")
+def _():
+    agent, word = audited(), nonce()
+    (WORLD / f"files/scratch/report-{word}.txt").write_text("a report\n")
+    claude(agent, "read-and-delete", run=word).succeeded("Claude Code")
+    model = wait_record(word, kind="http", operation__resource="https://api.anthropic.com/v1/messages?beta=true", agent__pod=agent.name)
+    session = model["session"]["id"]
+    create_namespace("auditors")
+    try:
+        kubectl("create", "serviceaccount", "auditor", "-n", "auditors").succeeded()
+        must_apply({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": {"name": "e2e-auditor", "namespace": agent.namespace},
+                    "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "chaperone-evidence-reader"},
+                    "subjects": [{"kind": "ServiceAccount", "name": "auditor", "namespace": "auditors"}]})
+        # In the order of a transcript: what the model was told, what it called, what that did, what it was told of it.
+        order = [f"[scenario read-and-delete run={word}] Please go on.", "says      I look at the customer list first.", f"customers.json?run={word}",
+                 f"GET https://files.example.com/customers.json?run={word}", "result    ", "says      I store a summary.", f"summary-{word}.txt",
+                 f"PUT https://files.example.com/scratch/summary-{word}.txt", "says      The old report is not needed any more", f"report-{word}.txt",
+                 "~ +", f"DELETE https://files.example.com/scratch/report-{word}.txt", "result    ", "says      I have read the list"]
+
+        def shown():
+            text = command_line("replay", session, "-n", agent.namespace, "--as", "auditors/auditor", "--body-chars", "2000").succeeded("chaperone replay").out
+            at = 0
+            for words in order:
+                at = text.find(words, at)
+                check(at >= 0, f"{words!r} is not there, or not after what comes before it, in:\n{text}")
+                at += len(words)
+            return text
+
+        wait_for("the whole session is replayed", shown, 30, 1)
+    finally:
         kubectl("delete", "rolebinding", "e2e-auditor", "-n", agent.namespace, "--ignore-not-found")
         delete_namespaces("auditors")
 

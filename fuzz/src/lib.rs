@@ -51,6 +51,7 @@ pub const TARGETS: &[Target] = &[
     ("ledger_proof", proof::proof),
     ("ledger_witness", proof::witness),
     ("mask", masks::mask),
+    ("messages", search::messages),
     ("record_filter", sinks::filter),
     ("renderings", sinks::renderings),
     ("resolver_files", names::resolver_files),

@@ -1,5 +1,6 @@
 //! Questions about records, as a client of the ledger asks them.
 
+use chaperone_crds::messages;
 use chaperone_index::{
     facts::{Facts, Whose},
     query::{Query, parameters},
@@ -7,7 +8,7 @@ use chaperone_index::{
 };
 use serde_json::Value;
 
-use crate::parts;
+use crate::{cuts, parts};
 
 const STREAM: &str = "7d9f1c1e-6f0a-4c53-9d5b-0b8a3c1f2e4d";
 
@@ -51,6 +52,28 @@ pub(crate) fn question(bytes: &[u8]) {
             false => found == term,
         });
         assert!(has, "{term} of {query:?} in {indexed}");
+    }
+}
+
+/// A request to a model and its answer, of which a record may have the beginning: a beginning says no more blocks than the whole does.
+pub(crate) fn messages(bytes: &[u8]) {
+    let (request, answer) = parts(bytes);
+    let (request, answer) = (
+        String::from_utf8_lossy(request),
+        String::from_utf8_lossy(answer),
+    );
+    let _ = messages::asked(&request);
+    let whole = messages::answered(&answer).len();
+    for beginning in cuts(request.len()).filter_map(|at| request.get(..at)) {
+        let _ = messages::asked(beginning);
+    }
+    for at in cuts(answer.len()) {
+        // Events alone: what follows a message in one piece makes it none.
+        if let Some(beginning) = answer.get(..at)
+            && !answer.trim_start().starts_with('{')
+        {
+            assert!(messages::answered(beginning).len() <= whole, "{beginning}");
+        }
     }
 }
 

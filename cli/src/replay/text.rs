@@ -3,10 +3,16 @@
 use std::fmt::Write as _;
 
 use chaperone_crds::{
+    messages::{self, Said},
     record::{BodyInfo, Event, Record},
     summary::{Verdict, foremost},
 };
-use chaperone_index::timeline::{Offset, Place, Turn};
+use chaperone_index::{
+    facts::Facts,
+    timeline::{Offset, Place, Turn},
+};
+use serde::Deserialize as _;
+use serde_json::Value;
 
 use crate::{
     observe::render,
@@ -42,13 +48,15 @@ pub(super) fn heading(turn: Turn, look: Look) -> String {
 pub(super) fn entry(line: &[u8], place: Place, look: Look) -> String {
     let at = Offset(place.at);
     // A record of a later version is shown as it stands.
-    let Ok(record) = serde_json::from_slice::<Record>(line) else {
+    let value = serde_json::from_slice::<Value>(line).unwrap_or_default();
+    let Ok(record) = Record::deserialize(&value) else {
         let text = String::from_utf8_lossy(line);
         return format!("  {at} {}\n", cut(&text, look.body_chars));
     };
     let verdict = foremost(&record);
     let mut out = format!("{} {at} {}\n", mark(verdict), render(&record, look.color));
-    for (name, text) in texts(&record.event, look.body_chars) {
+    let is_turn = Facts::of(&value).is_turn();
+    for (name, text) in texts(&record.event, is_turn, look.body_chars) {
         // Writing to a String cannot fail.
         let _ = writeln!(out, "{INDENT}{name:<9} {text}");
     }
@@ -65,8 +73,8 @@ pub(super) fn mark(verdict: Option<Verdict>) -> char {
     }
 }
 
-/// What the line does not have: why a rule could not say, and bodies.
-fn texts(event: &Event, chars: usize) -> Vec<(&'static str, String)> {
+/// What the line does not have: why a rule could not say, what an exchange with a model said, bodies of others.
+fn texts(event: &Event, is_turn: bool, chars: usize) -> Vec<(&'static str, String)> {
     let mut texts = Vec::new();
     if let Some(decision) = &event.decision
         && decision.rule.is_some()
@@ -74,24 +82,59 @@ fn texts(event: &Event, chars: usize) -> Vec<(&'static str, String)> {
     {
         texts.push(("reason", clean(&decision.reason).into_owned()));
     }
-    let http = event.http.as_ref();
-    let bodies = [
-        ("request", http.and_then(|http| http.request_body.as_ref())),
-        (
-            "response",
-            http.and_then(|http| http.response_body.as_ref()),
-        ),
-        (
-            "message",
-            event.message.as_ref().and_then(|m| m.body.as_ref()),
-        ),
-    ];
-    for (name, body) in bodies {
-        if let Some(body) = body.filter(|_| chars > 0) {
-            texts.push((name, shown(body, chars)));
-        }
+    if chars == 0 {
+        return texts;
     }
+    let http = event.http.as_ref();
+    let request = http.and_then(|http| http.request_body.as_ref());
+    let response = http.and_then(|http| http.response_body.as_ref());
+    let message = event.message.as_ref().and_then(|m| m.body.as_ref());
+    let body = |name, body: Option<&BodyInfo>| Some((name, shown(body?, chars)));
+    match said(request, is_turn, |text| asked(text, chars)) {
+        Some(said) => texts.extend(said),
+        None => texts.extend(body("request", request)),
+    }
+    match said(response, is_turn, |text| {
+        all(messages::answered(text), chars)
+    }) {
+        Some(said) => texts.extend(said),
+        None => texts.extend(body("response", response)),
+    }
+    texts.extend(body("message", message));
     texts
+}
+
+type Texts = Vec<(&'static str, String)>;
+
+/// What a body of a turn says. None of others, and where nothing can be read: then the body is shown.
+fn said(body: Option<&BodyInfo>, is_turn: bool, read: impl FnOnce(&str) -> Texts) -> Option<Texts> {
+    let text = body?.text.as_deref().filter(|_| is_turn)?;
+    Some(read(text)).filter(|said| !said.is_empty())
+}
+
+fn asked(request: &str, chars: usize) -> Texts {
+    let (said, is_cut) = messages::asked(request);
+    match is_cut {
+        true => Vec::new(),
+        false => all(said, chars),
+    }
+}
+
+fn all(said: Vec<Said>, chars: usize) -> Texts {
+    said.iter().map(|said| one(said, chars)).collect()
+}
+
+fn one(said: &Said, chars: usize) -> (&'static str, String) {
+    match said {
+        Said::Prompt(text) => ("prompt", cut(text, chars)),
+        Said::Result { text, is_error, .. } => match is_error {
+            true => ("failed", cut(text, chars)),
+            false => ("result", cut(text, chars)),
+        },
+        Said::Text(text) => ("says", cut(text, chars)),
+        Said::Thinking(text) => ("thinks", cut(text, chars)),
+        Said::Call { tool, input, .. } => ("calls", cut(&format!("{tool} {input}"), chars)),
+    }
 }
 
 fn shown(body: &BodyInfo, chars: usize) -> String {
@@ -147,6 +190,39 @@ mod tests {
       response  01234567890123456789… (5 more characters) (the record has no more)
 ";
         assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn a_turn_is_what_was_said() {
+        let request = serde_json::json!({"model": "m", "messages": [
+            {"role": "user", "content": "Tidy up."},
+            {"role": "assistant", "content": [{"type": "tool_use", "id": "t1", "name": "Bash", "input": {"command": "ls"}}]},
+            {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t1", "content": "a.txt", "is_error": true}, {"type": "text", "text": "Go on.\u{1b}[2J"}]}]});
+        let answer = serde_json::json!({"content": [{"type": "text", "text": "I will do so."}, {"type": "tool_use", "id": "t2", "name": "Bash", "input": {"command": "rm a.txt"}}]});
+        let turn = |request: &str, truncated| {
+            shown_as(&format!(
+                r#""kind":"http","session":{{"id":"s"}},"operation":{{"protocol":"http","verb":"POST","resource":"https://a/v1/messages"}},"http":{{"status":200,"requestBody":{},"responseBody":{}}}"#,
+                serde_json::json!({"text": request, "truncated": truncated}),
+                serde_json::json!({"text": answer.to_string()}),
+            ))
+        };
+        let text = turn(&request.to_string(), false);
+        let (_, said) = text.split_once('\n').unwrap();
+        let expected = r#"      failed    a.txt
+      prompt    Go on.\u{1b}[2J
+      says      I will do so.
+      calls     Bash {"command":"rm… (7 more characters)
+"#;
+        assert_eq!(said, expected);
+        // Where the newest message is beyond what the record has, an older one is not shown for it.
+        let text = turn(&request.to_string()[..60], true);
+        assert!(text.contains("request   "), "{text}");
+        assert!(
+            text.contains("(the record has no more)\n      says "),
+            "{text}"
+        );
+        let raw = turn("not JSON", false);
+        assert!(raw.contains("request   not JSON\n"), "{raw}");
     }
 
     #[test]
