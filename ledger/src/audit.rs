@@ -27,7 +27,7 @@ pub use verdict::{At, Fault, Head as TreeHead, Verdict};
 use crate::{
     checkpoint::{self, Checkpoint, CheckpointError, Origin},
     key::VerifierKey,
-    leaf::Leaf,
+    leaf,
     merkle::{self, Hash},
     store::{MAX_STREAMS, Onward, layout, segments},
 };
@@ -135,7 +135,7 @@ impl Looked {
     fn at(line: Line<'_>) -> Self {
         let seen = Seen::of(line);
         let leaf = match &seen {
-            Seen::Record(head, hash) => Some(leaf(head, *hash)),
+            Seen::Record(head, hash) => Some(entry(head, *hash)),
             _ => None,
         };
         let bytes = match line {
@@ -170,13 +170,8 @@ fn onward(head: &Head, line: &[u8]) -> Option<Onward> {
     })
 }
 
-fn leaf(head: &Head, record: RecordHash) -> (String, Hash) {
-    let leaf = Leaf {
-        stream: head.stream.clone(),
-        seq: head.seq,
-        record,
-    };
-    let entry = leaf.to_string();
+fn entry(head: &Head, record: RecordHash) -> (String, Hash) {
+    let entry = leaf::entry(&head.stream, head.seq, record);
     let hash = merkle::leaf_hash(entry.as_bytes());
     (entry, hash)
 }

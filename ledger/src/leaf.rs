@@ -39,13 +39,30 @@ impl Leaf {
     /// The leaf's hash in the tree.
     #[must_use]
     pub fn hash(&self) -> Hash {
-        merkle::leaf_hash(self.to_string().as_bytes())
+        merkle::leaf_hash(entry(&self.stream, self.seq, self.record).as_bytes())
     }
+}
+
+/// The leaf of a record, as it stands in the tree.
+pub(crate) fn entry(stream: &StreamId, seq: u64, record: RecordHash) -> String {
+    let mut entry = String::with_capacity(MAX_LEAF_BYTES);
+    // Writing to a String cannot fail.
+    let _ = write(&mut entry, stream, seq, record);
+    entry
+}
+
+fn write(
+    out: &mut impl fmt::Write,
+    stream: &StreamId,
+    seq: u64,
+    record: RecordHash,
+) -> fmt::Result {
+    write!(out, "{WORD} {stream} {seq} {record}")
 }
 
 impl fmt::Display for Leaf {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{WORD} {} {} {}", self.stream, self.seq, self.record)
+        write(f, &self.stream, self.seq, self.record)
     }
 }
 
