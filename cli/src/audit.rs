@@ -7,7 +7,7 @@ use std::process::ExitCode;
 /// Ask whether evidence is missing.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
-  chaperone audit gaps --ledger https://ledger.example --token-file token -A
+  chaperone audit gaps --as audit/auditor -A            of the ledger in the cluster, as this service account
   chaperone audit gaps --dir copy-of-ledger -n agents")]
 pub(crate) struct Args {
     #[command(subcommand)]
