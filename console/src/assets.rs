@@ -17,7 +17,7 @@ pub struct Asset {
     pub text: &'static str,
 }
 
-const ASSETS: [Asset; 2] = [
+const ASSETS: [Asset; 5] = [
     Asset {
         name: "console.css",
         kind: "text/css; charset=utf-8",
@@ -27,6 +27,21 @@ const ASSETS: [Asset; 2] = [
         name: "icon.svg",
         kind: "image/svg+xml",
         text: include_str!("assets/icon.svg"),
+    },
+    Asset {
+        name: "proof.js",
+        kind: "text/javascript; charset=utf-8",
+        text: include_str!("assets/proof.js"),
+    },
+    Asset {
+        name: "verify.js",
+        kind: "text/javascript; charset=utf-8",
+        text: include_str!("assets/verify.js"),
+    },
+    Asset {
+        name: "live.js",
+        kind: "text/javascript; charset=utf-8",
+        text: include_str!("assets/live.js"),
     },
 ];
 

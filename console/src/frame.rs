@@ -14,6 +14,8 @@ pub enum Place {
     Sessions,
     /// Records that are looked for, and one of them.
     Records,
+    /// Records as they come.
+    Live,
     /// Outside of these.
     Elsewhere,
 }
@@ -75,6 +77,7 @@ fn navigation(here: Place) -> Markup {
     let items = [
         (Place::Sessions, "sessions", "Sessions"),
         (Place::Records, "records", "Search"),
+        (Place::Live, "live", "Live"),
     ];
     html! {
         nav aria-label="Main" {

@@ -9,6 +9,7 @@ mod entry;
 pub mod form;
 mod frame;
 pub mod link;
+mod live;
 mod record;
 mod records;
 mod refusal;
@@ -19,6 +20,7 @@ mod text;
 mod login;
 
 pub use frame::{Frame, Place};
+pub use live::{LivePage, live, live_rows};
 pub use login::login;
 pub use record::{RecordPage, Rule, RuleText, record};
 pub use records::{RecordsPage, records};

@@ -67,22 +67,46 @@ pub fn record(frame: &Frame<'_>, this: &RecordPage<'_>) -> String {
             Err(_) => p { "This version of the console does not know this record's form; it is shown as it stands." },
         }
         (place(this))
+        (proof(frame.origin, shown))
         h2 { "The record as it stands" }
-        p { a href=(raw(shown)) download { "Download it" } ", byte for byte: what is hashed, without its newline." }
+        p { a href=(beside(shown, "raw")) download { "Download it" } ", byte for byte: what is hashed, without its newline." }
         (block(&String::from_utf8_lossy(shown.line), BODY_CHARS))
     };
     let this = Page {
         title: &title,
         place: Place::Records,
-        script: None,
+        script: Some("verify.js"),
         content,
     };
     page(frame, &this)
 }
 
-fn raw(shown: &Shown<'_>) -> String {
-    let page = format!("records/{}/{}/raw", shown.stream, shown.seq);
+/// What belongs to a record: `raw`, `proof`.
+fn beside(shown: &Shown<'_>, what: &str) -> String {
+    let page = format!("records/{}/{}/{what}", shown.stream, shown.seq);
     link::to(&page, &[("namespace", shown.namespace)])
+}
+
+/// What checks the record's proof. The words say against what: a script that the ledger itself serves can prove nothing to who does not trust the ledger.
+fn proof(origin: &str, shown: &Shown<'_>) -> Markup {
+    html! {
+        h2 { "Proof" }
+        p { a href=(beside(shown, "proof")) download { "Download the proof" } " that this record is in the log (C2SP tlog-proof)." }
+        noscript { p.note { "Checking it here needs a script; " code { "chaperone verify" } " needs none." } }
+        section #verify aria-label="Check the proof" hidden data-raw=(beside(shown, "raw")) data-proof=(beside(shown, "proof")) data-stream=(shown.stream) data-seq=(shown.seq) data-origin=(origin) {
+            form.stack {
+                label for="vkey" { "The log's public key" }
+                p.hint #vkey-hint { "From somebody else than this ledger: its operator gives it to auditors. It stays in this browser. Without it the signature is not checked." }
+                input #vkey name="vkey" spellcheck="false" autocomplete="off" aria-describedby="vkey-hint";
+                button type="submit" { "Verify in this browser" }
+            }
+            div role="status" {
+                p #verify-verdict {}
+                ol #verify-steps {}
+            }
+            p.note { "It is checked by this page's script, which the ledger serves: good against an edit of the disk and against mistakes, not against a ledger that lies on purpose. Against that, " code { "chaperone verify" } " with the key." }
+        }
+    }
 }
 
 fn known(record: &Record, this: &RecordPage<'_>) -> Markup {
@@ -291,7 +315,7 @@ fn walk(path: &str, value: &Value, depth: usize, found: &mut Vec<(String, String
 /// Where it stands in stream and log.
 fn place(this: &RecordPage<'_>) -> Markup {
     let shown = &this.shown;
-    let beside = |seq: u64| link::record(shown.stream, seq, shown.namespace);
+    let at = |seq: u64| link::record(shown.stream, seq, shown.namespace);
     let stream = link::to(
         "session",
         &[
@@ -309,8 +333,8 @@ fn place(this: &RecordPage<'_>) -> Markup {
             div { dt { "Namespace" } dd { (inline(shown.namespace, FIELD_CHARS)) } }
         }
         nav aria-label="Neighbours in the stream" {
-            @if let Some(before) = shown.seq.checked_sub(1) { a rel="prev" href=(beside(before)) { "Record " (before) } " " }
-            a rel="next" href=(beside(shown.seq.saturating_add(1))) { "Record " (shown.seq.saturating_add(1)) }
+            @if let Some(before) = shown.seq.checked_sub(1) { a rel="prev" href=(at(before)) { "Record " (before) } " " }
+            a rel="next" href=(at(shown.seq.saturating_add(1))) { "Record " (shown.seq.saturating_add(1)) }
         }
     }
 }

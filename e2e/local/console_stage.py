@@ -269,7 +269,7 @@ def log_in(running, url, token="team", then=None):
     wait(lambda: "/console/login" not in running.current_url, "the login does not lead on")
 
 
-def wait(condition, why, seconds=20):
+def wait(condition, why, seconds=60):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, why

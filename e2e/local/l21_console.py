@@ -18,6 +18,7 @@ def pages(running_ledger):
         "record": f"{record}/3?namespace=agents",
         "denied": f"{record}/5?namespace=agents",
         "hostile": f"{record}/14?namespace=agents",
+        "live": "/console/live?namespace=agents",
         "forbidden": "/console/sessions",
         "missing": f"{record}/999?namespace=agents",
     }
@@ -118,6 +119,69 @@ def what_an_agent_wrote_runs_nowhere_and_asks_nobody():
 
 
 @test
+def a_record_is_proved_in_the_browser_and_what_does_not_fit_is_told():
+    By, Keys = selenium()
+    with ledger() as running_ledger, browser() as running:
+        log_in(running, running_ledger.url, then="/console/sessions?namespace=agents")
+        path = running_ledger.url + pages(running_ledger)["record"]
+
+        def verify(vkey, change=""):
+            running.get(path)
+            running.execute_script(change)
+            key = running.find_element(By.ID, "vkey")
+            key.clear()
+            key.send_keys(vkey + Keys.ENTER)
+            verdict = running.find_element(By.ID, "verify-verdict")
+            wait(lambda: verdict.text not in ("", "Checking…"), "no verdict")
+            steps = [step.text for step in running.find_elements(By.CSS_SELECTOR, "#verify-steps li")]
+            return verdict.text, steps
+
+        # A checkpoint comes a second after the records.
+        deadline = 20
+        while "Not checked" in verify("")[0]:
+            deadline -= 1
+            assert deadline, verify("")
+        verdict, steps = verify("")
+        assert verdict.startswith("Proved in part") and [step.split(":")[0] for step in steps] == ["proved", "proved", "not checked"], (verdict, steps)
+        verdict, steps = verify(running_ledger.vkey)
+        assert verdict.startswith("Proved: this record, byte for byte"), (verdict, steps)
+        assert [step.split(":")[0] for step in steps] == ["proved"] * 3, steps
+        assert faults_of_access(running) == []
+        picture(running, "proved-light")
+        running.get(path)
+        assert running.find_element(By.ID, "vkey").get_attribute("value") == running_ledger.vkey, "the key stays in the browser"
+        # Another record's bytes under this number; another number; another log's key.
+        other = "document.getElementById('verify').dataset.raw = document.getElementById('verify').dataset.raw.replace('/3/raw', '/4/raw')"
+        for vkey, change in ((running_ledger.vkey, other), (running_ledger.vkey, "document.getElementById('verify').dataset.seq = '4'"), ("other+00000000+AQ==", "")):
+            verdict, steps = verify(vkey, change)
+            assert verdict.startswith("Not proved") and any(step.startswith("NOT TRUE") for step in steps), (verdict, steps)
+        picture(running, "not-proved-light")
+
+
+@test
+def new_records_show_while_one_looks():
+    By, Keys = selenium()
+    with ledger() as running_ledger, browser() as running:
+        log_in(running, running_ledger.url, then="/console/live?namespace=agents&decision=Deny")
+
+        def rows():
+            return [row.text for row in running.find_elements(By.CSS_SELECTOR, "#live tbody tr")]
+
+        before = rows()
+        assert len(before) == 3 and all("deny" in row for row in before), before
+        wait(lambda: running.find_element(By.ID, "live-status").text == "Waiting for new records.", "the script does not run")
+        denied = {"action": "Deny", "policy": "agents/coding", "rule": "no-delete", "reason": "rule"}
+        running_ledger.post(running_ledger.stream, [running_ledger.stream.http("DELETE", f"https://live.example.com/1?{HOSTILE}", 403, denied), running_ledger.stream.http("GET", "https://live.example.com/2")])
+        wait(lambda: len(rows()) == 4, f"no new row: {rows()}")
+        assert "live.example.com/1" in rows()[0] and rows()[1:] == before, rows()
+        assert running.find_element(By.ID, "live-status").text.startswith("1 new at ")
+        assert running.execute_script("return window.owned") is None
+        assert faults_of_access(running) == []
+        running.find_element(By.ID, "live-pause").send_keys(Keys.ENTER)
+        assert running.find_element(By.ID, "live-pause").get_attribute("aria-pressed") == "true"
+
+
+@test
 def pages_of_the_console_come_at_once():
     times = {}
     with ledger() as running_ledger, browser() as running:
@@ -131,4 +195,4 @@ def pages_of_the_console_come_at_once():
         answer, ready = (statistics.median(column) for column in zip(*taken))
         print(f"      {name}: {answer:.0f} ms for the answer, {ready:.0f} ms until it is there", flush=True)
         # A debug build on a busy machine: only what is broken takes so long.
-        assert ready < 3000, f"{name}: {ready} ms"
+        assert ready < 10000, f"{name}: {ready} ms"

@@ -178,6 +178,7 @@ pub fn router(api: Arc<Api>) -> Router {
         .route("/v1/streams/{stream}", get(next))
         .route("/v1/records", get(questions::records))
         .route("/v1/records/{stream}/{seq}", get(questions::record))
+        .route("/v1/records/{stream}/{seq}/proof", get(questions::proof))
         .route("/v1/sessions", get(questions::sessions))
         .route("/v1/sessions/{id}", get(questions::session))
         .route("/v1/sessions/{id}/records", get(questions::session_records))

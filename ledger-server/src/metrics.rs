@@ -27,6 +27,8 @@ pub enum Route {
     Search,
     /// One record.
     Record,
+    /// The proof of one record.
+    Proof,
     /// Sessions.
     Sessions,
     /// One session.
@@ -206,6 +208,7 @@ impl Metrics {
             Route::Tile => "tile",
             Route::Search => "search",
             Route::Record => "record",
+            Route::Proof => "proof",
             Route::Sessions => "sessions",
             Route::Session => "session",
             Route::SessionRecords => "session-records",

@@ -128,6 +128,17 @@ pub fn claimed_origin(note: &[u8]) -> Result<Origin, CheckpointError> {
     line.unwrap_or_default().parse()
 }
 
+/// The checkpoint that a note says that it is. Nothing is believed yet, as with [`claimed_origin`].
+///
+/// # Errors
+/// [`CheckpointError::Form`].
+pub fn claimed(note: &[u8]) -> Result<Checkpoint, CheckpointError> {
+    let form = || CheckpointError::Form("it is no text with signatures below an empty line");
+    let text = std::str::from_utf8(note).map_err(|_| form())?;
+    let (text, _) = text.split_once("\n\n").ok_or_else(form)?;
+    format!("{text}\n").parse()
+}
+
 /// Reads a checkpoint of this log. `known` are its keys, which bear the origin as their name (several while one is replaced by another), and those of witnesses; one of the log's at
 /// least must have signed.
 ///

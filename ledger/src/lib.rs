@@ -14,6 +14,7 @@ pub mod key;
 pub mod leaf;
 pub mod merkle;
 pub mod note;
+pub mod proof;
 pub mod served;
 pub mod store;
 pub mod tile;

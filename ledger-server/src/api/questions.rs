@@ -5,7 +5,11 @@
 mod gaps;
 mod ledgered;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use axum::{
     body::Body,
@@ -22,9 +26,11 @@ use chaperone_index::{
     query::{DEFAULT_LIMIT, Query, SESSION_NAMES, parameters},
     store::{Answer, Found, Limits, Scope, Session, SessionKind, SessionQuery, Sessions},
 };
+use chaperone_ledger::proof::{self, NoProof};
 use chaperone_server::reviews::bearer;
 use http_body_util::{BodyExt as _, Full};
-use tokio::sync::OwnedSemaphorePermit;
+use serde::Deserialize;
+use tokio::{sync::OwnedSemaphorePermit, time::sleep};
 
 use super::{Api, BATCH_TYPE};
 use crate::{
@@ -38,6 +44,14 @@ pub(super) use ledgered::Reads;
 
 /// Bytes of records of an answer; the last record may pass it.
 const ANSWER_BYTES: usize = 4 * 1024 * 1024;
+
+/// The type of a proof.
+pub(crate) const PROOF_TYPE: &str = "text/plain; charset=utf-8";
+/// How long a look for new records waits for some, and how often it looks.
+const WATCH: Duration = Duration::from_secs(25);
+const WATCH_STEP: Duration = Duration::from_secs(1);
+/// Most new records of an answer.
+const WATCH_RECORDS: &str = "100";
 
 /// Parameters by name.
 pub(crate) type Words = BTreeMap<String, String>;
@@ -98,6 +112,21 @@ pub(super) async fn record(
         Ok(told.respond(text, "application/json"))
     };
     api.respond(Route::Record, ask.await)
+}
+
+pub(super) async fn proof(
+    State(api): State<Arc<Api>>,
+    Path((stream, seq)): Path<(String, String)>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Response {
+    let ask = async {
+        let words = words(query.as_deref())?;
+        let mut told = api.proof(bearer(&headers)?, &stream, &seq, words).await?;
+        let text = std::mem::take(&mut told.answer);
+        Ok(told.respond(text, PROOF_TYPE))
+    };
+    api.respond(Route::Proof, ask.await)
 }
 
 pub(super) async fn sessions(
@@ -289,7 +318,106 @@ impl Api {
         }
     }
 
-    /// Who asks, and whether they may.
+    /// The text that proves that a record is in the log. Recorded as the reading of the record, of which it has the place and no content.
+    pub(crate) async fn proof(
+        &self,
+        token: &str,
+        stream: &str,
+        seq: &str,
+        words: Words,
+    ) -> Result<Told<String>, Refusal> {
+        let told = self.record(token, stream, seq, words).await?;
+        let (dir, leaf) = (self.dir.clone(), told.answer.leaf);
+        let made = tokio::task::spawn_blocking(move || proof::of_ledger(&dir, leaf)).await;
+        let text = match made {
+            Ok(Ok(text)) => text,
+            Ok(Err(why @ NoProof::NotYet { .. })) => {
+                return Err(Refusal::new(Code::NotFound, why.to_string()));
+            }
+            other => {
+                tracing::error!(?other, leaf, "a proof cannot be made");
+                let why = "the proof cannot be made now";
+                return Err(Refusal::new(Code::Storage, why));
+            }
+        };
+        Ok(Told {
+            answer: text,
+            extent: told.extent,
+            room: told.room,
+        })
+    }
+
+    /// Records that the index took in at leaf `after` or later, the newest first, once there are some; none when nothing came in [`WATCH`]. Records of reading are left out: each look is one.
+    pub(crate) async fn watch(
+        &self,
+        token: &str,
+        mut words: Words,
+        after: u64,
+    ) -> Result<Told<Vec<Found>>, Refusal> {
+        for (name, value) in [("order", "desc"), ("limit", WATCH_RECORDS)] {
+            words.insert(name.to_owned(), value.to_owned());
+        }
+        let query = read(&words)?;
+        let sight = Sight::LIST_RECORDS;
+        let namespace = words.get("namespace").cloned();
+        let reader = self
+            .may(token, sight, "records", namespace.as_deref())
+            .await?;
+        let _waits = self.reads.waits()?;
+        let until = Instant::now() + WATCH;
+        let mut looked = None;
+        let answer = loop {
+            let committed = self.search.committed();
+            let is_over = Instant::now() >= until;
+            if is_over || looked != Some(committed) {
+                let (query, limits) = (query.clone(), limits());
+                let mut answer = self
+                    .search
+                    .ask(move |reader| reader.search(&query, &Scope::All, limits))
+                    .await?;
+                // More is there, and all that is new was seen.
+                if answer.found.last().is_none_or(|found| found.leaf <= after) {
+                    answer.cursor = None;
+                }
+                let is_new = |found: &Found| found.leaf >= after && !is_reading(&found.line);
+                answer.found.retain(is_new);
+                if is_over || !answer.found.is_empty() {
+                    break answer;
+                }
+                // The index comes after the records.
+                looked = (answer.indexed >= committed).then_some(committed);
+            }
+            sleep(WATCH_STEP).await;
+        };
+        let question = Question {
+            room: self.reads.room()?,
+            reader,
+            namespace,
+            what: "records",
+            words,
+        };
+        self.tell(question, answer).await
+    }
+
+    /// Who asks, if they may.
+    async fn may(
+        &self,
+        token: &str,
+        sight: Sight,
+        what: &'static str,
+        namespace: Option<&str>,
+    ) -> Result<Arc<Reader>, Refusal> {
+        let reader = self.authenticator.reader(token, sight, namespace).await?;
+        // Before a refusal too, which costs a record as well.
+        self.reads.admit(&reader)?;
+        if !reader.is_allowed {
+            self.reads.refused(self, &reader, what, namespace).await?;
+            return Err(forbidden(&reader, sight, namespace));
+        }
+        Ok(reader)
+    }
+
+    /// A question of who may ask it.
     async fn question(
         &self,
         token: &str,
@@ -298,18 +426,7 @@ impl Api {
         words: Words,
     ) -> Result<Question, Refusal> {
         let namespace = words.get("namespace").cloned();
-        let reader = self
-            .authenticator
-            .reader(token, sight, namespace.as_deref())
-            .await?;
-        // Before a refusal too, which costs a record as well.
-        self.reads.admit(&reader)?;
-        if !reader.is_allowed {
-            self.reads
-                .refused(self, &reader, what, namespace.as_deref())
-                .await?;
-            return Err(forbidden(&reader, sight, namespace.as_deref()));
-        }
+        let reader = self.may(token, sight, what, namespace.as_deref()).await?;
         let room = self.reads.room()?;
         Ok(Question {
             reader,
@@ -429,6 +546,14 @@ pub(crate) fn held(text: impl Into<Bytes>, room: impl Send + Sync + 'static) -> 
 fn one(found: &Found) -> String {
     let line = String::from_utf8_lossy(&found.line);
     format!(r#"{{"leaf":{},"record":{line}}}"#, found.leaf)
+}
+
+fn is_reading(line: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    struct Kind {
+        kind: String,
+    }
+    serde_json::from_slice::<Kind>(line).is_ok_and(|record| record.kind == "ledger.read")
 }
 
 fn json(session: &Session) -> String {

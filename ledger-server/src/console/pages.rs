@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::{
+    body::Body,
     extract::{Path, RawQuery, State},
     http::{
         HeaderMap, HeaderValue, StatusCode, Uri,
@@ -11,9 +12,9 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use chaperone_console::{
-    Extent, Notice, RecordPage, RecordsPage, Resumed, SessionPage, SessionsPage, Shown,
-    form::Asked, record as record_page, records as records_page, session as session_page,
-    sessions as sessions_page,
+    Extent, LivePage, Notice, RecordPage, RecordsPage, Resumed, SessionPage, SessionsPage, Shown,
+    form::Asked, live as live_page, live_rows as rows_text, record as record_page,
+    records as records_page, session as session_page, sessions as sessions_page,
 };
 use chaperone_index::store::Found;
 use jiff::{SignedDuration, Timestamp};
@@ -26,6 +27,8 @@ use crate::{
 
 /// Records of a page of a session.
 const SESSION_RECORDS: &str = "200";
+/// Records that the live page begins with.
+const LIVE_RECORDS: &str = "50";
 /// Names of parameters that are times.
 const TIMES: [&str; 2] = ["since", "until"];
 
@@ -95,6 +98,47 @@ pub(super) async fn raw(
         return log_in_first(&uri);
     };
     let result = console.raw(&login, &stream, &seq, query.as_deref()).await;
+    console.answer(result, &login, &headers)
+}
+
+pub(super) async fn proof(
+    State(console): State<Arc<Console>>,
+    Path((stream, seq)): Path<(String, String)>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+    uri: Uri,
+) -> Response {
+    let Some(login) = console.login(&headers) else {
+        return log_in_first(&uri);
+    };
+    let result = console.proof(&login, &stream, &seq, query.as_deref()).await;
+    console.answer(result, &login, &headers)
+}
+
+pub(super) async fn live(
+    State(console): State<Arc<Console>>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+    uri: Uri,
+) -> Response {
+    let Some(login) = console.login(&headers) else {
+        return log_in_first(&uri);
+    };
+    let result = console.live(&login, query.as_deref()).await;
+    console.answer(result, &login, &headers)
+}
+
+/// For the script of the page: without a login it is told so, and not led to a form.
+pub(super) async fn live_rows(
+    State(console): State<Arc<Console>>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Response {
+    let Some(login) = console.login(&headers) else {
+        let why = "log in first";
+        return Refusal::new(Code::Unauthenticated, why).into_response();
+    };
+    let result = console.live_rows(&login, query.as_deref()).await;
     console.answer(result, &login, &headers)
 }
 
@@ -209,22 +253,72 @@ impl Console {
         let Found {
             stream, seq, line, ..
         } = told.answer;
-        let name = format!("attachment; filename=\"{stream}-{seq}.json\"");
-        let mut response = held(line, told.room).into_response();
+        Ok(file(held(line, told.room), &format!("{stream}-{seq}.json")))
+    }
+
+    /// The text that proves that the record is in the log.
+    async fn proof(
+        &self,
+        login: &Login,
+        stream: &str,
+        seq: &str,
+        query: Option<&str>,
+    ) -> Result<Response, Refusal> {
+        let words = asked(query)?;
+        let told = self.api.proof(&login.token, stream, seq, words).await?;
+        let name = format!("{stream}-{seq}.tlog-proof");
+        Ok(file(held(told.answer, told.room), &name))
+    }
+
+    async fn live(&self, login: &Login, query: Option<&str>) -> Result<Response, Refusal> {
+        let asked = asked(query)?;
+        let mut words = asked.clone();
+        words.insert("limit".to_owned(), LIVE_RECORDS.to_owned());
+        let told = or_refused(self.api.records(&login.token, words).await)?;
+        let rows = told.as_ref().map_or(Vec::new(), |told| rows(&told.answer));
+        let page = LivePage {
+            asked: &asked,
+            found: match &told {
+                Ok(told) => Ok((&rows, told.extent.indexed)),
+                Err(why) => Err(notice(why)),
+            },
+        };
+        let text = live_page(&self.frame(Some(&login.user)), &page);
+        Ok(shown(told, text))
+    }
+
+    /// Rows of records that are new, when there are some.
+    async fn live_rows(&self, login: &Login, query: Option<&str>) -> Result<Response, Refusal> {
+        let mut words = asked(query)?;
+        let after = words.remove("after").and_then(|after| after.parse().ok());
+        let why = "after is the leaf from which on records are new";
+        let after: u64 = after.ok_or_else(|| Refusal::new(Code::Malformed, why))?;
+        let told = self.api.watch(&login.token, words, after).await?;
+        let text = rows_text(&rows(&told.answer));
+        let next = told.extent.indexed.max(after);
+        let is_cut = told.extent.cursor.is_some();
+        let mut response = shown(Ok(told), text);
         let head = response.headers_mut();
-        head.insert(
-            CONTENT_TYPE,
-            HeaderValue::from_static("application/octet-stream"),
-        );
-        head.insert(
-            CONTENT_SECURITY_POLICY,
-            HeaderValue::from_static("sandbox; default-src 'none'"),
-        );
-        if let Ok(name) = HeaderValue::from_str(&name) {
-            head.insert(CONTENT_DISPOSITION, name);
-        }
+        head.insert("chaperone-after", HeaderValue::from(next));
+        let is_cut = if is_cut { "true" } else { "false" };
+        head.insert("chaperone-cut", HeaderValue::from_static(is_cut));
         Ok(response)
     }
+}
+
+/// A file that the browser keeps and does not show.
+fn file(body: Body, name: &str) -> Response {
+    let mut response = body.into_response();
+    let head = response.headers_mut();
+    let kind = HeaderValue::from_static("application/octet-stream");
+    head.insert(CONTENT_TYPE, kind);
+    let nothing = HeaderValue::from_static("sandbox; default-src 'none'");
+    head.insert(CONTENT_SECURITY_POLICY, nothing);
+    let name = format!("attachment; filename=\"{name}\"");
+    if let Ok(name) = HeaderValue::from_str(&name) {
+        head.insert(CONTENT_DISPOSITION, name);
+    }
+    response
 }
 
 const NOT_NOW: Notice<'_> = Notice {

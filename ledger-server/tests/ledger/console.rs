@@ -3,9 +3,15 @@
 use std::{thread, time::Duration};
 
 use base64::Engine as _;
+use chaperone_crds::chain::RecordHash;
+use chaperone_ledger::{
+    checkpoint,
+    leaf::Leaf,
+    merkle::{Hash, verify_inclusion},
+};
 use serde_json::{Value, json};
 
-use crate::world::{Ledger, Lines, World, stream};
+use crate::world::{Ledger, Lines, ORIGIN, World, stream};
 
 const NAME: &str = "__Host-chaperone-console";
 const SAME: [&str; 2] = ["-H", "Sec-Fetch-Site: same-origin"];
@@ -372,6 +378,140 @@ fn pages_show_what_an_agent_wrote_as_text_and_are_recorded_as_questions_are() {
     assert!(of("record") >= 4 && of("records") >= 3, "{reads:?}");
     assert_eq!((of("sessions"), of("session")), (1, 4), "{reads:?}");
     assert!(ledger.metric("chaperone_ledger_requests_total{code=\"ok\",route=\"console\"}") >= 5.0);
+}
+
+#[test]
+fn a_record_has_a_proof_that_stands_alone() {
+    let world = World::new("console-proof");
+    let ledger = world.start();
+    let id = filled(&ledger);
+    let path = format!("/v1/records/{id}/3/proof");
+    let mut proof = String::new();
+    for _ in 0..100 {
+        let (status, text) = ledger.curl(&path, "reader", &[]);
+        if status == 200 {
+            proof = text;
+            break;
+        }
+        // Not indexed, or under no checkpoint yet.
+        assert!(matches!(status, 404 | 503), "{status}: {text}");
+        thread::sleep(Duration::from_millis(200));
+    }
+    let (head, note) = proof.split_once("\n\n").unwrap();
+    let mut lines = head.lines();
+    assert_eq!(lines.next(), Some("c2sp.org/tlog-proof@v1"));
+    let index = lines.next().unwrap().strip_prefix("index ").unwrap();
+    let hashes: Vec<Hash> = lines.map(|line| line.parse().unwrap()).collect();
+    let keys = [world.vkey.parse().unwrap()];
+    let signed = checkpoint::open(note.as_bytes(), &ORIGIN.parse().unwrap(), &keys).unwrap();
+    let records = world.records();
+    let index: u64 = index.parse().unwrap();
+    let line = records
+        .split(|b| *b == b'\n')
+        .nth(usize::try_from(index).unwrap())
+        .unwrap();
+    let leaf = Leaf {
+        stream: id.parse().unwrap(),
+        seq: 3,
+        record: RecordHash::of(line),
+    };
+    let head = &signed.checkpoint;
+    verify_inclusion(&leaf.hash(), index, head.size, &head.root, &hashes).unwrap();
+
+    let (status, body) = ledger.curl(&format!("{path}?namespace=other"), "team", &[]);
+    assert_eq!(status, 403, "{body}");
+    assert_eq!(
+        ledger
+            .curl(&format!("{path}?namespace=agents"), "team", &[])
+            .0,
+        200
+    );
+    assert_eq!(ledger.curl(&path, "", &[]).0, 401);
+    let team = login(&ledger, "team");
+    let page = see(
+        &ledger,
+        &team,
+        &format!("/console/records/{id}/3/proof?namespace=agents"),
+    );
+    assert!(page.status == 200 && page.body.starts_with("c2sp.org/tlog-proof@v1\nindex "));
+    assert!(
+        page.header("content-disposition")
+            .unwrap()
+            .ends_with("-3.tlog-proof\"")
+    );
+    assert!(
+        page.header("content-security-policy")
+            .unwrap()
+            .starts_with("sandbox")
+    );
+    let reads = reads(&world, "team");
+    assert_eq!(
+        reads
+            .iter()
+            .filter(|read| read["what"] == "record" && read["records"] == 1)
+            .count(),
+        2
+    );
+}
+
+#[test]
+fn new_records_come_to_who_waits_and_looking_wakes_nobody() {
+    let world = World::new("console-live");
+    let ledger = world.start();
+    let id = stream(1);
+    let mut lines = Lines::new(id.clone());
+    assert_eq!(ledger.post("pod-a", &id, &lines.take(5)).0, 200);
+    let reader = login(&ledger, "reader");
+    let last = format!("/console/records/{id}/4?");
+    let page = settled(&ledger, &reader, "/console/live?kind=dns", &last);
+    let (_, after) = page.body.split_once("data-after=\"").unwrap();
+    let after: u64 = after.split_once('"').unwrap().0.parse().unwrap();
+    let path = format!("/console/live/rows?after={after}");
+    let began = std::time::Instant::now();
+    let page = thread::scope(|scope| {
+        let waits = scope.spawn(|| see(&ledger, &reader, &path));
+        thread::sleep(Duration::from_secs(2));
+        // Somebody who looks.
+        assert_eq!(see(&ledger, &reader, "/console/sessions").status, 200);
+        thread::sleep(Duration::from_secs(2));
+        assert!(!waits.is_finished(), "records of reading are none");
+        assert_eq!(ledger.post("pod-a", &id, &lines.take(3)).0, 200);
+        waits.join().unwrap()
+    });
+    assert!(began.elapsed() > Duration::from_secs(4));
+    assert_eq!(
+        (page.status, page.body.matches("<tr").count()),
+        (200, 3),
+        "{}",
+        page.body
+    );
+    assert_eq!(page.header("chaperone-cut"), Some("false"));
+    let next: u64 = page.header("chaperone-after").unwrap().parse().unwrap();
+    assert!(next >= after + 3);
+    assert_eq!(ledger.post("pod-a", &id, &lines.take(150)).0, 200);
+    thread::sleep(Duration::from_secs(3));
+    let page = see(
+        &ledger,
+        &reader,
+        &format!("/console/live/rows?after={next}"),
+    );
+    assert_eq!(page.body.matches("<tr").count(), 100);
+    assert_eq!(
+        page.header("chaperone-cut"),
+        Some("true"),
+        "more came than are shown"
+    );
+
+    assert_eq!(
+        see(&ledger, &reader, "/console/live/rows?after=x").status,
+        400
+    );
+    assert_eq!(get(&ledger, "/console/live/rows?after=1", &[]).status, 401);
+    let team = login(&ledger, "team");
+    assert_eq!(
+        see(&ledger, &team, "/console/live/rows?after=1").status,
+        403
+    );
 }
 
 #[test]

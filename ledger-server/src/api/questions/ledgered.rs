@@ -31,6 +31,8 @@ const REFUSED_EVERY: Duration = Duration::from_secs(60);
 const MAX_KNOWN: usize = 4096;
 /// Answers under way at a time, until their last byte has left: 8 MiB each at most.
 const MAX_ANSWERS: usize = 16;
+/// Looks for new records that wait for some.
+const MAX_WATCHING: usize = 64;
 /// Groups of a user that are recorded.
 const MAX_GROUPS: usize = 32;
 
@@ -61,6 +63,7 @@ pub(in crate::api) struct Reads {
     users: Mutex<HashMap<String, Bucket>>,
     refusals: Mutex<Refusals>,
     answers: Arc<Semaphore>,
+    watching: Arc<Semaphore>,
 }
 
 impl Default for Reads {
@@ -70,6 +73,7 @@ impl Default for Reads {
             users: Mutex::default(),
             refusals: Mutex::default(),
             answers: Arc::new(Semaphore::new(MAX_ANSWERS)),
+            watching: Arc::new(Semaphore::new(MAX_WATCHING)),
         }
     }
 }
@@ -106,6 +110,15 @@ impl Reads {
         let room = Arc::clone(&self.answers).try_acquire_owned();
         room.map_err(|_| {
             let why = format!("{MAX_ANSWERS} answers are under way already");
+            Refusal::new(Code::Busy, why)
+        })
+    }
+
+    /// Room to wait for new records.
+    pub(super) fn waits(&self) -> Result<OwnedSemaphorePermit, Refusal> {
+        let room = Arc::clone(&self.watching).try_acquire_owned();
+        room.map_err(|_| {
+            let why = format!("{MAX_WATCHING} wait for new records already");
             Refusal::new(Code::Busy, why)
         })
     }
