@@ -63,6 +63,8 @@ impl Drop for Taken {
 pub(super) fn play(mut screen: Screen) -> anyhow::Result<ExitCode> {
     let ended = watch_signals()?;
     let mut taken = Taken::take()?;
+    // The first look for keys begins to listen for another size, too: one that came before it would go unseen.
+    event::poll(Duration::ZERO)?;
     let started = Instant::now();
     let mut is_changed = true;
     loop {
