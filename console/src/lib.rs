@@ -13,6 +13,7 @@ mod live;
 mod record;
 mod records;
 mod refusal;
+mod said;
 mod session;
 mod sessions;
 mod text;

@@ -14,6 +14,7 @@ use crate::{
     frame::{Frame, Page, Place, page},
     link,
     refusal::{Notice, summary},
+    said::said,
     sessions::{address, flagged, kind_word, short},
     text::{inline, plain},
 };
@@ -115,6 +116,8 @@ fn about(session: &Session) -> Markup {
 struct Group<'a> {
     turn: Turn,
     rows: Vec<(InTime, &'a Shown<'a>)>,
+    /// What was said at its beginning, if that is on this page.
+    said: Markup,
 }
 
 fn timeline(this: &SessionPage<'_>, records: &[Shown<'_>], far: &Extent) -> Markup {
@@ -132,6 +135,7 @@ fn timeline(this: &SessionPage<'_>, records: &[Shown<'_>], far: &Extent) -> Mark
             _ => groups.push(Group {
                 turn: place.turn,
                 rows: vec![(place, shown)],
+                said: said(shown.line, &record),
             }),
         }
     }
@@ -163,6 +167,7 @@ fn turn(group: &Group<'_>) -> Markup {
             h2 id=(id) {
                 @if number == 0 { "Before the first turn" } @else { "Turn " (number) " " span.offset { (Offset(group.turn.at)) } }
             }
+            (group.said)
             div.wide role="region" aria-labelledby=(id) tabindex="0" {
                 table {
                     (heads("Since the beginning, and time"))
