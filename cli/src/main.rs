@@ -14,6 +14,7 @@ mod policy;
 mod replay;
 mod run;
 mod search;
+mod sink;
 mod source;
 mod verify;
 
@@ -46,6 +47,7 @@ Examples:
   chaperone search --dir ledger 'pull request'  find records of a ledger
   chaperone replay --dir ledger 7f3c1a9e-…      what one session did, turn by turn
   chaperone audit gaps --dir ledger         which pods leave no evidence, or not all of it
+  chaperone sink test siem --as audit/tester  does a sink take records, and if not, why
   chaperone verify audit.jsonl              prove that no record was changed, removed or moved
 
 Exit status: 0 yes, 1 no, 2 no answer (usage, unreadable input, unreachable cluster).
@@ -69,6 +71,7 @@ enum Command {
     Replay(replay::Args),
     Run(run::Args),
     Search(Box<search::Args>),
+    Sink(sink::Args),
     Verify(verify::Args),
     Completions(Completions),
 }
@@ -95,6 +98,7 @@ fn main() -> ExitCode {
         Command::Replay(args) => replay::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Search(args) => search::run(&args),
+        Command::Sink(args) => sink::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Completions(args) => completions(args.shell),
     };

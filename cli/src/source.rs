@@ -17,8 +17,10 @@ use jiff::{SignedDuration, Timestamp};
 use directory::Directory;
 use server::Server;
 
+use crate::sink::Outcome;
+
 pub(crate) use published::{Published, PublishedArgs};
-use reach::LedgerArgs;
+pub(crate) use reach::LedgerArgs;
 
 /// Which ledger.
 #[derive(clap::Args)]
@@ -82,6 +84,11 @@ impl SourceArgs {
     fn server(&self) -> anyhow::Result<Server> {
         Server::connect(&self.ledger)
     }
+}
+
+/// What became of a marked record that the ledger sent to a sink.
+pub(crate) fn test_sink(ledger: &LedgerArgs, name: &str) -> anyhow::Result<Outcome> {
+    Server::connect(ledger)?.test_sink(name)
 }
 
 impl Source {

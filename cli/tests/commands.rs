@@ -10,6 +10,8 @@ mod published;
 mod replay;
 #[path = "commands/search.rs"]
 mod search;
+#[path = "commands/sink.rs"]
+mod sink;
 #[path = "commands/verify.rs"]
 mod verify;
 

@@ -29,6 +29,7 @@ use crate::{
     metrics::{Metrics, Route},
     refusal::{Code, Refusal},
     search::Search,
+    sinks::SinksHandle,
     writer::{self, Answer, Want, WriterHandle},
 };
 use body::Budget;
@@ -54,6 +55,8 @@ pub struct Api {
     search: Search,
     gaps: Gaps,
     reads: Reads,
+    /// None where the ledger feeds none.
+    sinks: Option<SinksHandle>,
 }
 
 /// `200` of a batch.
@@ -91,7 +94,15 @@ impl Api {
             search,
             gaps,
             reads: Reads::default(),
+            sinks: None,
         }
+    }
+
+    /// The same, over the sinks that the ledger feeds.
+    #[must_use]
+    pub fn with_sinks(mut self, sinks: Option<SinksHandle>) -> Self {
+        self.sinks = sinks;
+        self
     }
 
     pub(crate) fn authenticator(&self) -> &dyn Authenticator {
@@ -180,6 +191,7 @@ pub fn router(api: Arc<Api>) -> Router {
         .route("/v1/records/{stream}/{seq}", get(questions::record))
         .route("/v1/records/{stream}/{seq}/proof", get(questions::proof))
         .route("/v1/sessions", get(questions::sessions))
+        .route("/v1/sinks/{name}/test", post(questions::test))
         .route("/v1/sessions/{id}", get(questions::session))
         .route("/v1/sessions/{id}/records", get(questions::session_records))
         .route("/v1/gaps", get(questions::gaps))

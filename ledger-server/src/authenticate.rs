@@ -36,9 +36,9 @@ pub enum Place {
 /// What readers of records and sessions ask for: a verb on a resource of the group `chaperone.dev`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Sight {
-    /// `list` or `get`.
+    /// `list`, `get` or `create`.
     pub verb: &'static str,
-    /// `records`, `sessions` or `gaps`.
+    /// `records`, `sessions`, `gaps` or `auditsinks/test`: what stands after a slash is a subresource.
     pub resource: &'static str,
 }
 
@@ -49,6 +49,8 @@ impl Sight {
     pub const GET_RECORDS: Self = Self::new("get", "records");
     /// Pods whose evidence is missing.
     pub const LIST_GAPS: Self = Self::new("list", "gaps");
+    /// A marked record to a sink.
+    pub const TEST_SINKS: Self = Self::new("create", "auditsinks/test");
     /// Sessions, many at a time.
     pub const LIST_SESSIONS: Self = Self::new("list", "sessions");
     /// One session.

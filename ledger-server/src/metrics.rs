@@ -39,6 +39,8 @@ pub enum Route {
     Console,
     /// Pods whose evidence is missing.
     Gaps,
+    /// A marked record to a sink.
+    SinkTest,
 }
 
 /// All metrics. Cheap to clone.
@@ -214,6 +216,7 @@ impl Metrics {
             Route::SessionRecords => "session-records",
             Route::Console => "console",
             Route::Gaps => "gaps",
+            Route::SinkTest => "sink-test",
         };
         self.requests.with_label_values(&[route, code]).inc();
     }

@@ -42,7 +42,7 @@ use crate::{
     metrics::Metrics,
     search::Search,
     settings::Settings,
-    sinks::{self, Desired, Surroundings, from_cluster, from_file::SinksFile},
+    sinks::{self, Desired, SinksHandle, Surroundings, from_cluster, from_file::SinksFile},
     witnesses::Witnesses,
     writer::{self, WriterConfig, WriterThread},
 };
@@ -103,8 +103,9 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         committed,
         net: Arc::new(HostNet),
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        agent: own_agent(&settings),
     };
-    feed(&settings, sinks_from, around, &client, &metrics)?;
+    let sinks = feed(&settings, sinks_from, around, &client, &metrics)?;
     gaps.start(client.clone(), watched, handle.clone(), metrics.clone());
     if let Some(witnesses) = witnesses {
         tokio::spawn(witnesses.run(signed, handle.clone(), metrics.clone()));
@@ -117,7 +118,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         gaps,
         metrics,
     );
-    let api = Arc::new(api);
+    let api = Arc::new(api.with_sinks(sinks));
     let console = settings
         .console
         .then(|| console::router(Console::new(Arc::clone(&api), origin.to_string())));
@@ -198,13 +199,18 @@ fn writer_config(settings: &Settings, gaps: &Gaps) -> anyhow::Result<WriterConfi
             checkpoint_seconds: settings.checkpoint_seconds,
         },
         keys,
-        agent: AgentRef {
-            namespace: settings.namespace.clone(),
-            pod: settings.pod_name.clone(),
-            service_account: String::new(),
-        },
+        agent: own_agent(settings),
         roster: gaps.roster(),
     })
+}
+
+/// Who the ledger is, as its own records say.
+fn own_agent(settings: &Settings) -> AgentRef {
+    AgentRef {
+        namespace: settings.namespace.clone(),
+        pod: settings.pod_name.clone(),
+        service_account: String::new(),
+    }
 }
 
 /// The sinks' file with what it says, where there is one. A file that is wrong stops the start: nothing runs by it yet.
@@ -227,23 +233,23 @@ fn feed(
     around: Surroundings,
     client: &Client,
     metrics: &Metrics,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Option<SinksHandle>> {
     if from.is_none() && !settings.watch_sinks {
-        return Ok(());
+        return Ok(None);
     }
     let sinks = sinks::start(around, metrics.registry()).context("the sinks")?;
     match from {
-        Some((file, desired)) => drop(tokio::spawn(file.watch(desired, sinks))),
+        Some((file, desired)) => drop(tokio::spawn(file.watch(desired, sinks.clone()))),
         None => {
             let namespace = settings.namespace.clone();
             drop(tokio::spawn(from_cluster::run(
                 client.clone(),
                 namespace,
-                sinks,
+                sinks.clone(),
             )));
         }
     }
-    Ok(())
+    Ok(Some(sinks))
 }
 
 async fn bind(address: std::net::SocketAddr) -> anyhow::Result<TcpListener> {

@@ -12,6 +12,7 @@ mod metrics;
 mod status;
 mod target;
 mod targets;
+mod trial;
 
 use std::{
     collections::BTreeMap,
@@ -22,13 +23,16 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use chaperone_crds::resources::SinkStart;
+use chaperone_crds::{
+    record::{AgentRef, ReadInfo},
+    resources::SinkStart,
+};
 use chaperone_ledger::follow::Cursor;
 use chaperone_sinks::{net::SinkNet, settings::Sink};
 use jiff::Timestamp;
 use prometheus::Registry;
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{mpsc, oneshot, watch},
     task::JoinHandle,
     time::interval,
 };
@@ -40,6 +44,7 @@ use status::Status;
 pub(crate) use status::{Failing, Health};
 use target::Make;
 use targets::Maker;
+pub(crate) use trial::{Outcome, Untried, WHAT as TEST};
 
 /// How long the cursor of a sink that was removed is kept: a sink of that name goes on there.
 pub const GRACE: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -70,13 +75,23 @@ pub struct Surroundings {
     pub net: Arc<dyn SinkNet>,
     /// Our version, as targets are told it.
     pub version: String,
+    /// Who the ledger is, as its own records say.
+    pub agent: AgentRef,
 }
 
 /// Talks to the sinks' threads. They end when it is dropped.
 #[derive(Clone, Debug)]
 pub struct SinksHandle {
-    commands: mpsc::UnboundedSender<Vec<Desired>>,
+    commands: mpsc::UnboundedSender<Command>,
     shared: Arc<Shared>,
+}
+
+/// What the sinks' threads are told.
+enum Command {
+    /// There are these sinks and no others.
+    Set(Vec<Desired>),
+    /// This one is to be tried.
+    Try(Box<trial::Asked>),
 }
 
 /// What is told of each sink that runs.
@@ -107,6 +122,7 @@ pub fn start(around: Surroundings, registry: &Registry) -> io::Result<SinksHandl
         metrics,
         desired: Vec::new(),
         running: BTreeMap::new(),
+        trials: BTreeMap::new(),
         shared: shared.clone(),
     };
     thread::Builder::new()
@@ -123,7 +139,20 @@ impl SinksHandle {
     /// From now on there are these sinks and no others.
     pub fn set(&self, desired: Vec<Desired>) {
         // The thread ends only when all handles are dropped.
-        let _ = self.commands.send(desired);
+        let _ = self.commands.send(Command::Set(desired));
+    }
+
+    /// Sends a marked record to a sink, by its settings as they are now.
+    pub(crate) async fn test(&self, name: &str, read: ReadInfo) -> Result<Outcome, Untried> {
+        let (answer, outcome) = oneshot::channel();
+        let asked = Box::new(trial::Asked {
+            name: name.to_owned(),
+            read,
+            answer,
+        });
+        // A thread that has ended gives no answer.
+        let _ = self.commands.send(Command::Try(asked));
+        outcome.await.unwrap_or(Err(Untried::Stopping))
     }
 
     /// How each sink that runs fares.
@@ -143,6 +172,8 @@ struct Manager {
     make: Make,
     desired: Vec<Desired>,
     running: BTreeMap<String, Running>,
+    /// Sinks that are being tried.
+    trials: BTreeMap<String, JoinHandle<()>>,
     shared: Arc<Shared>,
 }
 
@@ -153,15 +184,16 @@ struct Running {
 }
 
 impl Manager {
-    async fn run(mut self, mut commands: mpsc::UnboundedReceiver<Vec<Desired>>) {
+    async fn run(mut self, mut commands: mpsc::UnboundedReceiver<Command>) {
         let (mut show, mut look) = (interval(SHOW), interval(LOOK));
         loop {
             tokio::select! {
                 command = commands.recv() => match command {
-                    Some(desired) => {
+                    Some(Command::Set(desired)) => {
                         self.desired = desired;
                         self.apply().await;
                     }
+                    Some(Command::Try(asked)) => self.try_sink(*asked),
                     None => return,
                 },
                 _ = show.tick() => self.show(),
@@ -224,6 +256,30 @@ impl Manager {
             sink: sink.clone(),
         };
         self.running.insert(sink.name, running);
+    }
+
+    /// Tries a sink, beside its delivery and one trial at a time.
+    fn try_sink(&mut self, asked: trial::Asked) {
+        self.trials.retain(|_, task| !task.is_finished());
+        let desired = self.desired.iter().find(|d| d.name == asked.name);
+        let sink = match desired.map(|desired| &desired.sink) {
+            None => Err(Err(Untried::NoSuchSink)),
+            Some(_) if self.trials.contains_key(&asked.name) => Err(Err(Untried::Busy)),
+            Some(Err(problems)) => Err(Ok(Outcome::unusable(&asked.name, problems))),
+            Some(Ok(sink)) => Ok(sink.clone()),
+        };
+        let sink = match sink {
+            Ok(sink) => sink,
+            // Who asked may have left.
+            Err(answer) => return drop(asked.answer.send(answer)),
+        };
+        let (make, agent) = (self.make.clone(), self.around.agent.clone());
+        let leaf = self.around.committed.borrow().leaf;
+        let task = tokio::spawn(async move {
+            let outcome = trial::run(sink, make, agent, asked.read, leaf).await;
+            let _ = asked.answer.send(Ok(outcome));
+        });
+        self.trials.insert(asked.name, task);
     }
 
     /// Where a sink goes on or begins: on disk when it returns.

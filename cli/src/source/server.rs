@@ -7,7 +7,7 @@ use chaperone_index::{query::encoded, store::SessionKind};
 use chaperone_ledger::gaps::Answer;
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::{
-    HeaderMap, Request,
+    HeaderMap, Method, Request,
     body::Bytes,
     client::conn::http1::{SendRequest, handshake},
 };
@@ -21,7 +21,7 @@ use super::{
     Named, Page, Words,
     reach::{LedgerArgs, Reached},
 };
-use crate::output::clean;
+use crate::{output::clean, sink::Outcome};
 
 /// How long connecting, and an answer, may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -110,6 +110,17 @@ impl Server {
         serde_json::from_slice(&body).context("what answers is no ledger of this version")
     }
 
+    /// What became of a marked record to a sink. Asked once: each answer has its own record.
+    pub(crate) fn test_sink(&mut self, name: &str) -> anyhow::Result<Outcome> {
+        let path = format!("/v1/sinks/{}/test", encoded(name));
+        match self.exchange(Method::POST, &path)? {
+            (200, _, body) => {
+                serde_json::from_slice(&body).context("what answers is no ledger of this version")
+            }
+            (other, _, body) => bail!("the ledger answers {other}: {}", said(&body)),
+        }
+    }
+
     fn ask(&mut self, path: &str, words: &Words) -> anyhow::Result<Page> {
         let (head, body) = self.ask_for(path, words)?;
         read(&head, &body)
@@ -148,18 +159,21 @@ impl Server {
         if self.requests.is_closed() {
             self.requests = self.runtime.block_on(connect(&self.ledger))?;
         }
-        match self.get_once(path) {
+        match self.exchange(Method::GET, path) {
             // Every question may be asked again.
             Err(error) if is_hung_up(&error) => {
                 self.requests = self.runtime.block_on(connect(&self.ledger))?;
-                self.get_once(path)
+                self.exchange(Method::GET, path)
             }
             answer => answer,
         }
     }
 
-    fn get_once(&mut self, path: &str) -> anyhow::Result<(u16, HeaderMap, Bytes)> {
-        let mut request = Request::get(format!("{}{path}", self.ledger.prefix))
+    fn exchange(&mut self, method: Method, path: &str) -> anyhow::Result<(u16, HeaderMap, Bytes)> {
+        let uri = format!("{}{path}", self.ledger.prefix);
+        let mut request = Request::builder()
+            .method(method)
+            .uri(uri)
             .header("host", &self.ledger.authority)
             .header("accept", "application/x-ndjson")
             .header(

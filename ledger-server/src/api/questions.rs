@@ -4,6 +4,7 @@
 
 mod gaps;
 mod ledgered;
+mod trial;
 
 use std::{
     collections::BTreeMap,
@@ -41,6 +42,7 @@ use crate::{
 
 pub(super) use gaps::gaps;
 pub(super) use ledgered::Reads;
+pub(super) use trial::test;
 
 /// Bytes of records of an answer; the last record may pass it.
 const ANSWER_BYTES: usize = 4 * 1024 * 1024;

@@ -245,12 +245,18 @@ fn access(user: &User, place: Place) -> SubjectAccessReview {
 
 /// Without a namespace: in all of them.
 fn seeing(user: &User, sight: Sight, namespace: Option<&str>) -> SubjectAccessReview {
+    let parts = sight.resource.split_once('/');
+    let (resource, subresource) = match parts {
+        Some((resource, subresource)) => (resource, Some(subresource.to_owned())),
+        None => (sight.resource, None),
+    };
     review(
         user,
         SubjectAccessReviewSpec {
             resource_attributes: Some(ResourceAttributes {
                 group: Some(GROUP.to_owned()),
-                resource: Some(sight.resource.to_owned()),
+                resource: Some(resource.to_owned()),
+                subresource,
                 verb: Some(sight.verb.to_owned()),
                 namespace: namespace.map(str::to_owned),
                 ..ResourceAttributes::default()

@@ -105,7 +105,8 @@ pub(super) fn read(
     Ok(read)
 }
 
-fn outgoing(leaf: u64, line: &[u8], format: Format) -> Result<Outgoing, RenderError> {
+/// A committed line as it leaves.
+pub(super) fn outgoing(leaf: u64, line: &[u8], format: Format) -> Result<Outgoing, RenderError> {
     let text = String::from_utf8_lossy(line);
     Ok(Outgoing {
         leaf,

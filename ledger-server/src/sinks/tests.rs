@@ -21,12 +21,14 @@ fn manager(name: &str) -> (Manager, watch::Sender<Cursor>, PathBuf) {
             committed,
             net: Arc::new(HostNet),
             version: "0".to_owned(),
+            agent: Default::default(),
         },
         files: Files::open(&dir).unwrap(),
         metrics: SinkMetrics::new(&Registry::new()),
         make: Arc::new(|_| unreachable!("nothing is sent")),
         desired: Vec::new(),
         running: BTreeMap::new(),
+        trials: BTreeMap::new(),
         shared: Arc::default(),
     };
     (manager, end, dir)

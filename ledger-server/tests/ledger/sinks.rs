@@ -24,6 +24,8 @@ mod s3;
 mod splunk;
 #[path = "sinks/syslog.rs"]
 mod syslog;
+#[path = "sinks/trial.rs"]
+mod trial;
 
 use std::{
     net::{SocketAddr, TcpListener, TcpStream},
@@ -105,6 +107,14 @@ impl Feed {
         counts
             .filter_map(|found| found.rsplit(' ').next()?.parse::<f64>().ok())
             .sum()
+    }
+
+    /// Has the ledger try a sink, as somebody who may.
+    fn test(&self, sink: &str) -> serde_json::Value {
+        let path = format!("/v1/sinks/{sink}/test");
+        let (status, body) = self.ledger().curl(&path, "reader", &["-X", "POST"]);
+        assert_eq!(status, 200, "{body}");
+        serde_json::from_str(&body).unwrap()
     }
 
     /// Waits until the sink has acknowledged or passed over every record that the ledger has.

@@ -176,6 +176,27 @@ impl RedisTarget {
         }
     }
 
+    /// An entry right after the newest, whose ID leaves room for the log's next: IDs of the log end with 1.
+    async fn try_one(&self, record: &Outgoing) -> Result<Answer, Failure> {
+        let mut session = self.begin().await?;
+        let Some(Id(leaf, _)) = session.newest else {
+            let why = "connected and known, but the stream has no entry yet, and one now would have the first record's place: try again once that is there";
+            return Err(Failure::new(Then::Rarely, "settings", why));
+        };
+        let mut add = cmd("XADD");
+        add.arg(&self.key)
+            .arg(format!("{leaf}-*"))
+            .arg("stream")
+            .arg(&record.about.stream)
+            .arg("seq")
+            .arg(record.about.seq)
+            .arg("record")
+            .arg(&record.line);
+        let added: Result<(), RedisError> = add.query_async(&mut session.connection).await;
+        added.map_err(|error| failure(&error))?;
+        Ok(Answer::default())
+    }
+
     /// One after the other: in a pipeline the next could be added after one that was not, whose ID is then behind the newest for ever. In a transaction neither could be, but servers of version 7.0 whose default
     /// user is off drop transactions when they load their file of appended commands.
     async fn add(&self, session: &mut Session, records: &[Outgoing]) -> Result<(), Failure> {
@@ -202,6 +223,10 @@ impl RedisTarget {
 impl Target for RedisTarget {
     fn send<'a>(&'a mut self, batch: &'a [Outgoing]) -> Sending<'a> {
         Box::pin(self.deliver(batch))
+    }
+
+    fn test<'a>(&'a mut self, record: &'a Outgoing) -> Sending<'a> {
+        Box::pin(self.try_one(record))
     }
 }
 

@@ -67,11 +67,16 @@ impl S3Target {
     }
 
     async fn deliver(&mut self, batch: &[Outgoing]) -> Result<Answer, Failure> {
-        let Some(first) = batch.first() else {
-            return Ok(Answer::default());
-        };
-        let path = Path::parse(object::name(&self.prefix, first))
-            .map_err(|error| Failure::new(Then::Rarely, "settings", error))?;
+        match batch.first() {
+            Some(first) => self.put(object::name(&self.prefix, first), batch).await,
+            None => Ok(Answer::default()),
+        }
+    }
+
+    /// Puts an object.
+    async fn put(&mut self, name: String, batch: &[Outgoing]) -> Result<Answer, Failure> {
+        let path =
+            Path::parse(name).map_err(|error| Failure::new(Then::Rarely, "settings", error))?;
         let body = object::body(batch).map_err(|error| Failure::soon("write", error))?;
         let mut attributes = Attributes::new();
         attributes.insert(Attribute::ContentType, "application/zstd".into());
@@ -94,5 +99,10 @@ impl S3Target {
 impl Target for S3Target {
     fn send<'a>(&'a mut self, batch: &'a [Outgoing]) -> Sending<'a> {
         Box::pin(self.deliver(batch))
+    }
+
+    fn test<'a>(&'a mut self, record: &'a Outgoing) -> Sending<'a> {
+        let name = object::test_name(&self.prefix, record);
+        Box::pin(self.put(name, std::slice::from_ref(record)))
     }
 }

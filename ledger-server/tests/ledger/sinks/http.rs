@@ -73,7 +73,7 @@ async fn take(
     StatusCode::NO_CONTENT.into_response()
 }
 
-fn sink(name: &str, address: SocketAddr, more: &str) -> String {
+pub(super) fn sink(name: &str, address: SocketAddr, more: &str) -> String {
     format!(
         "---\napiVersion: chaperone.dev/v1alpha1\nkind: AuditSink\nmetadata: {{name: {name}}}\nspec:\n  from: Ledger\n  http: {{url: \"http://{address}/in\", allowInsecure: true, bearerTokenSecret: {{name: c, key: token}}}}\n{more}"
     )

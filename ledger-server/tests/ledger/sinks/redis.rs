@@ -108,6 +108,19 @@ fn a_stream_gets_every_record_once_through_crashes_stops_and_kills() {
         feed.records(),
         "byte for byte, in the order of the log"
     );
+    // Tried: an entry after the newest, which the log's next comes after.
+    let outcome = feed.test("redis");
+    assert_eq!(outcome["acknowledged"], true, "{outcome}");
+    feed.grow(1);
+    feed.drained("redis");
+    let marked = outcome["stream"].as_str().unwrap();
+    let mut entries = redis.records();
+    let (before, all) = (entries.len(), feed.records());
+    entries.retain(|line| !line.contains(marked));
+    assert_eq!((before, entries), (all.len() + 1, all));
+    let id = redis.cli(&["XREVRANGE", "audit:records", "+", "-", "COUNT", "4"]);
+    let id = id.split('"').find(|part| part.ends_with("-2")).unwrap();
+    redis.cli(&["XDEL", "audit:records", id]);
     // Away.
     server.kill();
     feed.grow(60);

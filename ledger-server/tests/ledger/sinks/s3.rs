@@ -116,6 +116,16 @@ fn objects_hold_every_record_once_in_order_through_crashes_stops_and_kills() {
         name.starts_with("chaperone/archive/date=20") && name.contains("/00000000000000000000-"),
         "{name}"
     );
+    // Tried: an object beside the days.
+    let outcome = feed.test("archive");
+    assert_eq!(outcome["acknowledged"], true, "{outcome}");
+    let marked = format!("test/{}-0.ndjson.zst", outcome["stream"].as_str().unwrap());
+    let marked = gateway
+        .folder
+        .join("store/audit/chaperone/archive")
+        .join(marked);
+    fs::remove_file(marked).unwrap();
+    feed.drained("archive");
     // Away.
     server.kill();
     feed.grow(60);

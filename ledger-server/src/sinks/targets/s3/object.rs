@@ -26,6 +26,11 @@ pub(super) fn name(prefix: &str, first: &Outgoing) -> String {
     )
 }
 
+/// `PREFIX/test/STREAM-SEQ.ndjson.zst`: beside the days, so that it is among no records of the log.
+pub(super) fn test_name(prefix: &str, record: &Outgoing) -> String {
+    format!("{prefix}/test/{}.ndjson.zst", record.key())
+}
+
 /// The lines of a batch in one frame of zstd (RFC 8878), with a checksum. The same records become the same bytes.
 pub(super) fn body(batch: &[Outgoing]) -> io::Result<Bytes> {
     let mut encoder = zstd::Encoder::new(Vec::new(), LEVEL)?;
