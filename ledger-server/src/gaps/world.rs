@@ -78,9 +78,10 @@ impl World {
         let mut notes: Vec<_> = seen.collect();
         let mut missing = HashMap::new();
         for (agent, uid, last) in roster.not_ended().filter(|(_, uid, _)| !self.has(uid)) {
+            // Until it is on record: who could not note it now shall not wait again.
             let since = self.missing.get(uid).copied().unwrap_or(now);
+            missing.insert(uid.to_owned(), since);
             if now.duration_since(since) < MISSING_FOR {
-                missing.insert(uid.to_owned(), since);
                 continue;
             }
             let info = PodInfo {
