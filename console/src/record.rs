@@ -39,8 +39,8 @@ pub struct RuleText<'a> {
     pub yaml: &'a str,
     /// Its CEL expression.
     pub when: Option<&'a str>,
-    /// Generation of the policy, as it is now.
-    pub now: i64,
+    /// Generation of the policy as the cluster has it now, whose text this is. None: it is the text that was in force, out of the stream's own record.
+    pub now: Option<i64>,
     /// Generation of the policy that was in force, as the stream's record of its policies says. None: no such record was found.
     pub then: Option<i64>,
 }
@@ -156,10 +156,11 @@ fn decided(decision: &DecisionInfo, rule: &Rule<'_>) -> Markup {
 fn rule_text(text: &RuleText<'_>) -> Markup {
     html! {
         h3 { "The rule" }
-        @match text.then {
-            Some(then) if then == text.now => p.note { "As the cluster has it now: generation " (text.now) ", which was in force then. Deleting a policy and making another of its name starts generations anew." },
-            Some(then) => p.note.warn { strong { "The policy was changed since. " } "In force was generation " (then) "; this is generation " (text.now) "." },
-            None => p.note.warn { "As the cluster has it now, generation " (text.now) ". Which was in force then is not known: the stream's record of it was not found." },
+        @match (text.now, text.then) {
+            (None, then) => p.note { "As it was in force" @if let Some(then) = then { ": generation " (then) } ", out of the stream's own record of its policies, whose revision the decision names." },
+            (Some(now), Some(then)) if then == now => p.note { "As the cluster has it now: generation " (now) ", which was in force then. Deleting a policy and making another of its name starts generations anew." },
+            (Some(now), Some(then)) => p.note.warn { strong { "The policy was changed since. " } "In force was generation " (then) "; this is generation " (now) "." },
+            (Some(now), None) => p.note.warn { "As the cluster has it now, generation " (now) ". Which was in force then is not known: the stream's record of it was not found." },
         }
         @if let Some(when) = text.when { h4 { "When (CEL)" } (block(when, BODY_CHARS)) }
         details { summary { "The whole rule" } (block(text.yaml, BODY_CHARS)) }

@@ -9,9 +9,16 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::resources::{
-    Action, AgentPolicySpec, Audit, ClusterAgentPolicySpec, Mask, Mode, PolicyRule, Tls,
+use crate::{
+    record::ConfigInfo,
+    resources::{
+        Action, AgentPolicySpec, Audit, ClusterAgentPolicySpec, MAX_BODY_BYTES, Mask, Mode,
+        PolicyRule, Tls,
+    },
 };
+
+/// Longest text of a snapshot that is recorded, in bytes: a record holds the most of a body twice.
+const MAX_RECORDED_BYTES: usize = MAX_BODY_BYTES as usize;
 
 /// Short hash that names a snapshot: 16 lower-case hex digits.
 #[derive(
@@ -201,8 +208,42 @@ impl Snapshot {
     /// The revision: hash of the snapshot's JSON bytes.
     #[must_use]
     pub fn revision(&self) -> Revision {
-        let bytes =
-            serde_json::to_vec(self).expect("a snapshot has string keys only, so it serialises");
-        Revision::of(&bytes)
+        Revision::of(self.text().as_bytes())
+    }
+
+    /// The snapshot as JSON.
+    #[must_use]
+    pub fn text(&self) -> String {
+        serde_json::to_string(self).expect("a snapshot has string keys only, so it serialises")
+    }
+
+    /// What a record of kind `config` says of it: which policies are in force in this mode, and their text if it is not too long for a record.
+    #[must_use]
+    pub fn recorded(&self, mode: Mode) -> ConfigInfo {
+        let text = self.text();
+        let policies = self.policies.iter();
+        ConfigInfo {
+            revision: Revision::of(text.as_bytes()),
+            mode,
+            policies: policies
+                .map(|policy| format!("{}@{}", policy.reference, policy.generation))
+                .collect(),
+            snapshot: (text.len() <= MAX_RECORDED_BYTES).then_some(text),
+        }
+    }
+
+    /// The snapshot that a record of kind `config` has, if it has one and that is what its revision names. What a later version has in it besides is not read.
+    #[must_use]
+    pub fn of_record(config: &ConfigInfo) -> Option<Self> {
+        #[derive(Deserialize)]
+        struct Recorded {
+            policies: Vec<Policy>,
+        }
+        let text = config.snapshot.as_ref()?;
+        if Revision::of(text.as_bytes()) != config.revision {
+            return None;
+        }
+        let Recorded { policies } = serde_json::from_str(text).ok()?;
+        Some(Self { policies })
     }
 }

@@ -8,7 +8,7 @@ use chaperone_crds::{
     compile::{CompiledSnapshot, DatagramRule},
     control::PodConfig,
     grpc::Descriptors,
-    record::{AgentRef, ConfigInfo, EventKind},
+    record::{AgentRef, EventKind},
     resources::{Action, Mode, Protocol},
 };
 
@@ -194,17 +194,7 @@ fn announce(shared: &Shared, active: &Active) {
             .set(i64::from(active.mode() == mode));
     }
     let mut event = active.event(EventKind::Config);
-    event.config = Some(ConfigInfo {
-        revision: active.config.revision.clone(),
-        mode: active.mode(),
-        policies: active
-            .config
-            .snapshot
-            .policies()
-            .iter()
-            .map(|policy| format!("{}@{}", policy.reference, policy.generation))
-            .collect(),
-    });
+    event.config = Some(active.config.snapshot.recorded(active.mode()));
     if let Err(TryRecordError::Full(event)) = shared.recorder.try_record(event) {
         let recorder = shared.recorder.clone();
         tokio::spawn(async move { recorder.record(*event).await });

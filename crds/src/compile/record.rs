@@ -71,6 +71,7 @@ pub(crate) const RECORD: &[Object] = &[
             optional("mode", FieldKind::Text),
             optional("policies", FieldKind::TextList),
             optional("revision", FieldKind::Text),
+            optional("snapshot", FieldKind::Text),
         ],
     },
     Object {

@@ -11,7 +11,7 @@ use chaperone_crds::{
         WsInfo,
     },
     resources::Mode,
-    snapshot::Revision,
+    snapshot::{Policy, Revision, Snapshot},
 };
 
 /// Name of the file, byte that the stream's UUID is made of, events.
@@ -48,6 +48,7 @@ pub(crate) fn golden_streams() -> Vec<(&'static str, u8, Vec<Event>)> {
         ("onward", 0xbb, vec![open(), onward(), close(3)]),
         ("read", 0xcc, vec![open(), read(), unread(), close(4)]),
         ("quiet", 0xdd, vec![open(), heartbeat(), close(3)]),
+        ("explained", 0xee, vec![open(), explained(), close(3)]),
         ("seen", 0xee, vec![open(), running(), gone(), close(4)]),
         (
             "resumed",
@@ -194,7 +195,25 @@ fn config() -> Event {
             revision: revision(),
             mode: Mode::Enforce,
             policies: vec!["agents/coding-agents@3".to_owned(), "baseline@1".to_owned()],
+            snapshot: None,
         }),
+        ..event(EventKind::Config)
+    }
+}
+
+/// Policies with their text.
+fn explained() -> Event {
+    let spec = serde_json::json!({"mode": "Enforce", "defaultAction": "Allow", "rules": [
+        {"name": "no-delete", "action": "Deny", "when": "http.method == \"DELETE\"", "message": "Ask a human."}]});
+    let spec = serde_json::from_value(spec).unwrap();
+    let snapshot = Snapshot::new(vec![Policy::namespaced(
+        "agents",
+        "coding-agents",
+        3,
+        &spec,
+    )]);
+    Event {
+        config: Some(snapshot.recorded(Mode::Enforce)),
         ..event(EventKind::Config)
     }
 }

@@ -1,9 +1,10 @@
-//! The text of the rule that decided. A record names policy, rule and the revision of all policies, and has no text: what the cluster has under that name now is found, and whether that is what was in force.
+//! The text of the rule that decided. A record names policy, rule and the revision of all policies: the stream's own record of that revision has their text. Where it has none (it is too long, or of an older sidecar), what the
+//! cluster has under that name now is found, and whether that is what was in force.
 
 use chaperone_console::{Rule, RuleText};
 use chaperone_crds::{
-    record::{DecisionInfo, Record},
-    resources::PolicyRule,
+    record::{ConfigInfo, DecisionInfo, Record},
+    snapshot::Snapshot,
 };
 use chaperone_index::store::Found;
 
@@ -20,9 +21,10 @@ pub(super) enum Text {
     Unknown(String),
     /// The rule.
     Known {
-        rule: PolicyRule,
+        when: Option<String>,
         yaml: String,
-        now: i64,
+        /// Generation of the policy in the cluster, whose text it is; none where it is the stream's own.
+        now: Option<i64>,
         then: Option<i64>,
     },
 }
@@ -46,6 +48,10 @@ impl Text {
         else {
             return Ok(Self::None);
         };
+        let config = config(api, token, found, namespace, revision.as_str()).await?;
+        if let Some(known) = config.as_ref().and_then(|c| recorded(c, &policy, &rule)) {
+            return Ok(known);
+        }
         let (home, name) = match policy.split_once('/') {
             Some((home, name)) => (Some(home), name),
             None => (None, policy.as_str()),
@@ -71,10 +77,10 @@ impl Text {
         };
         let yaml = serde_saphyr::to_string(&rule).unwrap_or_default();
         Ok(Self::Known {
-            rule,
+            when: rule.when,
             yaml,
-            now: now.generation,
-            then: generation(api, token, found, namespace, revision.as_str(), &policy).await?,
+            now: Some(now.generation),
+            then: config.and_then(|config| generation(&config, &policy)),
         })
     }
 
@@ -84,13 +90,13 @@ impl Text {
             Self::None => Rule::None,
             Self::Unknown(why) => Rule::Unknown(why),
             Self::Known {
-                rule,
+                when,
                 yaml,
                 now,
                 then,
             } => Rule::Found(RuleText {
                 yaml,
-                when: rule.when.as_deref(),
+                when: when.as_deref(),
                 now: *now,
                 then: *then,
             }),
@@ -98,15 +104,14 @@ impl Text {
     }
 }
 
-/// Which generation of the policy this revision had, as the stream's own record of kind `config` says.
-async fn generation(
+/// What the stream's own record says of this revision.
+async fn config(
     api: &Api,
     token: &str,
     found: &Found,
     namespace: Option<&str>,
     revision: &str,
-    policy: &str,
-) -> Result<Option<i64>, Refusal> {
+) -> Result<Option<ConfigInfo>, Refusal> {
     let words = [
         ("stream", found.stream.as_str()),
         ("kind", "config"),
@@ -125,18 +130,31 @@ async fn generation(
         // A right to one record and not to lists, or a made-up revision: then it is not known.
         Err(_) => return Ok(None),
     };
-    Ok(told
-        .answer
-        .first()
-        .and_then(|config| in_force(&config.line, revision, policy)))
+    let config = told.answer.first();
+    Ok(config.and_then(|config| of_revision(&config.line, revision)))
 }
 
-fn in_force(line: &[u8], revision: &str, policy: &str) -> Option<i64> {
+fn of_revision(line: &[u8], revision: &str) -> Option<ConfigInfo> {
     let record = serde_json::from_slice::<Record>(line).ok()?;
     let config = record.event.config?;
-    if config.revision.as_str() != revision {
-        return None;
-    }
+    (config.revision.as_str() == revision).then_some(config)
+}
+
+/// The rule, where the record has the text of the policies.
+fn recorded(config: &ConfigInfo, policy: &str, rule: &str) -> Option<Text> {
+    let snapshot = Snapshot::of_record(config)?;
+    let mut policies = snapshot.policies().iter();
+    let policy = policies.find(|known| known.reference.to_string() == policy)?;
+    let rule = policy.rules.iter().find(|known| known.name == rule)?;
+    Some(Text::Known {
+        yaml: serde_saphyr::to_string(rule).unwrap_or_default(),
+        when: rule.when.clone(),
+        now: None,
+        then: Some(policy.generation),
+    })
+}
+
+fn generation(config: &ConfigInfo, policy: &str) -> Option<i64> {
     let named = config.policies.iter().find_map(|named| {
         let (name, generation) = named.rsplit_once('@')?;
         (name == policy).then_some(generation)
@@ -155,17 +173,50 @@ fn is_name(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use chaperone_crds::{resources::Mode, snapshot::Policy};
+
     use super::*;
 
     #[test]
     fn the_generation_in_force_is_the_streams_own_word() {
         let line = r#"{"v":"chaperone.dev/v1","stream":"s","seq":1,"prev":"00","time":"t","kind":"config","agent":{"namespace":"agents","pod":"p"},
             "config":{"revision":"dd56de4137951d9c","mode":"Enforce","policies":["agents/coding@3","coding@1"]}}"#;
-        let of = |revision, policy| in_force(line.as_bytes(), revision, policy);
+        let of = |revision, policy| {
+            of_revision(line.as_bytes(), revision).and_then(|config| generation(&config, policy))
+        };
         assert_eq!(of("dd56de4137951d9c", "agents/coding"), Some(3));
         assert_eq!(of("dd56de4137951d9c", "coding"), Some(1));
         assert_eq!(of("dd56de4137951d9c", "agents/cod"), None);
         assert_eq!(of("0000000000000000", "coding"), None);
+    }
+
+    #[test]
+    fn a_rule_is_read_out_of_the_record_that_the_revision_names() {
+        let spec = serde_json::json!({"mode": "Enforce", "defaultAction": "Allow", "rules": [{"name": "no-delete", "action": "Deny", "when": "http.method == \"DELETE\""}]});
+        let spec = serde_json::from_value(spec).unwrap();
+        let snapshot = Snapshot::new(vec![Policy::namespaced("agents", "coding", 3, &spec)]);
+        let config = snapshot.recorded(Mode::Enforce);
+        let Some(Text::Known {
+            when, now, then, ..
+        }) = recorded(&config, "agents/coding", "no-delete")
+        else {
+            panic!("the rule is there");
+        };
+        assert_eq!(
+            (when.as_deref(), now, then),
+            (Some("http.method == \"DELETE\""), None, Some(3))
+        );
+        assert!(recorded(&config, "coding", "no-delete").is_none());
+        assert!(recorded(&config, "agents/coding", "other").is_none());
+        let other = config
+            .snapshot
+            .as_ref()
+            .map(|text| text.replace("DELETE", "PUT"));
+        let forged = ConfigInfo {
+            snapshot: other,
+            ..config
+        };
+        assert!(recorded(&forged, "agents/coding", "no-delete").is_none());
     }
 
     #[test]
