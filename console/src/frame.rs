@@ -16,6 +16,8 @@ pub enum Place {
     Records,
     /// Records as they come.
     Live,
+    /// Pods whose evidence is missing.
+    Gaps,
     /// Outside of these.
     Elsewhere,
 }
@@ -78,6 +80,7 @@ fn navigation(here: Place) -> Markup {
         (Place::Sessions, "sessions", "Sessions"),
         (Place::Records, "records", "Search"),
         (Place::Live, "live", "Live"),
+        (Place::Gaps, "gaps", "Gaps"),
     ];
     html! {
         nav aria-label="Main" {

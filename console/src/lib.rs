@@ -8,6 +8,7 @@ pub mod assets;
 mod entry;
 pub mod form;
 mod frame;
+mod gaps;
 pub mod link;
 mod live;
 mod record;
@@ -21,6 +22,7 @@ mod text;
 mod login;
 
 pub use frame::{Frame, Place};
+pub use gaps::{GapsPage, gaps};
 pub use live::{LivePage, live, live_rows};
 pub use login::login;
 pub use record::{RecordPage, Rule, RuleText, record};

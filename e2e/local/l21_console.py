@@ -19,6 +19,7 @@ def pages(running_ledger):
         "denied": f"{record}/5?namespace=agents",
         "hostile": f"{record}/14?namespace=agents",
         "live": "/console/live?namespace=agents",
+        "gaps": "/console/gaps?namespace=agents",
         "forbidden": "/console/sessions",
         "missing": f"{record}/999?namespace=agents",
     }

@@ -153,6 +153,7 @@ pub fn router(console: Console) -> Router {
         .route("/console/records/{stream}/{seq}", get(pages::record))
         .route("/console/records/{stream}/{seq}/raw", get(pages::raw))
         .route("/console/records/{stream}/{seq}/proof", get(pages::proof))
+        .route("/console/gaps", get(pages::gaps))
         .route("/console/live", get(pages::live))
         .route("/console/live/rows", get(pages::live_rows))
         .route("/console/assets/{version}/{name}", get(asset))

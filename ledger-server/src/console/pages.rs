@@ -12,9 +12,10 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use chaperone_console::{
-    Extent, LivePage, Notice, RecordPage, RecordsPage, Resumed, SessionPage, SessionsPage, Shown,
-    form::Asked, live as live_page, live_rows as rows_text, record as record_page,
-    records as records_page, session as session_page, sessions as sessions_page,
+    Extent, GapsPage, LivePage, Notice, RecordPage, RecordsPage, Resumed, SessionPage,
+    SessionsPage, Shown, form::Asked, gaps as gaps_page, live as live_page, live_rows as rows_text,
+    record as record_page, records as records_page, session as session_page,
+    sessions as sessions_page,
 };
 use chaperone_index::store::Found;
 use jiff::{SignedDuration, Timestamp};
@@ -125,6 +126,19 @@ pub(super) async fn live(
         return log_in_first(&uri);
     };
     let result = console.live(&login, query.as_deref()).await;
+    console.answer(result, &login, &headers)
+}
+
+pub(super) async fn gaps(
+    State(console): State<Arc<Console>>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+    uri: Uri,
+) -> Response {
+    let Some(login) = console.login(&headers) else {
+        return log_in_first(&uri);
+    };
+    let result = console.gaps(&login, query.as_deref()).await;
     console.answer(result, &login, &headers)
 }
 
@@ -284,6 +298,17 @@ impl Console {
             },
         };
         let text = live_page(&self.frame(Some(&login.user)), &page);
+        Ok(shown(told, text))
+    }
+
+    async fn gaps(&self, login: &Login, query: Option<&str>) -> Result<Response, Refusal> {
+        let asked = asked(query)?;
+        let told = or_refused(self.api.gaps(&login.token, asked.clone()).await)?;
+        let page = GapsPage {
+            asked: &asked,
+            found: told.as_ref().map(|told| &told.answer).map_err(notice),
+        };
+        let text = gaps_page(&self.frame(Some(&login.user)), &page);
         Ok(shown(told, text))
     }
 

@@ -330,6 +330,15 @@ fn pages_show_what_an_agent_wrote_as_text_and_are_recorded_as_questions_are() {
         page.body
     );
 
+    let page = see(&ledger, &team, "/console/gaps?namespace=agents&reason=");
+    assert!(
+        page.status == 200 && page.body.contains("pods that are there"),
+        "{}",
+        page.body
+    );
+    let page = see(&ledger, &team, "/console/gaps");
+    assert!(page.status == 403 && page.body.contains("<form class=\"question\""));
+
     // What one may not see, and what cannot be read, is said above the form.
     let page = see(&ledger, &team, "/console/sessions");
     assert_eq!(page.status, 403);
