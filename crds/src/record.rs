@@ -490,7 +490,7 @@ pub struct ReadInfo {
     /// Groups of the user, at most 32.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub groups: Vec<String>,
-    /// What was asked for: records, record, sessions, session, gaps.
+    /// What was asked for: records, record, sessions, session, gaps; sink.test where a sink was tried.
     pub what: String,
     /// The question: its parameters, and what the path names.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]

@@ -33,7 +33,9 @@ pub struct S3Sink {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(
         length(min = 1, max = 512),
-        regex(pattern = r"^[A-Za-z0-9!_.*'()=-]+(/[A-Za-z0-9!_.*'()=-]+)*/?$")
+        regex(
+            pattern = r"^[A-Za-z0-9!_*'()=-][A-Za-z0-9!_.*'()=-]*(/[A-Za-z0-9!_*'()=-][A-Za-z0-9!_.*'()=-]*)*/?$"
+        )
     )]
     pub prefix: Option<String>,
     /// Name of a Secret in Chaperone's namespace with the keys `access-key-id` and `secret-access-key`, and `session-token` where there is one.
