@@ -5,11 +5,13 @@ use std::{path::PathBuf, process::ExitCode};
 use anyhow::Context;
 use chaperone_crds::{
     chain::StreamId,
+    record::EventKind,
     verify::{Line, Seen},
 };
 use chaperone_ledger::{
     audit::Trust,
     bundle::{self, Exported, Held, Subject},
+    checkpoint::Checkpoint,
     key::VerifierKey,
     served::Log,
 };
@@ -104,8 +106,9 @@ fn asked(
         keys: keys.to_vec(),
         kept: Vec::new(),
     };
-    let size = Log::open(published, &note, &trust)?.head().size;
-    let mut held = Held::new(published, size);
+    let log = Log::open(published, &note, &trust)?;
+    let log = log.head().clone();
+    let mut held = Held::new(published, log.size);
     match subject {
         Subject::Stream(stream) => hold(published, stream, &mut held, |_| true)?,
         Subject::Session(id) => {
@@ -118,8 +121,37 @@ fn asked(
             hold(published, &stream, &mut held, between)?;
         }
     }
+    explain(published, &log, &held.spans(subject), &mut held)?;
     let exported = bundle::export_held(&held, &note, &args.into, subject, keys, args.between)?;
     Ok(exported)
+}
+
+/// Takes what says whose the streams are and which policies were in force.
+fn explain(
+    published: &Published,
+    log: &Checkpoint,
+    spans: &[(StreamId, u64, u64)],
+    held: &mut Held<'_, Published>,
+) -> anyhow::Result<()> {
+    let own = StreamId::of_ledger(log.origin.as_str());
+    for (stream, ..) in spans {
+        for kind in [EventKind::StreamOpen, EventKind::Config] {
+            published.of_kind(stream, kind, None, |leaf, line| {
+                Ok(held.explain(leaf, line)?)
+            })?;
+        }
+        // The ledger's own records stand in its own namespace.
+        let words = format!("\"{stream}\"");
+        let take = |leaf, line: &[u8]| Ok(held.explain(leaf, line)?);
+        let told = published.of_kind(&own, EventKind::StreamIdentity, Some(&words), take);
+        if let Err(error) = told {
+            let error = clean(&error.to_string()).into_owned();
+            eprintln!(
+                "whose stream {stream} is, the bundle does not say in the ledger's own words: {error}"
+            );
+        }
+    }
+    Ok(())
 }
 
 /// Takes the records of a stream whose numbers are wanted.

@@ -299,7 +299,10 @@ def _():
         with tempfile.TemporaryDirectory(prefix="chaperone-evidence-") as folder:
             bundle = Path(folder) / "bundle"
             command_line("export", *asked, *keys, "--stream", stream, "--into", bundle).succeeded("chaperone export")
-            holds("none missing between: intact", run(CHAPERONE, "verify", bundle, *keys).succeeded("chaperone verify of a bundle").out, "the verdict of the bundle")
+            proved = run(CHAPERONE, "verify", bundle, *keys).succeeded("chaperone verify of a bundle").out
+            holds("none missing between: intact", proved, "the verdict of the bundle")
+            holds("audited/watch@", proved, "the policies that decided")
+            holds("with their text", proved, "the policies that decided")
         nobody = command_line("search", "-n", "default", *who, word)
         same(2, nobody.code, "another namespace")
         holds("403", nobody.err, "another namespace")

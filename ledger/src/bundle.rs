@@ -3,6 +3,7 @@
 //! Owns what such a folder holds, making one and proving one. `docs/ledger-format.md` is the format. What lies between a stream's first and last record in it but belongs to something else is
 //! withheld by default: its leaf is there, which has its hash and nothing that it says, so that it shows that nothing is missing.
 
+mod about;
 mod export;
 mod prove;
 mod readme;
@@ -12,8 +13,9 @@ use std::{collections::BTreeMap, fmt};
 use chaperone_crds::chain::StreamId;
 use serde::{Deserialize, Serialize};
 
+use about::Named;
 pub use export::{ExportError, Exported, Held, Looked, Shelf, export, export_held};
-pub use prove::{Fault, Shown, Verdict, is_bundle, verify};
+pub use prove::{Fault, Policies, Shown, Verdict, Whose, is_bundle, verify};
 
 /// The file that says what the folder is.
 const IDENTITY: &str = "bundle.json";
@@ -21,6 +23,10 @@ const IDENTITY: &str = "bundle.json";
 const RECORDS: &str = "records.jsonl";
 /// Leaves: number in the tree and entry, a line each.
 const LEAVES: &str = "leaves.txt";
+/// Records that say what the others are about: whose a stream is, which policies were in force.
+const ABOUT: &str = "about.jsonl";
+/// Their leaves, as those of the records.
+const ABOUT_LEAVES: &str = "about.txt";
 /// The signed head of the tree.
 const CHECKPOINT: &str = "checkpoint";
 /// The public keys that it was exported with.
@@ -65,19 +71,6 @@ impl Subject {
             Self::Stream(id) => stream == id,
         }
     }
-}
-
-/// The session that a record names, if it does.
-fn session_of(line: &[u8]) -> Option<String> {
-    #[derive(Deserialize)]
-    struct Named {
-        session: Option<Session>,
-    }
-    #[derive(Deserialize)]
-    struct Session {
-        id: Option<String>,
-    }
-    serde_json::from_slice::<Named>(line).ok()?.session?.id
 }
 
 /// First and last record of each stream.

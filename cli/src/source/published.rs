@@ -5,7 +5,7 @@
 use std::cell::RefCell;
 
 use anyhow::Context;
-use chaperone_crds::chain::StreamId;
+use chaperone_crds::{chain::StreamId, record::EventKind};
 use chaperone_index::store::SessionKind;
 use chaperone_ledger::{
     note::MAX_NOTE_BYTES,
@@ -70,6 +70,27 @@ impl Published {
     ) -> anyhow::Result<()> {
         let mut words: Words = vec![("stream", stream.to_string()), ("order", "asc".to_owned())];
         words.extend(self.namespace.clone().map(|name| ("namespace", name)));
+        let ask = |words: &Words| self.server.borrow_mut().records(words);
+        pages(&words, usize::MAX, ask, take).map(drop)
+    }
+
+    /// Takes the records of a stream that are of a kind; with words, those that have them, in whatever namespace.
+    pub(crate) fn of_kind(
+        &self,
+        stream: &StreamId,
+        kind: EventKind,
+        with: Option<&str>,
+        take: impl FnMut(u64, &[u8]) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        let mut words: Words = vec![
+            ("stream", stream.to_string()),
+            ("kind", kind.as_str().to_owned()),
+            ("order", "asc".to_owned()),
+        ];
+        words.extend(match with {
+            Some(with) => Some(("q", with.to_owned())),
+            None => self.namespace.clone().map(|name| ("namespace", name)),
+        });
         let ask = |words: &Words| self.server.borrow_mut().records(words);
         pages(&words, usize::MAX, ask, take).map(drop)
     }

@@ -3,6 +3,7 @@
 use std::{path::Path, process::ExitCode};
 
 use anyhow::{Context, bail};
+use chaperone_crds::pod::PodIdentity;
 use chaperone_ledger::bundle;
 use serde::Serialize;
 
@@ -38,9 +39,28 @@ struct BundleJson {
     checkpoint: Option<CheckpointJson>,
     records: u64,
     streams: Vec<ShownJson>,
+    /// Whose the streams are, by the ledger's own word.
+    whose: Vec<WhoseJson>,
+    /// Policies that took effect.
+    policies: Vec<PoliciesJson>,
     /// The first hundred.
     faults: Vec<String>,
     fault_count: u64,
+}
+
+#[derive(Serialize)]
+struct WhoseJson {
+    stream: String,
+    workload: PodIdentity,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct PoliciesJson {
+    revision: String,
+    policies: Vec<String>,
+    /// Their text is in the record, and is that of the revision.
+    has_text: bool,
 }
 
 #[derive(Serialize)]
@@ -66,6 +86,15 @@ impl BundleJson {
             context: shown.context,
             withheld: shown.withheld,
         });
+        let whose = verdict.whose.iter().map(|whose| WhoseJson {
+            stream: whose.stream.clone(),
+            workload: whose.workload.clone(),
+        });
+        let policies = verdict.policies.iter().map(|policies| PoliciesJson {
+            revision: policies.revision.clone(),
+            policies: policies.policies.clone(),
+            has_text: policies.has_text,
+        });
         Self {
             intact: verdict.is_intact(),
             origin: verdict.origin.to_string(),
@@ -73,6 +102,8 @@ impl BundleJson {
             checkpoint: verdict.head.as_ref().map(CheckpointJson::of),
             records: verdict.records(),
             streams: streams.collect(),
+            whose: whose.collect(),
+            policies: policies.collect(),
             faults: verdict.faults.iter().map(ToString::to_string).collect(),
             fault_count: verdict.fault_count,
         }

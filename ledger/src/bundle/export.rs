@@ -12,12 +12,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use chaperone_crds::chain::StreamId;
+use chaperone_crds::{chain::StreamId, head::Head};
 use thiserror::Error;
 
 use super::{
-    CHECKPOINT, FORMAT, IDENTITY, Identity, KEYS, LEAVES, README, RECORDS, Spans, Subject, readme,
-    within,
+    ABOUT, ABOUT_LEAVES, CHECKPOINT, FORMAT, IDENTITY, Identity, KEYS, LEAVES, Named, README,
+    RECORDS, Subject, about::Explained, readme, within,
 };
 use crate::{
     audit::{self, Unreadable},
@@ -77,14 +77,13 @@ pub enum ExportError {
 
 /// What a bundle is made of.
 pub trait Shelf {
-    /// Goes through entries in order, those of records that nothing has signed yet among them. Of records that are `wanted` the line is needed, and of all the session if `sessions` says so.
+    /// Goes through entries in order, those of records that nothing has signed yet among them. Of records that are `wanted` the line is needed.
     ///
     /// # Errors
     /// [`ExportError`], its own or that of `take`.
     fn each(
         &self,
-        sessions: bool,
-        wanted: &(dyn Fn(&StreamId, u64) -> bool + Sync),
+        wanted: &(dyn Fn(&Head) -> bool + Sync),
         take: &mut dyn FnMut(u64, Looked) -> Result<(), ExportError>,
     ) -> Result<(), ExportError>;
 
@@ -99,7 +98,7 @@ pub trait Shelf {
 #[derive(Debug)]
 pub struct Looked {
     leaf: Leaf,
-    session: Option<String>,
+    named: Named,
     /// The record, where it is wanted and to be had.
     line: Option<Vec<u8>>,
 }
@@ -171,12 +170,12 @@ struct Bundle<'a> {
 
 impl Bundle<'_> {
     fn make(&self, note: &[u8], keys: &[VerifierKey]) -> Result<Exported, ExportError> {
-        let (spans, unsigned) = self.spans()?;
-        if spans.is_empty() {
+        let (explained, unsigned) = self.spans()?;
+        if explained.spans.is_empty() {
             return Err(ExportError::Nothing(self.subject.clone()));
         }
         fs::create_dir(self.into).map_err(writing(self.into))?;
-        match self.write(note, keys, &spans) {
+        match self.write(note, keys, &explained) {
             Ok(made) => Ok(Exported { unsigned, ..made }),
             Err(error) => {
                 // What is not whole proves nothing.
@@ -186,38 +185,33 @@ impl Bundle<'_> {
         }
     }
 
-    /// Where the subject's records are, and how many come after the checkpoint.
-    fn spans(&self) -> Result<(Spans, u64), ExportError> {
-        let (mut spans, mut unsigned) = (Spans::new(), 0_u64);
-        let wanted = |_: &StreamId, _| false;
-        self.shelf
-            .each(self.sessions(), &wanted, &mut |index, looked| {
-                let (stream, seq) = (looked.leaf.stream, looked.leaf.seq);
-                if !self.subject.has(&stream, looked.session.as_deref()) {
-                    return Ok(());
-                }
-                if index >= self.head.size {
-                    unsigned = unsigned.saturating_add(1);
-                    return Ok(());
-                }
-                let span = spans.entry(stream).or_insert((seq, seq));
-                *span = (span.0.min(seq), span.1.max(seq));
-                Ok(())
-            })?;
-        Ok((spans, unsigned))
-    }
-
-    fn sessions(&self) -> bool {
-        matches!(self.subject, Subject::Session(_))
+    /// Where the subject's records are and which revisions decided of them, and how many come after the checkpoint.
+    fn spans(&self) -> Result<(Explained, u64), ExportError> {
+        let (mut explained, mut unsigned) = (Explained::default(), 0_u64);
+        self.shelf.each(&|_| false, &mut |index, looked| {
+            let (stream, seq) = (looked.leaf.stream, looked.leaf.seq);
+            if !self.subject.has(&stream, looked.named.session.as_deref()) {
+                return Ok(());
+            }
+            if index >= self.head.size {
+                unsigned = unsigned.saturating_add(1);
+                return Ok(());
+            }
+            explained.revisions.extend(looked.named.revision);
+            let span = explained.spans.entry(stream).or_insert((seq, seq));
+            *span = (span.0.min(seq), span.1.max(seq));
+            Ok(())
+        })?;
+        Ok((explained, unsigned))
     }
 
     fn write(
         &self,
         note: &[u8],
         keys: &[VerifierKey],
-        spans: &Spans,
+        explained: &Explained,
     ) -> Result<Exported, ExportError> {
-        let (exported, tiles) = self.write_records(spans)?;
+        let (exported, tiles) = self.write_records(explained)?;
         self.write_tiles(&tiles)?;
         let identity = Identity {
             format: FORMAT,
@@ -243,34 +237,50 @@ impl Bundle<'_> {
         fs::write(&path, bytes).map_err(writing(&path))
     }
 
-    /// Writes records and leaves. A leaf of each tile that has some.
-    fn write_records(&self, spans: &Spans) -> Result<(Exported, BTreeSet<u64>), ExportError> {
+    /// Writes records and leaves, and those that say what they are about. Which tiles have leaves of them.
+    fn write_records(
+        &self,
+        explained: &Explained,
+    ) -> Result<(Exported, BTreeSet<u64>), ExportError> {
         let (mut exported, mut tiles) = (Exported::default(), BTreeSet::new());
-        let mut records = Output::new(self.into.join(RECORDS))?;
-        let mut leaves = Output::new(self.into.join(LEAVES))?;
-        let wanted = |stream: &StreamId, seq| within(spans, stream, seq);
-        self.shelf
-            .each(self.sessions(), &wanted, &mut |index, looked| {
-                if index >= self.head.size || !wanted(&looked.leaf.stream, looked.leaf.seq) {
-                    return Ok(());
-                }
-                leaves.line(format!("{index} {}", looked.leaf).as_bytes())?;
-                tiles.insert(index / u64::from(WIDTH));
-                let of_subject = self
-                    .subject
-                    .has(&looked.leaf.stream, looked.session.as_deref());
-                let count = match looked.line.filter(|_| of_subject || self.context) {
+        let mut records = Pair::new(self.into, RECORDS, LEAVES)?;
+        let mut about = Pair::new(self.into, ABOUT, ABOUT_LEAVES)?;
+        let own = StreamId::of_ledger(self.head.origin.as_str());
+        let is_within = |stream: &StreamId, seq| within(&explained.spans, stream, seq);
+        let wanted = |head: &Head| {
+            is_within(&head.stream, head.seq)
+                || head.stream == own
+                || explained.spans.contains_key(&head.stream)
+        };
+        self.shelf.each(&wanted, &mut |index, looked| {
+            let Looked { leaf, named, line } = looked;
+            if index >= self.head.size {
+                return Ok(());
+            }
+            let explains = explained.by(&leaf.stream, &own, named.about.as_ref());
+            if is_within(&leaf.stream, leaf.seq) {
+                let of_subject = self.subject.has(&leaf.stream, named.session.as_deref());
+                let is_shown = of_subject || self.context || explains;
+                let count = match line.filter(|_| is_shown) {
                     Some(line) => {
-                        records.line(&line)?;
+                        records.records.line(&line)?;
                         &mut exported.records
                     }
                     None => &mut exported.withheld,
                 };
                 *count = count.saturating_add(1);
-                Ok(())
-            })?;
+                records.leaf(index, &leaf)?;
+            } else if let Some(line) = line.filter(|_| explains) {
+                about.records.line(&line)?;
+                about.leaf(index, &leaf)?;
+            } else {
+                return Ok(());
+            }
+            tiles.insert(index / u64::from(WIDTH));
+            Ok(())
+        })?;
         records.finish()?;
-        leaves.finish()?;
+        about.finish()?;
         Ok((exported, tiles))
     }
 
@@ -308,6 +318,30 @@ impl Source for Remembering<'_> {
     fn read(&self, tile: Tile) -> io::Result<Vec<u8>> {
         self.read.borrow_mut().insert(tile);
         self.shelf.tile(tile)
+    }
+}
+
+/// A file of records and one of their leaves.
+struct Pair {
+    records: Output,
+    leaves: Output,
+}
+
+impl Pair {
+    fn new(folder: &Path, records: &str, leaves: &str) -> Result<Self, ExportError> {
+        Ok(Self {
+            records: Output::new(folder.join(records))?,
+            leaves: Output::new(folder.join(leaves))?,
+        })
+    }
+
+    fn leaf(&mut self, index: u64, leaf: &Leaf) -> Result<(), ExportError> {
+        self.leaves.line(format!("{index} {leaf}").as_bytes())
+    }
+
+    fn finish(self) -> Result<(), ExportError> {
+        self.records.finish()?;
+        self.leaves.finish()
     }
 }
 

@@ -10,11 +10,14 @@ use std::{
 use chaperone_crds::{
     chain::{MAX_RECORD_BYTES, RecordHash, StreamId},
     head::Head,
+    pod::PodIdentity,
+    record::Record,
+    snapshot::Snapshot,
     verify::{Line, Seen, each_line},
 };
 use thiserror::Error;
 
-use super::{FORMAT, IDENTITY, Identity, LEAVES, RECORDS, Subject, session_of};
+use super::{ABOUT, ABOUT_LEAVES, FORMAT, IDENTITY, Identity, LEAVES, Named, RECORDS, Subject};
 use crate::{
     audit::{TreeHead, Unreadable, directory},
     checkpoint::{self, Checkpoint, CheckpointError, Origin, decimal},
@@ -41,10 +44,34 @@ pub struct Verdict {
     pub head: Option<TreeHead>,
     /// What is there of each stream.
     pub streams: BTreeMap<StreamId, Shown>,
+    /// Whose streams are, by the ledger's own word.
+    pub whose: Vec<Whose>,
+    /// Policies that took effect, as the streams' own records say.
+    pub policies: Vec<Policies>,
     /// What is wrong; at most the first hundred.
     pub faults: Vec<Fault>,
     /// How much is wrong.
     pub fault_count: u64,
+}
+
+/// Whose a stream is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Whose {
+    /// The stream.
+    pub stream: String,
+    /// Its pod, as TokenReview and the API server said.
+    pub workload: PodIdentity,
+}
+
+/// Policies that took effect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policies {
+    /// Their revision, which decisions name.
+    pub revision: String,
+    /// `namespace/name@generation`.
+    pub policies: Vec<String>,
+    /// Their text is in the record, and is that of the revision.
+    pub has_text: bool,
 }
 
 /// What is there of a stream.
@@ -72,8 +99,13 @@ pub enum Fault {
     #[error("there is no checkpoint")]
     NoCheckpoint,
     /// A line of the leaves is none, or comes before its time.
-    #[error("line {0} of leaves.txt is no leaf, or not after the one before it")]
-    Leaf(u64),
+    #[error("line {number} of {file} is no leaf, or not after the one before it")]
+    Leaf {
+        /// Its number, from 1.
+        number: u64,
+        /// Of which file.
+        file: String,
+    },
     /// A leaf is not in the tree.
     #[error("leaf {index}, {leaf}, is not in the tree that is signed: {reason}")]
     NotIncluded {
@@ -95,10 +127,12 @@ pub enum Fault {
         found: u64,
     },
     /// A record that its leaf does not have.
-    #[error("line {line} of records.jsonl is {fault}")]
+    #[error("line {line} of {file} is {fault}")]
     Record {
         /// Its number in the file, from 1.
         line: u64,
+        /// Of which file.
+        file: String,
         /// Why.
         fault: String,
     },
@@ -142,6 +176,7 @@ pub fn verify(dir: &Path, keys: &[VerifierKey]) -> Result<Verdict, Unreadable> {
                 proof.verdict.head = Some(TreeHead::of(&signed));
                 proof.leaves(dir, &signed.checkpoint)?;
                 proof.records(dir)?;
+                proof.about(dir, &signed.checkpoint)?;
             }
         },
     }
@@ -183,6 +218,8 @@ impl Proof {
                 subject,
                 head: None,
                 streams: BTreeMap::new(),
+                whose: Vec::new(),
+                policies: Vec::new(),
                 faults: Vec::new(),
                 fault_count: 0,
             },
@@ -199,13 +236,26 @@ impl Proof {
 
     /// Reads the leaves, shows that each is in the tree, and that each stream has all between its first and last.
     fn leaves(&mut self, dir: &Path, signed: &Checkpoint) -> Result<(), Unreadable> {
-        let path = dir.join(LEAVES);
+        for leaf in self.included(dir, LEAVES, signed)? {
+            self.place(leaf);
+        }
+        Ok(())
+    }
+
+    /// Reads the leaves of a file, and shows that each is in the tree.
+    fn included(
+        &mut self,
+        dir: &Path,
+        file: &str,
+        signed: &Checkpoint,
+    ) -> Result<Vec<Leaf>, Unreadable> {
+        let path = dir.join(file);
         let failed = |error| directory::unreadable(&path, error);
         let mut lines = BufReader::new(directory::open(&path).map_err(failed)?);
         let folder = Folder(dir);
         let mut included = Included::new(&folder, signed);
         let limit = u64::try_from(MAX_LINE_BYTES).unwrap_or(u64::MAX);
-        let (mut line, mut after) = (String::new(), None);
+        let (mut line, mut after, mut leaves) = (String::new(), None, Vec::new());
         for number in 1.. {
             line.clear();
             let read = (&mut lines).take(limit).read_line(&mut line);
@@ -220,7 +270,8 @@ impl Proof {
             let parsed = parse(&line).filter(|(index, _)| after.is_none_or(|after| *index > after));
             let Some((index, leaf)) = parsed else {
                 // What follows a line that is none may be anything.
-                self.fault(Fault::Leaf(number));
+                let file = file.to_owned();
+                self.fault(Fault::Leaf { number, file });
                 break;
             };
             after = Some(index);
@@ -232,7 +283,54 @@ impl Proof {
                     reason,
                 });
             }
-            self.place(leaf);
+            leaves.push(leaf);
+        }
+        Ok(leaves)
+    }
+
+    /// Reads what the records are about. A bundle of an earlier version has none of it.
+    fn about(&mut self, dir: &Path, signed: &Checkpoint) -> Result<(), Unreadable> {
+        let path = dir.join(ABOUT);
+        if !path.exists() {
+            return Ok(());
+        }
+        let leaves = self.included(dir, ABOUT_LEAVES, signed)?;
+        let mut known: HashMap<_, _> = leaves
+            .into_iter()
+            .map(|leaf| ((leaf.stream, leaf.seq), leaf.record))
+            .collect();
+        self.each_record(&path, ABOUT, |_, head, hash, _| {
+            match known.remove(&(head.stream.clone(), head.seq)) {
+                Some(leaf) if leaf == hash => Ok(()),
+                Some(_) => Err("not the bytes that its leaf has".to_owned()),
+                None => Err("there twice, or without a leaf".to_owned()),
+            }
+        })
+    }
+
+    /// What a record that is shown to be the ledger's says of others.
+    fn explain(&mut self, head: &Head, line: &[u8]) -> Result<(), String> {
+        let Ok(record) = serde_json::from_slice::<Record>(line) else {
+            return Ok(());
+        };
+        if let Some(config) = record.event.config {
+            let snapshot = Snapshot::of_record(&config);
+            if config.snapshot.is_some() && snapshot.is_none() {
+                return Err("with policies that are not those of its revision".to_owned());
+            }
+            let has_text = snapshot.is_some();
+            self.verdict.policies.push(Policies {
+                revision: config.revision.to_string(),
+                policies: config.policies,
+                has_text,
+            });
+        }
+        let own = StreamId::of_ledger(self.verdict.origin.as_str());
+        if let Some(identity) = record.event.identity.filter(|_| head.stream == own) {
+            self.verdict.whose.push(Whose {
+                stream: identity.stream,
+                workload: identity.workload,
+            });
         }
         Ok(())
     }
@@ -266,35 +364,57 @@ impl Proof {
 
     /// Reads the records and shows that each is its leaf's.
     fn records(&mut self, dir: &Path) -> Result<(), Unreadable> {
-        let path = dir.join(RECORDS);
-        let failed = |error| directory::unreadable(&path, error);
-        let file = directory::open(&path).map_err(failed)?;
-        let look = |line: Line<'_>| {
-            let seen = Seen::of(line);
-            let session = match (&seen, line) {
-                (Seen::Record(..), Line::Whole(bytes) | Line::Last(bytes)) => session_of(bytes),
-                _ => None,
-            };
-            (seen, session)
-        };
-        let mut number = 0_u64;
-        each_line(file, MAX_RECORD_BYTES, look, |_, (seen, session)| {
-            number = number.saturating_add(1);
-            let placed = match seen {
-                Seen::Record(head, hash) => self.record(&head, hash, session.as_deref()),
-                Seen::Nothing => Err("empty".to_owned()),
-                Seen::Fault(fault) => Err(fault.to_string()),
-            };
-            if let Err(fault) = placed {
-                self.fault(Fault::Record {
-                    line: number,
-                    fault,
-                });
-            }
-        })
-        .map_err(failed)?;
+        self.each_record(&dir.join(RECORDS), RECORDS, Self::record)?;
         self.finish();
         Ok(())
+    }
+
+    /// Reads the records of a file. What `place` does not refuse may explain others.
+    fn each_record(
+        &mut self,
+        path: &Path,
+        file: &str,
+        mut place: impl FnMut(&mut Self, &Head, RecordHash, Option<&str>) -> Result<(), String>,
+    ) -> Result<(), Unreadable> {
+        let failed = |error| directory::unreadable(path, error);
+        let opened = directory::open(path).map_err(failed)?;
+        let look = |line: Line<'_>| {
+            let seen = Seen::of(line);
+            let (session, about) = match (&seen, line) {
+                (Seen::Record(head, _), Line::Whole(bytes) | Line::Last(bytes)) => {
+                    let named = Named::of(head, bytes);
+                    (named.session, named.about.map(|_| bytes.to_vec()))
+                }
+                _ => (None, None),
+            };
+            (seen, session, about)
+        };
+        let mut number = 0_u64;
+        each_line(
+            opened,
+            MAX_RECORD_BYTES,
+            look,
+            |_, (seen, session, about)| {
+                number = number.saturating_add(1);
+                let placed = match seen {
+                    Seen::Record(head, hash) => {
+                        let placed = place(self, &head, hash, session.as_deref());
+                        placed
+                            .and_then(|()| about.map_or(Ok(()), |line| self.explain(&head, &line)))
+                    }
+                    Seen::Nothing => Err("empty".to_owned()),
+                    Seen::Fault(fault) => Err(fault.to_string()),
+                };
+                if let Err(fault) = placed {
+                    self.fault(Fault::Record {
+                        line: number,
+                        file: file.to_owned(),
+                        fault,
+                    });
+                }
+            },
+        )
+        .map_err(failed)
     }
 
     fn record(
@@ -388,6 +508,37 @@ impl fmt::Display for Verdict {
                 )?;
             }
             writeln!(f)?;
+        }
+        for Whose { stream, workload } in &self.whose {
+            let PodIdentity {
+                namespace,
+                pod,
+                uid,
+                service_account,
+                node,
+                ..
+            } = workload;
+            writeln!(
+                f,
+                "stream {stream} is of pod {namespace}/{pod} (uid {uid}), service account {service_account}, node {node}, says the ledger"
+            )?;
+        }
+        for Policies {
+            revision,
+            policies,
+            has_text,
+        } in &self.policies
+        {
+            let text = if *has_text {
+                "with their text"
+            } else {
+                "without their text"
+            };
+            writeln!(
+                f,
+                "policies of revision {revision}: {}, {text}",
+                policies.join(", ")
+            )?;
         }
         if let Some(head) = &self.head {
             writeln!(f, "ledger {}: {head}", self.origin)?;

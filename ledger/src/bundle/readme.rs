@@ -19,6 +19,7 @@ pub(super) fn text(identity: &Identity, head: &Checkpoint, exported: Exported) -
 |---|---|
 | `records.jsonl` | the records, a line each, byte for byte as the sidecar wrote them |
 | `leaves.txt` | for each record here or between: its number in the ledger, and its leaf: `chaperone-record/1 STREAM NUMBER SHA-256` |
+| `about.jsonl`, `about.txt` | records that say what these are about, and their leaves: the opening of each stream, the policies of each revision that a decision names (`config`, with their text where the record has it), and whose the stream is by the ledger's own word (`stream.identity`) |
 | `checkpoint` | the signed head of the ledger's tree (C2SP tlog-checkpoint): {size} leaves, root `{root}` |
 | `tile/…` | the hashes that lead from the leaves to the root (C2SP tlog-tiles) |
 | `ledger.vkey` | the keys that it was exported with. **Take the ledger's key from somewhere else**: whoever made this folder could have put any key here |

@@ -7,7 +7,10 @@ use std::{
 
 use chaperone_crds::{
     chain::Chain,
-    record::{AgentRef, Event, EventKind, SessionInfo},
+    pod::PodIdentity,
+    record::{AgentRef, ConfigInfo, Event, EventKind, IdentityInfo, SessionInfo},
+    resources::Mode,
+    snapshot::{Policy, Snapshot},
 };
 
 use super::*;
@@ -328,8 +331,11 @@ fn a_bundle_of_what_a_ledger_gave_is_the_bundle_of_its_directory() {
         let mut held = Held::new(&tiles, size);
         for (leaf, line) in all(&ledger) {
             let looked = chaperone_crds::head::Head::parse(&line).unwrap();
-            if context || subject.has(&looked.stream, session_of(&line).as_deref()) {
+            let named = Named::of(&looked, &line);
+            if context || subject.has(&looked.stream, named.session.as_deref()) {
                 held.take(leaf, &line).unwrap();
+            } else if named.about.is_some() {
+                held.explain(leaf, &line).unwrap();
             }
         }
         let (into, expected) = (folder.path("asked"), folder.path("expected"));
@@ -376,4 +382,138 @@ fn a_ledger_that_contradicts_its_entries_is_exported_from_by_nobody() {
     let mut held = Held::new(&tiles, 600);
     held.take(3, &all[3].1).unwrap();
     assert!(export(&held).contains("tile/entries/000"));
+}
+
+/// A ledger that says whose its stream is, of a stream in which policies took effect twice, with text and without, and decided once each.
+fn explained(folder: &Folder) -> PathBuf {
+    let dir = folder.path("ledger");
+    let mut store = Store::open(Config {
+        dir: dir.clone(),
+        origin: ORIGIN.parse().unwrap(),
+        keys: keys(),
+        segment_bytes: 32 * 1024,
+        checkpoint_seconds: 10,
+    })
+    .unwrap();
+    let now = "2026-11-24T10:00:00Z".parse().unwrap();
+    let snapshot = |message: &str| {
+        let spec = serde_json::json!({"mode": "Enforce", "defaultAction": "Allow", "rules": [{"name": "no", "action": "Deny", "message": message}]});
+        let spec = serde_json::from_value(spec).unwrap();
+        Snapshot::new(vec![Policy::namespaced("agents", "coding", 3, &spec)])
+    };
+    let used = snapshot("used").recorded(Mode::Enforce);
+    let bare = ConfigInfo {
+        snapshot: None,
+        ..snapshot("bare").recorded(Mode::Enforce)
+    };
+    let unused = snapshot("unused").recorded(Mode::Enforce);
+    let config = |config: &ConfigInfo| Event {
+        config: Some(config.clone()),
+        ..Event::new(EventKind::Config, AgentRef::default())
+    };
+    let decided = |config: &ConfigInfo| {
+        Event {
+        session: Some(SessionInfo {
+            id: Some("ours".to_owned()),
+            ..SessionInfo::default()
+        }),
+        decision: serde_json::from_value(serde_json::json!({"action": "Deny", "mode": "Enforce", "revision": config.revision, "reason": "rule"})).unwrap(),
+        ..Event::new(EventKind::Http, AgentRef::default())
+    }
+    };
+    let open = || Event::new(EventKind::StreamOpen, AgentRef::default());
+    let identity = Event {
+        identity: Some(IdentityInfo {
+            stream: id(1).to_string(),
+            workload: PodIdentity {
+                namespace: "agents".to_owned(),
+                pod: "claude".to_owned(),
+                ..PodIdentity::default()
+            },
+            image_ids: Vec::new(),
+            from: None,
+        }),
+        ..Event::new(EventKind::StreamIdentity, AgentRef::default())
+    };
+    let mut take = |stream: StreamId, events: &[Event]| {
+        let mut chain = Chain::new(stream.clone());
+        let mut lines = Vec::new();
+        for event in events {
+            chain.append(event, now, &mut lines);
+        }
+        let _ = store.stage(&stream, &lines).unwrap();
+        store.commit().unwrap();
+    };
+    take(StreamId::of_ledger(ORIGIN), &[open(), identity.clone()]);
+    // Another stream says whose the first is: nobody believes it.
+    let liar = Event {
+        identity: identity.identity.map(|info| IdentityInfo {
+            workload: PodIdentity::default(),
+            ..info
+        }),
+        ..Event::new(EventKind::StreamIdentity, AgentRef::default())
+    };
+    take(id(2), &[open(), liar]);
+    take(
+        id(1),
+        &[
+            open(),
+            config(&unused),
+            config(&used),
+            decided(&used),
+            config(&bare),
+            decided(&bare),
+        ],
+    );
+    store.checkpoint(&[&key(5)], Time::new(1).unwrap()).unwrap();
+    dir
+}
+
+#[test]
+fn a_bundle_says_whose_its_streams_are_and_which_policies_decided() {
+    let folder = Folder::new();
+    let (ledger, into) = (explained(&folder), folder.path("bundle"));
+    let made = export(&ledger, &into, &ours(), &keys(), false).unwrap();
+    assert_eq!(
+        (made.records, made.withheld),
+        (3, 0),
+        "the policies between are shown"
+    );
+    let verdict = verify(&into, &keys()).unwrap();
+    assert!(verdict.is_intact(), "{verdict}");
+    let pods: Vec<_> = verdict
+        .whose
+        .iter()
+        .map(|whose| whose.workload.pod.as_str())
+        .collect();
+    assert_eq!(pods, ["claude"]);
+    let mut texts: Vec<_> = verdict
+        .policies
+        .iter()
+        .map(|policies| policies.has_text)
+        .collect();
+    texts.sort_unstable();
+    assert_eq!(
+        texts,
+        [false, true],
+        "the revision that decided nothing is not there"
+    );
+    assert!(
+        verdict
+            .to_string()
+            .contains("agents/coding@3, with their text")
+    );
+    let about = fs::read_to_string(into.join("about.jsonl")).unwrap();
+    assert_eq!(about.lines().count(), 3, "{about}");
+
+    for (from, to) in [("claude", "Claude"), ("used", "ab"), ("\n", "\n\n")] {
+        fs::write(into.join("about.jsonl"), about.replacen(from, to, 1)).unwrap();
+        assert!(!verify(&into, &keys()).unwrap().is_intact(), "{from}");
+    }
+    let twice = format!("{about}{about}");
+    fs::write(into.join("about.jsonl"), twice).unwrap();
+    assert!(!verify(&into, &keys()).unwrap().is_intact());
+    // An older bundle has neither; one of both alone is none.
+    fs::remove_file(into.join("about.jsonl")).unwrap();
+    assert!(verify(&into, &keys()).unwrap().is_intact());
 }

@@ -3,14 +3,15 @@
 use std::{io, path::Path};
 
 use chaperone_crds::{
-    chain::{MAX_RECORD_BYTES, StreamId},
+    chain::MAX_RECORD_BYTES,
+    head::Head,
     verify::{Line, Seen, each_line},
 };
 
 use super::{ExportError, Looked, Shelf};
 use crate::{
     audit::directory,
-    bundle::session_of,
+    bundle::Named,
     leaf::Leaf,
     store::{layout, segments},
     tile::Tile,
@@ -21,8 +22,7 @@ pub(super) struct Directory<'a>(pub(super) &'a Path);
 impl Shelf for Directory<'_> {
     fn each(
         &self,
-        sessions: bool,
-        wanted: &(dyn Fn(&StreamId, u64) -> bool + Sync),
+        wanted: &(dyn Fn(&Head) -> bool + Sync),
         take: &mut dyn FnMut(u64, Looked) -> Result<(), ExportError>,
     ) -> Result<(), ExportError> {
         let look = |line: Line<'_>| {
@@ -32,10 +32,9 @@ impl Shelf for Directory<'_> {
             let (Line::Whole(bytes) | Line::Last(bytes)) = line else {
                 return None;
             };
-            let is_wanted = wanted(&head.stream, head.seq);
             Some(Looked {
-                session: sessions.then(|| session_of(bytes)).flatten(),
-                line: is_wanted.then(|| bytes.to_vec()),
+                named: Named::of(&head, bytes),
+                line: wanted(&head).then(|| bytes.to_vec()),
                 leaf: Leaf {
                     stream: head.stream,
                     seq: head.seq,

@@ -8,12 +8,13 @@ use std::{
 
 use chaperone_crds::{
     chain::StreamId,
+    head::Head,
     verify::{Line, Seen},
 };
 
 use super::{ExportError, Looked, Shelf};
 use crate::{
-    bundle::{Spans, Subject, session_of},
+    bundle::{Named, Spans, Subject},
     leaf::Leaf,
     tile::{Row, Source, Tile, WIDTH, read_entries},
 };
@@ -27,6 +28,8 @@ pub struct Held<'a, S> {
     /// Leaves that are signed.
     size: u64,
     records: BTreeMap<u64, Vec<u8>>,
+    /// Those that say what the others are about, which may be far from them.
+    about: BTreeMap<u64, Vec<u8>>,
     bytes: usize,
 }
 
@@ -38,6 +41,7 @@ impl<'a, S> Held<'a, S> {
             source,
             size,
             records: BTreeMap::new(),
+            about: BTreeMap::new(),
             bytes: 0,
         }
     }
@@ -47,6 +51,22 @@ impl<'a, S> Held<'a, S> {
     /// # Errors
     /// [`ExportError::Served`]: it is none, or there are too many.
     pub fn take(&mut self, index: u64, line: &[u8]) -> Result<(), ExportError> {
+        self.count(index, line)?;
+        self.records.insert(index, line.to_vec());
+        Ok(())
+    }
+
+    /// Takes a record that may say what the others are about.
+    ///
+    /// # Errors
+    /// As [`Held::take`].
+    pub fn explain(&mut self, index: u64, line: &[u8]) -> Result<(), ExportError> {
+        self.count(index, line)?;
+        self.about.insert(index, line.to_vec());
+        Ok(())
+    }
+
+    fn count(&mut self, index: u64, line: &[u8]) -> Result<(), ExportError> {
         look(index, line)?;
         self.bytes = self.bytes.saturating_add(line.len());
         if self.bytes > MAX_HELD_BYTES {
@@ -56,7 +76,6 @@ impl<'a, S> Held<'a, S> {
             );
             return Err(ExportError::Served(why));
         }
-        self.records.insert(index, line.to_vec());
         Ok(())
     }
 
@@ -66,7 +85,7 @@ impl<'a, S> Held<'a, S> {
         let mut spans = Spans::new();
         for (index, line) in self.records.range(..self.size) {
             if let Ok(looked) = look(*index, line)
-                && subject.has(&looked.leaf.stream, looked.session.as_deref())
+                && subject.has(&looked.leaf.stream, looked.named.session.as_deref())
             {
                 let seq = looked.leaf.seq;
                 let span = spans.entry(looked.leaf.stream).or_insert((seq, seq));
@@ -86,12 +105,12 @@ fn look(index: u64, line: &[u8]) -> Result<Looked, ExportError> {
         return Err(ExportError::Served(why));
     };
     Ok(Looked {
+        named: Named::of(&head, line),
         leaf: Leaf {
             stream: head.stream,
             seq: head.seq,
             record,
         },
-        session: session_of(line),
         line: Some(line.to_vec()),
     })
 }
@@ -116,10 +135,11 @@ where
 
     /// What is known of an entry; a record that is held must be the entry's.
     fn looked(&self, index: u64, leaf: Leaf) -> Result<Looked, ExportError> {
-        let Some(line) = self.records.get(&index) else {
+        let line = self.records.get(&index).or(self.about.get(&index));
+        let Some(line) = line else {
             return Ok(Looked {
                 leaf,
-                session: None,
+                named: Named::default(),
                 line: None,
             });
         };
@@ -140,18 +160,29 @@ where
 {
     fn each(
         &self,
-        _: bool,
-        _: &(dyn Fn(&StreamId, u64) -> bool + Sync),
+        _: &(dyn Fn(&Head) -> bool + Sync),
         take: &mut dyn FnMut(u64, Looked) -> Result<(), ExportError>,
     ) -> Result<(), ExportError> {
         let width = u64::from(WIDTH);
-        let signed = self.records.range(..self.size);
-        // Between the first and the last that are held, whatever is there.
-        let bundles: BTreeSet<_> = signed.map(|(index, _)| index / width).collect();
-        if let (Some(first), Some(last)) = (bundles.first(), bundles.last()) {
-            for bundle in *first..=*last {
-                let before = bundle.saturating_mul(width);
-                for (index, leaf) in (before..).zip(self.entries(bundle)?) {
+        let mut signed = self.records.range(..self.size).map(|(index, _)| *index);
+        let first = signed.next();
+        let last = signed.next_back().or(first);
+        // Between the first and the last that are held whatever is there; beyond, what says what they are about.
+        let between = first.zip(last);
+        let is_between =
+            |index| between.is_some_and(|(first, last)| (first..=last).contains(&index));
+        let about = self
+            .about
+            .range(..self.size)
+            .map(|(index, _)| index / width);
+        let mut bundles: BTreeSet<u64> = about.collect();
+        if let Some((first, last)) = between {
+            bundles.extend(first / width..=last / width);
+        }
+        for bundle in bundles {
+            let before = bundle.saturating_mul(width);
+            for (index, leaf) in (before..).zip(self.entries(bundle)?) {
+                if is_between(index) || self.about.contains_key(&index) {
                     take(index, self.looked(index, leaf)?)?;
                 }
             }
