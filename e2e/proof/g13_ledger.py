@@ -346,6 +346,63 @@ def _():
         delete_namespaces("auditors")
 
 
+# New connections to the ledger, of whatever pod, are dropped on the node.
+UNREACHABLE = """table inet chaperone_e2e { chain forward { type filter hook forward priority 0; tcp dport 9445 ct state new drop; }; }"""
+
+
+@test("pods without sidecar, without stream and with one that was not closed are told of and have an Event, and one that ended in good order is not")
+def _():
+    space = "counted"
+    create_namespace(space)
+    create_namespace("auditors")
+    try:
+        must_apply(pod(space, "early", labels={"app": "early"}))
+        wait_ready(space, "app=early")
+        kubectl("label", "namespace", space, "chaperone.dev/audit=enabled").succeeded()
+        in_node("nft", UNREACHABLE).succeeded("nft")
+        try:
+            must_apply(pod(space, "mute", labels={"app": "mute"}))
+            wait_ready(space, "app=mute")
+            kubectl("delete", "pod", "mute", "-n", space).succeeded()
+        finally:
+            in_node("nft", "delete table inet chaperone_e2e")
+        must_apply(*(pod(space, name, labels={"app": name}) for name in ("whole", "killed")))
+        for name in ("whole", "killed"):
+            wait_ready(space, f"app={name}")
+            word = nonce()
+            Agent(space, name).curl("-o", "/dev/null", f"{URL}?{word}").succeeded("curl")
+            arrived(word)
+        # It cannot close its stream, and is killed when its grace is over.
+        run("kill", "-STOP", str(Agent(space, "killed").sidecar_pid())).succeeded()
+        kubectl("delete", "pod", "killed", "-n", space, "--force", "--grace-period=0").succeeded()
+        kubectl("delete", "pod", "whole", "-n", space).succeeded()
+
+        kubectl("create", "serviceaccount", "auditor", "-n", "auditors").succeeded()
+        must_apply({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": {"name": "auditor", "namespace": space},
+                    "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "chaperone-evidence-reader"},
+                    "subjects": [{"kind": "ServiceAccount", "name": "auditor", "namespace": "auditors"}]})
+        missing = {"early": "no-sidecar", "killed": "unclosed", "mute": "no-stream"}
+
+        def told():
+            status, body = curl_ledger(f"/v1/gaps?namespace={space}", token("auditor"))
+            return status == "200" and "watchingSince" in (answer := json.loads(body)) and {g["pod"]: g["reason"] for g in answer["gaps"]} == missing
+
+        wait_for("the ledger tells whose evidence is missing", told, 90, 2)
+
+        def noted():
+            events = get("events.events.k8s.io", "-n", space)["items"]
+            return {e["regarding"]["name"] for e in events if e["reason"] == "EvidenceMissing"} == set(missing)
+
+        wait_for("each has an Event", noted, 60, 1)
+        same("403", curl_ledger("/v1/gaps", token("auditor"))[0], "about all namespaces")
+        with Copy() as folder:
+            copied = run(CHAPERONE, "audit", "gaps", "--dir", folder, "-n", space, "-o", "json").failed("chaperone audit gaps")
+            same(missing, {g["pod"]: g["reason"] for g in json.loads(copied.out)["gaps"]}, "what a copy of the log says")
+            holds("of 3 pods evidence is missing", run(CHAPERONE, "audit", "gaps", "--dir", folder, "-n", space).failed("chaperone audit gaps").out, "the text")
+    finally:
+        delete_namespaces(space, "auditors")
+
+
 @test("an AuditSink that the ledger feeds gets what passes its filter, once, and its status says that it delivers")
 def _():
     agent, word = audited(), nonce()
