@@ -86,6 +86,9 @@ pub struct Event {
     /// A pod that runs where a stream is expected, or that has ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod: Option<PodInfo>,
+    /// A checkpoint of the ledger.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<CheckpointInfo>,
     /// What closed a stream.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub close: Option<CloseInfo>,
@@ -127,6 +130,7 @@ impl Event {
             identity: None,
             read: None,
             pod: None,
+            checkpoint: None,
             close: None,
             config: None,
             masked: Vec::new(),
@@ -161,6 +165,9 @@ pub enum EventKind {
     /// The ledger saw that a pod runs where a stream is expected of each, or that it has ended.
     #[serde(rename = "ledger.pod")]
     LedgerPod,
+    /// A signed checkpoint of the ledger, so that it reaches wherever records go.
+    #[serde(rename = "ledger.checkpoint")]
+    LedgerCheckpoint,
     /// Other policies took effect.
     #[serde(rename = "config")]
     Config,
@@ -523,6 +530,20 @@ pub struct PodInfo {
     /// Of a pod that ended while the ledger did not look: when it was last known to be there. Absent: the ledger saw it end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<String>,
+}
+
+/// A signed checkpoint of the ledger: what the log was when it was signed, and for ever begins with.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct CheckpointInfo {
+    /// Which log.
+    pub origin: String,
+    /// How many records it had.
+    pub size: u64,
+    /// Root of the tree over them, in base64.
+    pub root: String,
+    /// The checkpoint as it was signed: all of it, with its signatures (C2SP tlog-checkpoint).
+    pub note: String,
 }
 
 /// What closed a stream.

@@ -66,6 +66,7 @@ pub fn word(kind: EventKind, verdict: Option<Verdict>) -> &'static str {
         (None, EventKind::StreamHeartbeat) => "heartbeat",
         (None, EventKind::LedgerRead) => "read",
         (None, EventKind::LedgerPod) => "pod",
+        (None, EventKind::LedgerCheckpoint) => "checkpoint",
         (None, EventKind::StreamClose | EventKind::WsClose) => "close",
         (None, EventKind::Connection) => "failed",
         (None, EventKind::Http | EventKind::WsMessage | EventKind::Gap) => "-",
@@ -107,6 +108,9 @@ pub fn operation(event: &Event) -> String {
             Some(lacks) => format!("{} {} ({lacks})", pod.uid, pod.state),
             None => format!("{} {}", pod.uid, pod.state),
         };
+    }
+    if let Some(checkpoint) = &event.checkpoint {
+        return format!("{} records of {}", checkpoint.size, checkpoint.origin);
     }
     if let Some(close) = &event.close {
         return format!("{} records, {}", close.records, close.reason);

@@ -48,7 +48,7 @@ def _():
     same("403", agent.curl("-X", "DELETE", "-o", "/dev/null", "-w", "%{http_code}", f"{FILES}/scratch/none").out, "a DELETE of a running agent")
     kinds = "deployments,statefulsets,services,serviceaccounts,configmaps,roles,rolebindings,poddisruptionbudgets,networkpolicies"
     ours = [f"{o['kind']}/{o['metadata']['name']}" for o in get(kinds, "-n", SYSTEM)["items"] if "chaperone" in o["metadata"]["name"]]
-    same(["ConfigMap/chaperone-ledger"], ours, "what is left in the namespace: the public key of the evidence")
+    same(["ConfigMap/chaperone-ledger", "ConfigMap/chaperone-ledger-checkpoint"], sorted(ours), "what is left in the namespace: public key and newest checkpoint of the evidence")
     wide = "clusterroles,clusterrolebindings,mutatingwebhookconfigurations,validatingwebhookconfigurations"
     same([], [o["metadata"]["name"] for o in get(wide)["items"] if "chaperone" in o["metadata"]["name"]], "what is left in the cluster")
     same(3, len([c for c in get("crds")["items"] if c["spec"]["group"] == "chaperone.dev"]), "resource definitions, which stay with the policies")

@@ -10,6 +10,7 @@ pub mod console;
 pub mod gaps;
 pub mod key_file;
 pub mod metrics;
+pub mod publish;
 pub mod refusal;
 pub mod run;
 pub mod search;

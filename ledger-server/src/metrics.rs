@@ -95,6 +95,8 @@ pub struct Metrics {
     pub gaps: IntGaugeVec,
     /// 1 while pods are seen.
     pub watching: IntGauge,
+    /// Checkpoints published, by place and result.
+    pub publications: IntCounterVec,
 }
 
 impl Metrics {
@@ -185,6 +187,11 @@ impl Metrics {
                     "Pods whose evidence is missing or incomplete, by reason: those that are there, and those that ended within a day.",
                     &["reason"],
                 ),
+            publications: part.counters(
+                    "publications_total",
+                    "Checkpoints published elsewhere, by place and what came of it.",
+                    &["place", "result"],
+                ),
             watching: part.gauge("watching_pods", "1 while the ledger sees which pods run."),
             registry,
         }
@@ -269,6 +276,7 @@ mod tests {
             question_seconds,
             gaps,
             watching,
+            publications,
         } = Metrics::new();
         assert_documented(
             "Ledger",
@@ -299,6 +307,7 @@ mod tests {
                 Box::new(question_seconds),
                 Box::new(gaps),
                 Box::new(watching),
+                Box::new(publications),
             ],
         );
     }

@@ -40,6 +40,7 @@ use crate::{
     gaps::{Gaps, Watched},
     key_file,
     metrics::Metrics,
+    publish::Publisher,
     search::Search,
     settings::Settings,
     sinks::{self, Desired, SinksHandle, Surroundings, from_cluster, from_file::SinksFile},
@@ -61,6 +62,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let config = writer_config(&settings, &gaps)?;
     let origin = config.store.origin.clone();
     let witnesses = witnesses(&settings, &config)?;
+    let publisher = publisher(&settings, &config)?;
     let certificate = Certificate::load(&settings.certificate, &settings.certificate_key)?;
     let client = Client::try_default()
         .await
@@ -87,6 +89,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         mut ended,
         committed,
         signed,
+        others,
     } = writer::start(config, metrics.clone()).context("the writer's thread")?;
     tokio::select! {
         opened = opened => opened.context("the writer ended")?.context("the directory was not opened")?,
@@ -106,6 +109,8 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         agent: own_agent(&settings),
     };
     let sinks = feed(&settings, sinks_from, around, &client, &metrics)?;
+    let publish = publisher.run(client.clone(), others, handle.clone(), metrics.clone());
+    tokio::spawn(publish);
     gaps.start(client.clone(), watched, handle.clone(), metrics.clone());
     if let Some(witnesses) = witnesses {
         tokio::spawn(witnesses.run(signed, handle.clone(), metrics.clone()));
@@ -164,6 +169,22 @@ fn watched(settings: &Settings) -> anyhow::Result<Option<Watched>> {
         exempt: settings.exempt_service_accounts.clone(),
         pod_name: settings.pod_name.clone(),
     }))
+}
+
+/// Who shows checkpoints elsewhere.
+fn publisher(settings: &Settings, config: &WriterConfig) -> anyhow::Result<Publisher> {
+    let namespace = &settings.namespace;
+    if settings.publish_config_map.is_some() && namespace.is_empty() {
+        bail!("--publish-config-map needs --namespace: the ConfigMap is there");
+    }
+    let config_map = settings.publish_config_map.clone();
+    Ok(Publisher {
+        dir: config.store.dir.clone(),
+        origin: config.store.origin.clone(),
+        keys: config.store.keys.clone(),
+        every: Duration::from_secs(settings.publish_seconds),
+        config_map: config_map.map(|name| (namespace.clone(), name)),
+    })
 }
 
 /// Who cosigns, if that is asked for.

@@ -77,6 +77,12 @@ pub struct Settings {
     /// Seconds between two checkpoints while records come
     #[arg(long, env = "CHAPERONE_LEDGER_CHECKPOINT_SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
     pub checkpoint_seconds: u64,
+    /// Seconds between two checkpoints that are published elsewhere: on record, and in the ConfigMap
+    #[arg(long, env = "CHAPERONE_LEDGER_PUBLISH_SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..))]
+    pub publish_seconds: u64,
+    /// ConfigMap in this pod's namespace, which is there, that shows the newest published checkpoint
+    #[arg(long, env = "CHAPERONE_LEDGER_PUBLISH_CONFIG_MAP")]
+    pub publish_config_map: Option<String>,
     /// File that says which witnesses cosign checkpoints, and which of them suffice: the witness policy of Tessera and torchwood
     #[arg(long, env = "CHAPERONE_LEDGER_WITNESS_POLICY")]
     pub witness_policy: Option<PathBuf>,

@@ -16,7 +16,7 @@ use std::{
 use bytes::Bytes;
 use chaperone_crds::{
     chain::StreamId,
-    record::{AgentRef, PodInfo, ReadInfo},
+    record::{AgentRef, CheckpointInfo, PodInfo, ReadInfo},
 };
 use chaperone_ledger::{
     follow::Cursor,
@@ -31,7 +31,7 @@ use crate::{
     metrics::Metrics,
     refusal::{Code, Refusal},
 };
-use thread::Thread;
+use thread::{Tells, Thread};
 
 /// Requests that wait for the thread, at most. Their bodies are bounded by the API's budget.
 pub const QUEUE_REQUESTS: usize = 1024;
@@ -83,6 +83,8 @@ enum Message {
     Read(Box<ReadInfo>, Answered),
     /// To be put on record: a pod was seen to run, or has ended.
     Pod(Box<(AgentRef, PodInfo)>, Answered),
+    /// To be put on record: a checkpoint.
+    Checkpoint(Box<CheckpointInfo>, Answered),
     Stop,
 }
 
@@ -117,6 +119,8 @@ pub struct WriterThread {
     pub committed: watch::Receiver<Cursor>,
     /// Records under the newest checkpoint: changes with each one.
     pub signed: watch::Receiver<u64>,
+    /// Leaves up to the newest record that is no checkpoint, or a few more: changes with each commit that has such records.
+    pub others: watch::Receiver<u64>,
     /// Resolves when it ends, whatever the reason.
     pub ended: oneshot::Receiver<()>,
 }
@@ -151,6 +155,7 @@ pub fn start(config: WriterConfig, metrics: Metrics) -> io::Result<WriterThread>
     let (ending, ended) = oneshot::channel::<()>();
     let (end, committed) = watch::channel(Cursor::START);
     let (sign, signed) = watch::channel(0);
+    let (other, others) = watch::channel(0);
     let handle = WriterHandle {
         messages,
         metrics: metrics.clone(),
@@ -160,7 +165,7 @@ pub fn start(config: WriterConfig, metrics: Metrics) -> io::Result<WriterThread>
         .spawn(move || {
             // Dropped when the thread ends, by a panic too.
             let _ending = ending;
-            match Thread::open(config, metrics, end, sign) {
+            match Thread::open(config, metrics, Tells { end, sign, other }) {
                 Ok(thread) => {
                     let _ = opening.send(Ok(()));
                     thread.run(&receiver);
@@ -175,6 +180,7 @@ pub fn start(config: WriterConfig, metrics: Metrics) -> io::Result<WriterThread>
         opened,
         committed,
         signed,
+        others,
         ended,
     })
 }
@@ -205,6 +211,16 @@ impl WriterHandle {
     /// [`Refusal`], as of [`ask`](Self::ask).
     pub async fn record_pod(&self, agent: AgentRef, pod: PodInfo) -> Result<(), Refusal> {
         self.send(|answered| Message::Pod(Box::new((agent, pod)), answered))
+            .await
+            .map(|_| ())
+    }
+
+    /// Puts a checkpoint on record. The future resolves once that is on disk.
+    ///
+    /// # Errors
+    /// [`Refusal`], as of [`ask`](Self::ask).
+    pub async fn record_checkpoint(&self, checkpoint: CheckpointInfo) -> Result<(), Refusal> {
+        self.send(|answered| Message::Checkpoint(Box::new(checkpoint), answered))
             .await
             .map(|_| ())
     }

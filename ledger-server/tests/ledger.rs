@@ -21,6 +21,8 @@ mod go;
 mod identity;
 #[path = "ledger/jars.rs"]
 mod jars;
+#[path = "ledger/publish.rs"]
+mod publish;
 #[path = "ledger/search.rs"]
 mod search;
 #[path = "ledger/sidecar.rs"]

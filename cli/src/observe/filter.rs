@@ -80,7 +80,8 @@ impl Kind {
             | EventKind::StreamClose
             | EventKind::StreamIdentity
             | EventKind::LedgerRead
-            | EventKind::LedgerPod => Self::Stream,
+            | EventKind::LedgerPod
+            | EventKind::LedgerCheckpoint => Self::Stream,
         }
     }
 }

@@ -23,6 +23,7 @@ pub(crate) const RECORD: &[Object] = &[
         fields: &[
             field("agent", FieldKind::Part),
             optional("begun", FieldKind::Int),
+            optional("checkpoint", FieldKind::Part),
             optional("close", FieldKind::Part),
             optional("config", FieldKind::Part),
             optional("decision", FieldKind::Part),
@@ -56,6 +57,15 @@ pub(crate) const RECORD: &[Object] = &[
             field("namespace", FieldKind::Text),
             field("pod", FieldKind::Text),
             optional("serviceAccount", FieldKind::Text),
+        ],
+    },
+    Object {
+        name: "record.checkpoint",
+        fields: &[
+            optional("note", FieldKind::Text),
+            optional("origin", FieldKind::Text),
+            optional("root", FieldKind::Text),
+            optional("size", FieldKind::Int),
         ],
     },
     Object {

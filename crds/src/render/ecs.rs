@@ -95,9 +95,10 @@ fn sorts(kind: EventKind) -> (&'static str, Vec<&'static str>) {
     match kind {
         EventKind::StreamOpen | EventKind::StreamResume => ("process", vec!["start"]),
         EventKind::StreamClose => ("process", vec!["end"]),
-        EventKind::StreamIdentity | EventKind::StreamHeartbeat | EventKind::LedgerPod => {
-            ("process", vec!["info"])
-        }
+        EventKind::StreamIdentity
+        | EventKind::StreamHeartbeat
+        | EventKind::LedgerPod
+        | EventKind::LedgerCheckpoint => ("process", vec!["info"]),
         EventKind::LedgerRead => ("api", vec!["access"]),
         EventKind::Config => ("configuration", vec!["change"]),
         EventKind::Begin => ("network", vec!["start"]),

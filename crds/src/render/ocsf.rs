@@ -65,8 +65,8 @@ pub(super) fn render(record: &Record, line: &str) -> String {
 
 fn class(record: &Record) -> Class {
     use EventKind::{
-        Begin, Config, Connection, Dns, Gap, Http, LedgerPod, LedgerRead, StreamClose,
-        StreamHeartbeat, StreamIdentity, StreamOpen, StreamResume, WsClose, WsMessage,
+        Begin, Config, Connection, Dns, Gap, Http, LedgerCheckpoint, LedgerPod, LedgerRead,
+        StreamClose, StreamHeartbeat, StreamIdentity, StreamOpen, StreamResume, WsClose, WsMessage,
     };
     let protocol = |name: &str| {
         let operation = record.event.operation.as_ref();
@@ -77,7 +77,7 @@ fn class(record: &Record) -> Class {
         Dns => Class::Dns,
         Gap | Connection => Class::Network,
         StreamOpen | StreamResume | StreamHeartbeat | StreamClose | StreamIdentity | LedgerPod
-        | Config => Class::Lifecycle,
+        | LedgerCheckpoint | Config => Class::Lifecycle,
         Begin if protocol("dns") => Class::Dns,
         Begin if protocol("http") => Class::Api,
         Begin => Class::Network,
@@ -118,6 +118,9 @@ fn activity(class: Class, record: &Record) -> (u32, Option<String>) {
         }
         (Class::Lifecycle, EventKind::LedgerPod) => {
             (OTHER, Some("A pod runs or has ended".to_owned()))
+        }
+        (Class::Lifecycle, EventKind::LedgerCheckpoint) => {
+            (OTHER, Some("Checkpoint of the ledger".to_owned()))
         }
         (Class::Lifecycle, _) => (OTHER, Some("Policies took effect".to_owned())),
     }

@@ -102,6 +102,10 @@ pub(super) fn message(record: &Record) -> String {
             event.agent.namespace, event.agent.pod, pod.state
         );
     }
+    if let Some(checkpoint) = &event.checkpoint {
+        let (origin, size) = (&checkpoint.origin, checkpoint.size);
+        return format!("checkpoint of {origin} over {size} records");
+    }
     event.kind.as_str().to_owned()
 }
 

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use chaperone_crds::{
     pod::PodIdentity,
     record::{
-        AgentRef, BodyInfo, CertificateInfo, CloseInfo, ConfigInfo, DecisionInfo, DestinationInfo,
-        DnsInfo, Event, EventKind, GapInfo, GrpcInfo, HttpInfo, IdentityInfo, MaskedInfo,
-        MessageInfo, OpenInfo, OperationInfo, Outcome, PodInfo, ReadInfo, SessionInfo, Timing,
-        WsInfo,
+        AgentRef, BodyInfo, CertificateInfo, CheckpointInfo, CloseInfo, ConfigInfo, DecisionInfo,
+        DestinationInfo, DnsInfo, Event, EventKind, GapInfo, GrpcInfo, HttpInfo, IdentityInfo,
+        MaskedInfo, MessageInfo, OpenInfo, OperationInfo, Outcome, PodInfo, ReadInfo, SessionInfo,
+        Timing, WsInfo,
     },
     resources::Mode,
     snapshot::{Policy, Revision, Snapshot},
@@ -49,6 +49,7 @@ pub(crate) fn golden_streams() -> Vec<(&'static str, u8, Vec<Event>)> {
         ("read", 0xcc, vec![open(), read(), unread(), close(4)]),
         ("quiet", 0xdd, vec![open(), heartbeat(), close(3)]),
         ("explained", 0xee, vec![open(), explained(), close(3)]),
+        ("published", 0xef, vec![open(), checkpoint(), close(3)]),
         ("seen", 0xee, vec![open(), running(), gone(), close(4)]),
         (
             "resumed",
@@ -144,6 +145,24 @@ fn unread() -> Event {
             ..ReadInfo::default()
         }),
         ..event(EventKind::LedgerRead)
+    }
+}
+
+/// The checkpoint of docs/ledger-format.md.
+fn checkpoint() -> Event {
+    let (origin, root) = (
+        "ledger.example/prod",
+        "CsUYapGGPo4dkMgIAUqom/Xajj7h2fB2MPA3j2jxq2I=",
+    );
+    let signature = "Az3grlgtzPICa5OS8npVmf1Myq/5IZniMp+ZJurmRDeOoRDe4URYN7u5/Zhcyv2q1gGzGku9nTo+zyWE+xeMcTOAYQ8=";
+    Event {
+        checkpoint: Some(CheckpointInfo {
+            origin: origin.to_owned(),
+            size: 20_852_163,
+            root: root.to_owned(),
+            note: format!("{origin}\n20852163\n{root}\n\n— {origin} {signature}\n"),
+        }),
+        ..event(EventKind::LedgerCheckpoint)
     }
 }
 

@@ -11,7 +11,10 @@ use std::{
 use chaperone_crds::{
     chain::StreamId,
     pod::PodIdentity,
-    record::{AgentRef, Event, EventKind, IdentityInfo, OpenInfo, PodInfo, ReadInfo, Record},
+    record::{
+        AgentRef, CheckpointInfo, Event, EventKind, IdentityInfo, OpenInfo, PodInfo, ReadInfo,
+        Record,
+    },
 };
 use chaperone_ledger::{
     gaps::Roster,
@@ -124,6 +127,17 @@ impl Own {
         // What is staged is committed sooner or later; until then the same would be recorded twice.
         self.roster().see(agent, &pod, Timestamp::now());
         Ok(staged)
+    }
+
+    /// Records a checkpoint.
+    pub(super) fn checkpoint(
+        &self,
+        store: &mut Store,
+        checkpoint: CheckpointInfo,
+    ) -> Result<Staged, Refused> {
+        let mut event = Event::new(EventKind::LedgerCheckpoint, self.agent.clone());
+        event.checkpoint = Some(checkpoint);
+        self.write(store, &event)
     }
 
     /// Whether this pod may speak about the stream, whose next record is `next`; and whether all that is known of the pod is recorded.

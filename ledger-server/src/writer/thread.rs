@@ -33,16 +33,23 @@ const RETRY_AFTER: Duration = Duration::from_millis(200);
 /// How often a lasting failure is logged.
 const LOG_EVERY: Duration = Duration::from_secs(30);
 
+/// Whom the thread tells what.
+pub(super) struct Tells {
+    /// Where the committed records end.
+    pub(super) end: watch::Sender<Cursor>,
+    /// Records under the newest checkpoint.
+    pub(super) sign: watch::Sender<u64>,
+    /// Leaves up to the newest record that is no checkpoint.
+    pub(super) other: watch::Sender<u64>,
+}
+
 /// The store and what belongs to it.
 pub(super) struct Thread {
     store: Store,
     own: Own,
     keys: Vec<SigningKey>,
     metrics: Metrics,
-    /// Tells who follows.
-    end: watch::Sender<Cursor>,
-    /// Records under the newest checkpoint.
-    sign: watch::Sender<u64>,
+    tells: Tells,
     /// When a commit last failed, while none has succeeded since.
     failing: Option<Instant>,
     /// When it last looked whether a checkpoint is due.
@@ -61,6 +68,8 @@ struct Waiting {
 enum Awaited {
     /// Records of the ledger's own.
     Own(Staged),
+    /// The one of them that is no reason for another.
+    Checkpoint(Staged),
     /// Records of a sidecar, and the time of the last one.
     Batch(StreamId, Staged, Option<Timestamp>),
     Next(StreamId),
@@ -71,8 +80,7 @@ impl Thread {
     pub(super) fn open(
         config: WriterConfig,
         metrics: Metrics,
-        end: watch::Sender<Cursor>,
-        sign: watch::Sender<u64>,
+        tells: Tells,
     ) -> Result<Self, OpenFailed> {
         let mut own = Own::new(config.store.origin.as_str(), config.agent, config.roster);
         let store = Store::open_with(config.store, &mut |kept| own.replay(kept));
@@ -87,14 +95,15 @@ impl Thread {
             own,
             keys: config.keys,
             metrics,
-            end,
-            sign,
+            tells,
             failing: None,
             looked: Instant::now(),
             logged: None,
         };
         // Who is told that it is open shall know the end.
         thread.tell();
+        let begun = thread.store.committed().leaves();
+        thread.tells.other.send_replace(begun);
         Ok(thread)
     }
 
@@ -142,6 +151,12 @@ impl Thread {
                     let (agent, pod) = *seen;
                     let write = |own: &Own, store: &mut Store| own.pod(store, &agent, pod);
                     waiting.extend(self.take_own(write, answered));
+                }
+                Message::Checkpoint(checkpoint, answered) => {
+                    self.metrics.queue.dec();
+                    let write = |own: &Own, store: &mut Store| own.checkpoint(store, *checkpoint);
+                    let taken = self.take_own(write, answered);
+                    waiting.extend(taken.map(Waiting::of_checkpoint));
                 }
                 Message::Stop => {
                     goes_on = false;
@@ -243,6 +258,11 @@ impl Thread {
             return;
         }
         let committed = self.commit();
+        let is_other = |waiting: &Waiting| !matches!(waiting.what, Awaited::Checkpoint(_));
+        if let Some(committed) = committed.filter(|_| waiting.iter().any(is_other)) {
+            // With a checkpoint among them it is told of one record too many, and one checkpoint more is published.
+            self.tells.other.send_replace(committed.leaves());
+        }
         let mut added = 0_u64;
         for Waiting { what, answered, .. } in waiting {
             let answer = committed
@@ -259,7 +279,7 @@ impl Thread {
 
     fn answer(&self, what: Awaited, committed: Committed) -> Result<Answer, Refusal> {
         match what {
-            Awaited::Own(staged) => acknowledge(staged, committed),
+            Awaited::Own(staged) | Awaited::Checkpoint(staged) => acknowledge(staged, committed),
             Awaited::Batch(stream, staged, last) => {
                 let answer = acknowledge(staged, committed)?;
                 let (next, is_closed) =
@@ -343,7 +363,9 @@ impl Thread {
             .checkpoint_records
             .set(gauge(self.store.committed().leaves()));
         metrics.checkpoint_time.set(gauge(now().seconds()));
-        self.sign.send_replace(self.store.committed().leaves());
+        self.tells
+            .sign
+            .send_replace(self.store.committed().leaves());
     }
 
     fn cosigned(&mut self, note: &[u8], suffices: bool) {
@@ -374,11 +396,21 @@ impl Thread {
     /// Wakes who follows, if there is more to follow.
     fn tell(&self) {
         let now = self.store.end();
-        self.end.send_if_modified(|end| {
+        self.tells.end.send_if_modified(|end| {
             let is_new = *end != now;
             *end = now;
             is_new
         });
+    }
+}
+
+impl Waiting {
+    fn of_checkpoint(self) -> Self {
+        let what = match self.what {
+            Awaited::Own(staged) => Awaited::Checkpoint(staged),
+            other => other,
+        };
+        Self { what, ..self }
     }
 }
 

@@ -15,7 +15,7 @@ use axum::{
     extract::{Path as UrlPath, State},
     http::StatusCode,
     response::{IntoResponse, Response},
-    routing::{get, post},
+    routing::{get, patch, post},
 };
 use base64::Engine as _;
 use chaperone_crds::pod::SIDECAR_NAME;
@@ -39,6 +39,10 @@ pub(crate) struct Cluster {
     pub(crate) sinks: Api,
     /// Pods and namespaces, for who watches them.
     pub(crate) pods: Pods,
+    /// Data of the ConfigMap for checkpoints, once something was applied.
+    pub(crate) config_map: Mutex<Option<Value>>,
+    /// It cannot be written.
+    pub(crate) config_map_is_away: AtomicBool,
 }
 
 /// An API server on loopback, for as long as the test's process.
@@ -55,6 +59,10 @@ pub(crate) fn api_server(cluster: Arc<Cluster>) -> SocketAddr {
             get(policy),
         )
         .merge(api::router())
+        .route(
+            "/api/v1/namespaces/chaperone/configmaps/checkpoints",
+            patch(config_map),
+        )
         .merge(pods::router());
     served(router.with_state(cluster))
 }
@@ -124,6 +132,15 @@ async fn policy() -> Response {
         ]}
     }))
     .into_response()
+}
+
+async fn config_map(State(cluster): State<Arc<Cluster>>, body: axum::body::Bytes) -> Response {
+    if cluster.config_map_is_away.load(Ordering::Relaxed) {
+        return StatusCode::SERVICE_UNAVAILABLE.into_response();
+    }
+    let applied: Value = serde_json::from_slice(&body).unwrap();
+    *cluster.config_map.lock().unwrap() = Some(applied["data"].clone());
+    Json(applied).into_response()
 }
 
 async fn access(Json(review): Json<Value>) -> Response {
