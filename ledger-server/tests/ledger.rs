@@ -5,6 +5,8 @@
 
 #[path = "ledger/api_server.rs"]
 mod api_server;
+#[path = "ledger/backup.rs"]
+mod backup;
 #[path = "ledger/client.rs"]
 mod client;
 #[path = "ledger/console.rs"]
