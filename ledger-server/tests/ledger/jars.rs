@@ -4,6 +4,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
+    sync::{Mutex, PoisonError},
 };
 
 use sha2::{Digest as _, Sha256};
@@ -13,6 +14,9 @@ const CENTRAL: &str = "https://repo1.maven.org/maven2";
 
 /// Fetches the jars that `tests/NAME/jars.sha256` lists, and says by what class path they are used. What was fetched before is used again.
 pub(crate) fn class_path(name: &str) -> String {
+    // Tests run side by side, and a jar that one of them writes must not be what another reads.
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let list = fs::read_to_string(source(name).join("jars.sha256")).unwrap();
     let jars: Vec<(&str, &str)> = list.lines().filter_map(|l| l.split_once("  ")).collect();
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("jars");
