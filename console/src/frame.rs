@@ -18,6 +18,8 @@ pub enum Place {
     Live,
     /// Pods whose evidence is missing.
     Gaps,
+    /// What a candidate policy would have done.
+    Impact,
     /// Outside of these.
     Elsewhere,
 }
@@ -81,6 +83,7 @@ fn navigation(here: Place) -> Markup {
         (Place::Records, "records", "Search"),
         (Place::Live, "live", "Live"),
         (Place::Gaps, "gaps", "Gaps"),
+        (Place::Impact, "impact", "Policy impact"),
     ];
     html! {
         nav aria-label="Main" {

@@ -9,6 +9,7 @@ mod entry;
 pub mod form;
 mod frame;
 mod gaps;
+mod impact;
 pub mod link;
 mod live;
 mod record;
@@ -23,6 +24,7 @@ mod login;
 
 pub use frame::{Frame, Place};
 pub use gaps::{GapsPage, gaps};
+pub use impact::{ImpactPage, Judged, impact};
 pub use live::{LivePage, live, live_rows};
 pub use login::login;
 pub use record::{RecordPage, Rule, RuleText, record};

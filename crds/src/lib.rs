@@ -15,6 +15,7 @@ pub mod filter;
 pub mod grpc;
 pub mod head;
 pub mod hosts;
+pub mod impact;
 pub mod messages;
 pub mod pod;
 pub mod record;

@@ -20,6 +20,7 @@ def pages(running_ledger):
         "hostile": f"{record}/14?namespace=agents",
         "live": "/console/live?namespace=agents",
         "gaps": "/console/gaps?namespace=agents",
+        "impact": "/console/impact?namespace=agents",
         "forbidden": "/console/sessions",
         "missing": f"{record}/999?namespace=agents",
     }

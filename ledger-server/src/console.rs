@@ -4,6 +4,7 @@
 //! Invariant: a page is HTML of `chaperone_console`, in which nothing runs that is not a file of ours.
 
 mod guard;
+mod impact;
 mod logins;
 mod pages;
 mod rule;
@@ -154,6 +155,10 @@ pub fn router(console: Console) -> Router {
         .route("/console/records/{stream}/{seq}/raw", get(pages::raw))
         .route("/console/records/{stream}/{seq}/proof", get(pages::proof))
         .route("/console/gaps", get(pages::gaps))
+        .route(
+            "/console/impact",
+            get(pages::impact_form).post(pages::impact),
+        )
         .route("/console/live", get(pages::live))
         .route("/console/live/rows", get(pages::live_rows))
         .route("/console/assets/{version}/{name}", get(asset))
@@ -234,15 +239,21 @@ fn log_in_first(uri: &axum::http::Uri) -> Response {
     see(&format!("{ROOT}/login?then={}", encoded(then)))
 }
 
-/// Token and page to come to, of a login's form.
-async fn read_form(body: Body) -> Result<(String, String), Refusal> {
+/// Names and values of a form.
+async fn read_pairs(body: Body) -> Result<Vec<(String, String)>, Refusal> {
     let malformed = |why: &str| Refusal::new(Code::Malformed, why);
     let bytes = timeout(FORM_TIMEOUT, to_bytes(body, MAX_FORM_BYTES)).await;
     let bytes = bytes
         .map_err(|_| Refusal::new(Code::Slow, "the form took too long"))?
         .map_err(|_| malformed("the form is too large, or broke off"))?;
     let text = std::str::from_utf8(&bytes).map_err(|_| malformed("the form is no text"))?;
-    let pairs = parameters(text).map_err(|_| malformed("the form cannot be read"))?;
+    parameters(text).map_err(|why| Refusal::new(Code::Malformed, why.to_string()))
+}
+
+/// Token and page to come to, of a login's form.
+async fn read_form(body: Body) -> Result<(String, String), Refusal> {
+    let malformed = |why: &str| Refusal::new(Code::Malformed, why);
+    let pairs = read_pairs(body).await?;
     let value = |name: &str| {
         let found = pairs.iter().find(|(known, _)| known == name);
         found.map_or("", |(_, value)| value.trim())

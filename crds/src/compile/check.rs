@@ -31,6 +31,7 @@ pub(super) struct Checked {
     pub(super) reads_http: bool,
     pub(super) reads_dns: bool,
     pub(super) reads_body: bool,
+    pub(super) reads_head: bool,
     pub(super) reads_ws: bool,
     pub(super) reads_grpc_message: bool,
 }
@@ -60,6 +61,7 @@ pub(super) fn check(
             reads_http: false,
             reads_dns: false,
             reads_body: false,
+            reads_head: false,
             reads_ws: false,
             reads_grpc_message: false,
         },
@@ -269,6 +271,9 @@ impl Checker<'_> {
         self.checked.reads_http |= matches!(object.name, "http" | "grpc");
         self.checked.reads_dns |= object.name == "dns";
         self.checked.reads_body |= matches!(path.as_str(), "http.body" | "http.detected");
+        let is_of_head =
+            |path: &str| matches!(path, "http.headers" | "http.contentType" | "http.bodySize");
+        self.checked.reads_head |= is_of_head(&path) || self.checked.reads_body;
         self.checked.reads_ws |= object.name == "ws";
         self.checked.reads_grpc_message |=
             matches!(path.as_str(), "grpc.message" | "grpc.direction");

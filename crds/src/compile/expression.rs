@@ -27,6 +27,7 @@ pub(crate) struct Expression {
     reads_http: bool,
     reads_dns: bool,
     reads_body: bool,
+    reads_head: bool,
     /// The method that it asks for before anything else.
     method: Option<String>,
     reads_ws: bool,
@@ -85,6 +86,7 @@ impl Expression {
             reads_http,
             reads_dns,
             reads_body,
+            reads_head,
             reads_ws,
             reads_grpc_message,
         } = check::check(source, scope, program.source_info(), &mut tree)?;
@@ -96,6 +98,7 @@ impl Expression {
             reads_http,
             reads_dns,
             reads_body,
+            reads_head,
             reads_ws,
             reads_grpc_message,
         })
@@ -145,6 +148,11 @@ impl Expression {
     /// Whether it reads `http.body` or `http.detected`.
     pub(crate) fn reads_body(&self) -> bool {
         self.reads_body
+    }
+
+    /// Whether it reads header fields, or what is made with them: a body.
+    pub(crate) fn reads_head(&self) -> bool {
+        self.reads_head
     }
 }
 

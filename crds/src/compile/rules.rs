@@ -95,6 +95,11 @@ impl CompiledRule {
         self.when.as_ref().is_some_and(Expression::reads_body)
     }
 
+    /// Whether `when` reads header fields, or a body.
+    pub(crate) fn reads_head(&self) -> bool {
+        self.when.as_ref().is_some_and(Expression::reads_head)
+    }
+
     /// Whether it is about messages of WebSocket connections.
     pub(crate) fn reads_ws(&self) -> bool {
         self.when.as_ref().is_some_and(Expression::reads_ws)

@@ -28,6 +28,11 @@ impl Candidates<'_> {
         self.rules().any(CompiledRule::reads_body)
     }
 
+    /// Whether a candidate reads header fields, or a body.
+    pub(crate) fn needs_head(&self) -> bool {
+        self.rules().any(CompiledRule::reads_head)
+    }
+
     /// Evaluates the candidates and merges what they say. `operation` is the one that they were looked up for, its body now read if they need it.
     #[must_use]
     pub fn decide(&self, agent: &PodIdentity, operation: &Operation<'_>) -> Decision {

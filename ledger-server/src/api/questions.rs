@@ -7,7 +7,7 @@ mod ledgered;
 mod trial;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -55,6 +55,11 @@ const WATCH_STEP: Duration = Duration::from_secs(1);
 /// Most new records of an answer.
 const WATCH_RECORDS: &str = "100";
 
+/// Streams of an answer whose first records are looked up.
+const MAX_OPENS: usize = 200;
+
+/// First records of streams, by name.
+pub(crate) type Opens = BTreeMap<String, Vec<u8>>;
 /// Parameters by name.
 pub(crate) type Words = BTreeMap<String, String>;
 
@@ -196,6 +201,37 @@ impl Api {
             .ask(move |reader| reader.search(&query, &Scope::All, limits))
             .await?;
         self.tell(question, answer).await
+    }
+
+    /// The same, with the first record of each stream, which says who the pod is.
+    pub(crate) async fn records_with_opens(
+        &self,
+        token: &str,
+        words: Words,
+    ) -> Result<Told<(Vec<Found>, Opens)>, Refusal> {
+        let query = read(&words)?;
+        let question = self
+            .question(token, Sight::LIST_RECORDS, "records", words)
+            .await?;
+        let limits = limits();
+        let (answer, opens) = self
+            .search
+            .ask(move |reader| {
+                let answer = reader.search(&query, &Scope::All, limits)?;
+                let streams: BTreeSet<_> = answer.found.iter().map(|f| f.stream.clone()).collect();
+                let mut opens = Opens::new();
+                for stream in streams.into_iter().take(MAX_OPENS) {
+                    if let Some(open) = reader.record(&stream, 0)? {
+                        opens.insert(stream.to_string(), open.line);
+                    }
+                }
+                Ok((answer, opens))
+            })
+            .await?;
+        let count = answer.found.len().saturating_add(opens.len());
+        self.enter(&question, count as u64).await?;
+        let extent = self.extent(answer.indexed, answer.cursor.map(|c| c.to_string()));
+        Ok(question.told((answer.found, opens), extent))
     }
 
     /// One record; of the words only `namespace` may be there.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::{
     body::Body,
-    extract::{Path, RawQuery, State},
+    extract::{Path, RawQuery, Request, State},
     http::{
         HeaderMap, HeaderValue, StatusCode, Uri,
         header::{CONTENT_DISPOSITION, CONTENT_SECURITY_POLICY, CONTENT_TYPE},
@@ -20,7 +20,7 @@ use chaperone_console::{
 use chaperone_index::store::Found;
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Console, html, log_in_first, logins::Login, notice, rule::Text};
+use super::{Console, guard, html, log_in_first, logins::Login, notice, read_pairs, rule::Text};
 use crate::{
     api::questions::{self, Told, Words, held},
     refusal::{Code, Refusal},
@@ -140,6 +140,38 @@ pub(super) async fn gaps(
     };
     let result = console.gaps(&login, query.as_deref()).await;
     console.answer(result, &login, &headers)
+}
+
+pub(super) async fn impact_form(
+    State(console): State<Arc<Console>>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+    uri: Uri,
+) -> Response {
+    let Some(login) = console.login(&headers) else {
+        return log_in_first(&uri);
+    };
+    let result = asked(query.as_deref());
+    let result = result.map(|asked| html(StatusCode::OK, console.impact_form(&login, &asked)));
+    console.answer(result, &login, &headers)
+}
+
+/// A form that changes nothing and costs a look at records: it is taken from pages of ours alone, as all forms are.
+pub(super) async fn impact(State(console): State<Arc<Console>>, request: Request) -> Response {
+    let (head, body) = request.into_parts();
+    let Some(login) = console.login(&head.headers) else {
+        return log_in_first(&head.uri);
+    };
+    let ask = async {
+        if !guard::is_same_origin(&head.headers) {
+            let why = "the form was not sent from a page of this console";
+            return Err(Refusal::new(Code::Forbidden, why));
+        }
+        let words = said(read_pairs(body).await?.into_iter().collect());
+        console.impact(&login, words).await
+    };
+    let result = ask.await;
+    console.answer(result, &login, &head.headers)
 }
 
 /// For the script of the page: without a login it is told so, and not led to a form.
@@ -353,7 +385,10 @@ const NOT_NOW: Notice<'_> = Notice {
 
 /// The parameters that say something. Forms send empty fields too.
 fn asked(query: Option<&str>) -> Result<Asked, Refusal> {
-    let mut words: Words = questions::words(query)?;
+    Ok(said(questions::words(query)?))
+}
+
+fn said(mut words: Words) -> Asked {
     for value in words.values_mut() {
         *value = value.trim().to_owned();
     }
@@ -364,7 +399,7 @@ fn asked(query: Option<&str>) -> Result<Asked, Refusal> {
             *value = time(value, now);
         }
     }
-    Ok(words)
+    words
 }
 
 /// A time, or so long ago: what follows from a page then means the same time.
@@ -393,7 +428,7 @@ fn shown<T>(told: Result<Told<T>, Refusal>, text: String) -> Response {
     }
 }
 
-fn extent<T>(told: &Told<T>) -> Extent {
+pub(super) fn extent<T>(told: &Told<T>) -> Extent {
     Extent {
         indexed: told.extent.indexed,
         committed: told.extent.committed,
@@ -405,7 +440,7 @@ fn rows(found: &[Found]) -> Vec<Shown<'_>> {
     found.iter().map(row).collect()
 }
 
-fn row(found: &Found) -> Shown<'_> {
+pub(super) fn row(found: &Found) -> Shown<'_> {
     Shown {
         leaf: found.leaf,
         stream: found.stream.as_str(),

@@ -524,6 +524,99 @@ fn new_records_come_to_who_waits_and_looking_wakes_nobody() {
 }
 
 #[test]
+fn a_candidate_policy_is_judged_by_what_happened() {
+    let world = World::new("console-impact");
+    let ledger = world.start();
+    let id = stream(1);
+    let (mut lines, mut batch) = (Lines::new(id.clone()), Vec::new());
+    let mut all = events();
+    all[0]["open"] = json!({"identity": {"namespace": "agents", "pod": "a", "uid": "u", "serviceAccount": "coder", "node": "n", "labels": {"app": "claude"}}, "version": "1"});
+    for event in all {
+        lines.event(event, &mut batch);
+    }
+    assert_eq!(ledger.post("pod-a", &id, &batch).0, 200);
+    let team = login(&ledger, "team");
+    settled(
+        &ledger,
+        &team,
+        &format!("/console/records/{id}/3?namespace=agents"),
+        "Decision",
+    );
+    let judge = |policy: &str, namespace: &str, from: &[&str]| {
+        let (policy, namespace) = (format!("policy={policy}"), format!("namespace={namespace}"));
+        let form = [
+            "-H",
+            &team,
+            "--data-urlencode",
+            &policy,
+            "--data-urlencode",
+            &namespace,
+            "--data-urlencode",
+            "since=",
+        ];
+        get(&ledger, "/console/impact", &[&form[..], from].concat())
+    };
+    let policy = |selector: &str| {
+        format!(
+            "apiVersion: chaperone.dev/v1alpha1\nkind: AgentPolicy\nmetadata: {{name: coding}}\nspec:\n  selector: {{matchLabels: {{app: {selector}}}}}\n  mode: Audit\n  rules:\n    - {{name: no-models, when: 'http.path == \"/v1/messages\"', action: Deny}}\n"
+        )
+    };
+    let page = judge(&policy("claude"), "agents", &SAME);
+    assert_eq!(page.status, 200, "{}", page.body);
+    let counts: Vec<_> = page
+        .body
+        .split("<dd>")
+        .skip(1)
+        .map(|part| part.split("</dd>").next().unwrap())
+        .collect();
+    // The request to the model; the other's URL, which an agent wrote, cannot be read.
+    assert_eq!(
+        counts,
+        [
+            "<strong>1</strong>",
+            "<strong>0</strong>",
+            "0",
+            "0",
+            "0",
+            "0",
+            "1"
+        ],
+        "{}",
+        page.body
+    );
+    assert!(
+        page.body.contains("by rule <bdi>no-models</bdi>")
+            && page.body.contains("1: its URL cannot be read")
+    );
+    let page = judge(&policy("other"), "agents", &SAME);
+    assert!(
+        page.body
+            .contains("<dt>Of pods that it does not select</dt><dd>2</dd>"),
+        "{}",
+        page.body
+    );
+    let page = judge("kind: AgentPolicy <b>", "agents", &SAME);
+    assert!(
+        page.status == 400
+            && page.body.contains("The policy is refused")
+            && !page.body.contains("<b>")
+    );
+    assert_eq!(judge(&policy("claude"), "other", &SAME).status, 403);
+    assert_eq!(
+        judge(&policy("claude"), "agents", &[]).status,
+        403,
+        "not from a page of ours"
+    );
+    assert_eq!(judge(&"x".repeat(70_000), "agents", &SAME).status, 400);
+    let page = see(&ledger, &team, "/console/impact");
+    assert!(page.status == 200 && page.body.contains("<textarea"));
+    let asked = reads(&world, "team")
+        .into_iter()
+        .filter(|read| read["query"]["limit"] == "500" && read["records"] != Value::Null);
+    assert_eq!(asked.count(), 2, "judging is a look at records");
+}
+
+#[test]
 fn the_console_can_be_left_out() {
     let world = World::new("console-off");
     world
