@@ -150,6 +150,14 @@ class Ledger:
         words = [self.program, "serve", "--origin", ORIGIN, "--listen", "127.0.0.1:0", "--status-listen", "127.0.0.1:0", "--checkpoint-seconds", "1", "--dir", self.folder / "data",
                  "--key-file", self.folder / "skey", "--certificate", crt, "--certificate-key", key]
         self.process = subprocess.Popen(list(map(str, words)), env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        try:
+            self.begin()
+        except BaseException:
+            self.stop()
+            raise
+
+    def begin(self):
+        """Waits until it takes records, gives it the session and waits until that is found."""
         said = []
         for line in self.process.stdout:
             said.append(line)

@@ -238,3 +238,48 @@ fn an_empty_spool_has_nothing_to_read() {
     let opened = open(&scratch("empty"));
     assert_eq!(end(&opened), Position::default());
 }
+
+/// A spool as format 1 left it: two segments, the newest with a torn line, and a sink that has acknowledged half of the first. It never changes; another format gets another folder. `BLESS=1` writes it if it is not there.
+#[test]
+fn a_spool_of_format_1_goes_on_where_it_was_and_owes_its_sinks_what_it_owed() {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/spool-format-1");
+    if std::env::var_os("BLESS").is_some() && !golden.exists() {
+        fs::create_dir_all(&golden).unwrap();
+        let mut opened = open(&golden);
+        opened.spool.join("behind");
+        add(&mut opened, 6);
+        let first = fs::read_to_string(&segments(&golden)[0]).unwrap();
+        let line = first.find('\n').unwrap() + 1;
+        let position = Position {
+            segment: 0,
+            offset: line as u64,
+            records: 1,
+        };
+        opened.spool.advance("behind", position);
+        drop(opened);
+        let newest = segments(&golden).pop().unwrap();
+        let torn = [fs::read(&newest).unwrap(), b"{\"v\":\"chap".to_vec()].concat();
+        fs::write(newest, torn).unwrap();
+        for file in ["lock", "reserve"] {
+            let _ = fs::remove_file(golden.join(file));
+        }
+    }
+    let dir = scratch("format-1");
+    for file in fs::read_dir(&golden).unwrap() {
+        let file = file.unwrap();
+        fs::copy(file.path(), dir.join(file.file_name())).unwrap();
+    }
+    let mut opened = open(&dir);
+    let there = content(&dir);
+    assert!(segments(&dir).len() > 1 && there.ends_with(b"}\n"), "cut");
+    assert!(opened.resumed);
+    assert_eq!(opened.appender.chain().next_seq(), 6);
+    let position = opened.spool.join("behind");
+    assert_eq!((position.segment, position.records), (0, 1));
+    assert_eq!(opened.spool.lag(position), 5);
+    add(&mut opened, 3);
+    let all = content(&dir);
+    assert!(all.starts_with(&there));
+    let report = verify(&all[..], Start::Open).unwrap();
+    assert!(report.is_intact() && report.records() == 9, "{report}");
+}
