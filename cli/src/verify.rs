@@ -94,8 +94,12 @@ pub(crate) struct Args {
 
 /// Runs the subcommand.
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    if let Some(published) = args.published.open()? {
-        return served::run(&published, args);
+    if args.published.is_named() {
+        // What is wrong with the question is said before anybody is asked.
+        let trust = trust(args)?;
+        if let Some(published) = args.published.open()? {
+            return served::run(&published, args, &trust);
+        }
     }
     match directory(args)? {
         Some(Directory::Ledger(path)) => return ledger::run(path, args),

@@ -32,9 +32,14 @@ pub(crate) struct Published {
 }
 
 impl PublishedArgs {
+    /// Whether a log is named.
+    pub(crate) fn is_named(&self) -> bool {
+        self.ledger.ledger.is_some()
+    }
+
     /// Has the log reached, if one is named.
     pub(crate) fn open(&self) -> anyhow::Result<Option<Published>> {
-        if self.ledger.ledger.is_none() {
+        if !self.is_named() {
             return Ok(None);
         }
         let server = Server::connect(&self.ledger)?;

@@ -77,18 +77,29 @@ enum At {
 
 impl LedgerArgs {
     pub(super) async fn reach(&self) -> anyhow::Result<Reached> {
-        let token = match (&self.token_file, &self.service_account_token) {
-            (Some(file), _) => Some(read_token(file)?),
-            (None, Some(account)) => Some(self.request_token(account).await?),
-            (None, None) => None,
-        };
+        // What is wrong with the question is said before anybody is asked.
         match self.ledger.as_deref() {
-            None | Some(CLUSTER) => self.in_cluster(token).await,
-            Some(url) => self.at_url(url, token),
+            None | Some(CLUSTER) => {
+                let token = self.token().await?;
+                self.in_cluster(token).await
+            }
+            Some(url) => {
+                let reached = self.at_url(url)?;
+                let token = self.token().await?;
+                Ok(Reached { token, ..reached })
+            }
         }
     }
 
-    fn at_url(&self, url: &str, token: Option<String>) -> anyhow::Result<Reached> {
+    async fn token(&self) -> anyhow::Result<Option<String>> {
+        match (&self.token_file, &self.service_account_token) {
+            (Some(file), _) => Ok(Some(read_token(file)?)),
+            (None, Some(account)) => Ok(Some(self.request_token(account).await?)),
+            (None, None) => Ok(None),
+        }
+    }
+
+    fn at_url(&self, url: &str) -> anyhow::Result<Reached> {
         let url: Uri = url.parse().context("--ledger is no URL")?;
         ensure!(
             url.scheme_str() == Some("https"),
@@ -108,7 +119,7 @@ impl LedgerArgs {
             authority: authority.to_owned(),
             prefix: url.path().trim_end_matches('/').to_owned(),
             config: config(roots.as_deref())?,
-            token,
+            token: None,
         })
     }
 

@@ -20,7 +20,7 @@ use chaperone_ledger::{
 };
 use serde::Serialize;
 
-use super::{Args, Verdict, answer, ledger::CheckpointJson, trust};
+use super::{Args, Verdict, answer, ledger::CheckpointJson};
 use crate::source::Published;
 
 /// One record, as a person names it.
@@ -44,12 +44,11 @@ impl FromStr for Named {
     }
 }
 
-pub(super) fn run(published: &Published, args: &Args) -> anyhow::Result<ExitCode> {
+pub(super) fn run(published: &Published, args: &Args, trust: &Trust) -> anyhow::Result<ExitCode> {
     if args.part {
         bail!("--part is for files: a ledger has its streams from the beginning");
     }
-    let trust = trust(args)?;
-    let told = tell(published, args, &trust)?;
+    let told = tell(published, args, trust)?;
     answer(args.output, &told, &told.json(), told.is_intact())
 }
 
