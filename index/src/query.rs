@@ -72,6 +72,8 @@ pub struct Query {
     pub limit: usize,
     /// Where an answer before ended.
     pub cursor: Option<PageCursor>,
+    /// From this leaf on: what is before it is not even looked at. No parameter says it.
+    pub from: u64,
 }
 
 /// Where to.

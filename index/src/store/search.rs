@@ -133,10 +133,10 @@ impl Reader {
         let Some(end) = size.checked_sub(1) else {
             return Ok(None);
         };
-        let (mut first, mut last) = (0, end);
+        let (mut first, mut last) = (query.from, end);
         match (query.cursor, query.order) {
             (Some(cursor), Order::Desc) => last = last.min(cursor.next),
-            (Some(cursor), Order::Asc) => first = cursor.next,
+            (Some(cursor), Order::Asc) => first = first.max(cursor.next),
             (None, _) => {}
         }
         if let Some(since) = query.since {
@@ -197,7 +197,7 @@ impl Pass<'_> {
             Order::Asc => self.looked?.checked_add(1)?,
         };
         let size = self.size;
-        (next < size).then_some(PageCursor { next, size })
+        (self.query.from <= next && next < size).then_some(PageCursor { next, size })
     }
 }
 

@@ -251,7 +251,10 @@ fn query(text: &str) -> Query {
 
 /// All pages of an answer.
 fn pages(reader: &Reader, text: &str, scope: &Scope) -> Vec<u64> {
-    let mut query = query(text);
+    pages_of(reader, query(text), scope)
+}
+
+fn pages_of(reader: &Reader, mut query: Query, scope: &Scope) -> Vec<u64> {
     let mut leaves = Vec::new();
     loop {
         let answer = reader.search(&query, scope, Limits::default()).unwrap();
@@ -309,6 +312,33 @@ fn each_question_finds_what_a_scan_finds() {
         QUERIES.len() - 3,
         "but for the three that find nothing"
     );
+}
+
+#[test]
+fn what_is_before_a_leaf_is_left_out_whatever_the_order_and_the_pages() {
+    let ledger = filled();
+    let (_index, _) = ledger.index();
+    let reader = ledger.reader();
+    for text in [
+        "order=asc&limit=7",
+        "limit=7",
+        "host=api.example.com&limit=10",
+        "host=api.example.com&order=asc&limit=1",
+    ] {
+        let all = pages(&reader, text, &Scope::All);
+        for from in [0, 1, 100, 200, 249, 1_000] {
+            let query = Query {
+                from,
+                ..query(text)
+            };
+            let expected: Vec<_> = all.iter().copied().filter(|leaf| *leaf >= from).collect();
+            assert_eq!(
+                pages_of(&reader, query, &Scope::All),
+                expected,
+                "{text} {from}"
+            );
+        }
+    }
 }
 
 #[test]

@@ -395,7 +395,10 @@ impl Api {
         for (name, value) in [("order", "desc"), ("limit", WATCH_RECORDS)] {
             words.insert(name.to_owned(), value.to_owned());
         }
-        let query = read(&words)?;
+        let query = Query {
+            from: after,
+            ..read(&words)?
+        };
         let sight = Sight::LIST_RECORDS;
         let namespace = words.get("namespace").cloned();
         let reader = self
@@ -413,12 +416,7 @@ impl Api {
                     .search
                     .ask(move |reader| reader.search(&query, &Scope::All, limits))
                     .await?;
-                // More is there, and all that is new was seen.
-                if answer.found.last().is_none_or(|found| found.leaf <= after) {
-                    answer.cursor = None;
-                }
-                let is_new = |found: &Found| found.leaf >= after && !is_reading(&found.line);
-                answer.found.retain(is_new);
+                answer.found.retain(|found| !is_reading(&found.line));
                 if is_over || !answer.found.is_empty() {
                     break answer;
                 }
