@@ -1,59 +1,40 @@
 //! Questions about records and sessions. docs/search.md has them for users.
 //!
-//! Owns who may ask what, what of it is recorded, and how answers are written. Invariant: an answer leaves only once a record of who asked it is on disk.
+//! Owns who may ask what, and what of it is recorded; how answers are written is `answers`. Invariant: an answer leaves only once a record of who asked it is on disk.
 
+mod answers;
 mod gaps;
 mod ledgered;
+mod proof;
 mod trial;
+mod watch;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
-    time::{Duration, Instant},
 };
 
-use axum::{
-    body::Body,
-    extract::{Path, RawQuery, State},
-    http::{
-        HeaderMap, HeaderValue,
-        header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE},
-    },
-    response::{IntoResponse, Response},
-};
-use bytes::Bytes;
 use chaperone_crds::{chain::StreamId, record::ReadInfo};
 use chaperone_index::{
     query::{DEFAULT_LIMIT, Query, SESSION_NAMES, parameters},
     store::{Answer, Found, Limits, Scope, Session, SessionKind, SessionQuery, Sessions},
 };
-use chaperone_ledger::proof::{self, NoProof};
-use chaperone_server::reviews::bearer;
-use http_body_util::{BodyExt as _, Full};
-use serde::Deserialize;
-use tokio::{sync::OwnedSemaphorePermit, time::sleep};
+use tokio::sync::OwnedSemaphorePermit;
 
-use super::{Api, BATCH_TYPE};
+use super::Api;
 use crate::{
     authenticate::{Reader, Sight},
-    metrics::Route,
     refusal::{Code, Refusal},
 };
 
+pub(crate) use answers::held;
+pub(super) use answers::{proof, record, records, session, session_records, sessions};
 pub(super) use gaps::gaps;
 pub(super) use ledgered::Reads;
 pub(super) use trial::test;
 
 /// Bytes of records of an answer; the last record may pass it.
 const ANSWER_BYTES: usize = 4 * 1024 * 1024;
-
-/// The type of a proof.
-pub(crate) const PROOF_TYPE: &str = "text/plain; charset=utf-8";
-/// How long a look for new records waits for some, and how often it looks.
-const WATCH: Duration = Duration::from_secs(25);
-const WATCH_STEP: Duration = Duration::from_secs(1);
-/// Most new records of an answer.
-const WATCH_RECORDS: &str = "100";
 
 /// Streams of an answer whose first records are looked up.
 const MAX_OPENS: usize = 200;
@@ -94,97 +75,7 @@ pub(crate) struct Told<T> {
     pub(crate) room: OwnedSemaphorePermit,
 }
 
-pub(super) async fn records(
-    State(api): State<Arc<Api>>,
-    RawQuery(query): RawQuery,
-    headers: HeaderMap,
-) -> Response {
-    let ask = async {
-        let told = api.records(bearer(&headers)?, words(query.as_deref())?);
-        Ok(told.await?.records(wants_lines(&headers)))
-    };
-    api.respond(Route::Search, ask.await)
-}
-
-pub(super) async fn record(
-    State(api): State<Arc<Api>>,
-    Path((stream, seq)): Path<(String, String)>,
-    RawQuery(query): RawQuery,
-    headers: HeaderMap,
-) -> Response {
-    let ask = async {
-        let words = words(query.as_deref())?;
-        let told = api.record(bearer(&headers)?, &stream, &seq, words).await?;
-        let text = one(&told.answer);
-        Ok(told.respond(text, "application/json"))
-    };
-    api.respond(Route::Record, ask.await)
-}
-
-pub(super) async fn proof(
-    State(api): State<Arc<Api>>,
-    Path((stream, seq)): Path<(String, String)>,
-    RawQuery(query): RawQuery,
-    headers: HeaderMap,
-) -> Response {
-    let ask = async {
-        let words = words(query.as_deref())?;
-        let mut told = api.proof(bearer(&headers)?, &stream, &seq, words).await?;
-        let text = std::mem::take(&mut told.answer);
-        Ok(told.respond(text, PROOF_TYPE))
-    };
-    api.respond(Route::Proof, ask.await)
-}
-
-pub(super) async fn sessions(
-    State(api): State<Arc<Api>>,
-    RawQuery(query): RawQuery,
-    headers: HeaderMap,
-) -> Response {
-    let ask = async {
-        let told = api.sessions(bearer(&headers)?, words(query.as_deref())?);
-        let told = told.await?;
-        let items = told.answer.iter().map(json).collect();
-        Ok(told.list("sessions", items, wants_lines(&headers)))
-    };
-    api.respond(Route::Sessions, ask.await)
-}
-
-pub(super) async fn session(
-    State(api): State<Arc<Api>>,
-    Path(id): Path<String>,
-    RawQuery(query): RawQuery,
-    headers: HeaderMap,
-) -> Response {
-    let ask = async {
-        let words = words(query.as_deref())?;
-        let told = api.session(bearer(&headers)?, &id, words).await?;
-        let text = json(&told.answer);
-        Ok(told.respond(text, "application/json"))
-    };
-    api.respond(Route::Session, ask.await)
-}
-
-pub(super) async fn session_records(
-    State(api): State<Arc<Api>>,
-    Path(id): Path<String>,
-    RawQuery(query): RawQuery,
-    headers: HeaderMap,
-) -> Response {
-    let ask = async {
-        let words = words(query.as_deref())?;
-        let told = api.session_records(bearer(&headers)?, &id, words).await?;
-        Ok(told.records(wants_lines(&headers)))
-    };
-    api.respond(Route::SessionRecords, ask.await)
-}
-
 impl Api {
-    fn respond(&self, route: Route, answer: Result<Response, Refusal>) -> Response {
-        self.count(route, &answer);
-        answer.into_response()
-    }
-
     /// Records that have all that the words say.
     pub(crate) async fn records(
         &self,
@@ -356,85 +247,6 @@ impl Api {
         }
     }
 
-    /// The text that proves that a record is in the log. Recorded as the reading of the record, of which it has the place and no content.
-    pub(crate) async fn proof(
-        &self,
-        token: &str,
-        stream: &str,
-        seq: &str,
-        words: Words,
-    ) -> Result<Told<String>, Refusal> {
-        let told = self.record(token, stream, seq, words).await?;
-        let (dir, leaf) = (self.dir.clone(), told.answer.leaf);
-        let made = tokio::task::spawn_blocking(move || proof::of_ledger(&dir, leaf)).await;
-        let text = match made {
-            Ok(Ok(text)) => text,
-            Ok(Err(why @ NoProof::NotYet { .. })) => {
-                return Err(Refusal::new(Code::NotFound, why.to_string()));
-            }
-            other => {
-                tracing::error!(?other, leaf, "a proof cannot be made");
-                let why = "the proof cannot be made now";
-                return Err(Refusal::new(Code::Storage, why));
-            }
-        };
-        Ok(Told {
-            answer: text,
-            extent: told.extent,
-            room: told.room,
-        })
-    }
-
-    /// Records that the index took in at leaf `after` or later, the newest first, once there are some; none when nothing came in [`WATCH`]. Records of reading are left out: each look is one.
-    pub(crate) async fn watch(
-        &self,
-        token: &str,
-        mut words: Words,
-        after: u64,
-    ) -> Result<Told<Vec<Found>>, Refusal> {
-        for (name, value) in [("order", "desc"), ("limit", WATCH_RECORDS)] {
-            words.insert(name.to_owned(), value.to_owned());
-        }
-        let query = Query {
-            from: after,
-            ..read(&words)?
-        };
-        let sight = Sight::LIST_RECORDS;
-        let namespace = words.get("namespace").cloned();
-        let reader = self
-            .may(token, sight, "records", namespace.as_deref())
-            .await?;
-        let _waits = self.reads.waits()?;
-        let until = Instant::now() + WATCH;
-        let mut looked = None;
-        let answer = loop {
-            let committed = self.search.committed();
-            let is_over = Instant::now() >= until;
-            if is_over || looked != Some(committed) {
-                let (query, limits) = (query.clone(), limits());
-                let mut answer = self
-                    .search
-                    .ask(move |reader| reader.search(&query, &Scope::All, limits))
-                    .await?;
-                answer.found.retain(|found| !is_reading(&found.line));
-                if is_over || !answer.found.is_empty() {
-                    break answer;
-                }
-                // The index comes after the records.
-                looked = (answer.indexed >= committed).then_some(committed);
-            }
-            sleep(WATCH_STEP).await;
-        };
-        let question = Question {
-            room: self.reads.room()?,
-            reader,
-            namespace,
-            what: "records",
-            words,
-        };
-        self.tell(question, answer).await
-    }
-
     /// Who asks, if they may.
     async fn may(
         &self,
@@ -527,75 +339,6 @@ impl Question {
     }
 }
 
-impl Told<Vec<Found>> {
-    fn records(self, as_lines: bool) -> Response {
-        let items = self.answer.iter().map(one).collect();
-        self.list("records", items, as_lines)
-    }
-}
-
-impl<T> Told<T> {
-    /// A list: as one object, or a line each.
-    fn list(self, name: &str, items: Vec<String>, as_lines: bool) -> Response {
-        if as_lines {
-            let lines: String = items.iter().flat_map(|item| [item, "\n"]).collect();
-            return self.respond(lines, BATCH_TYPE);
-        }
-        let Extent {
-            indexed,
-            committed,
-            cursor,
-        } = &self.extent;
-        let cursor = cursor.as_ref();
-        let cursor = cursor.map_or(String::new(), |cursor| format!(r#""cursor":"{cursor}","#));
-        let items = items.join(",");
-        let text = format!(
-            r#"{{"indexed":{indexed},"committed":{committed},{cursor}"{name}":[{items}]}}"#
-        );
-        self.respond(text, "application/json")
-    }
-
-    fn respond(self, text: String, kind: &'static str) -> Response {
-        let mut response = Response::new(held(text, self.room));
-        let head = response.headers_mut();
-        head.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-        head.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        let extent = self.extent;
-        head.insert("chaperone-indexed", HeaderValue::from(extent.indexed));
-        head.insert("chaperone-committed", HeaderValue::from(extent.committed));
-        if let Some(cursor) = extent.cursor.and_then(|c| HeaderValue::from_str(&c).ok()) {
-            head.insert("chaperone-cursor", cursor);
-        }
-        response
-    }
-}
-
-/// A body that holds an answer's room until its last byte has left.
-pub(crate) fn held(text: impl Into<Bytes>, room: impl Send + Sync + 'static) -> Body {
-    Body::new(Full::new(text.into()).map_frame(move |frame| {
-        let _ = &room;
-        frame
-    }))
-}
-
-/// A record with its leaf: the line as it was written, which is JSON.
-fn one(found: &Found) -> String {
-    let line = String::from_utf8_lossy(&found.line);
-    format!(r#"{{"leaf":{},"record":{line}}}"#, found.leaf)
-}
-
-fn is_reading(line: &[u8]) -> bool {
-    #[derive(Deserialize)]
-    struct Kind {
-        kind: String,
-    }
-    serde_json::from_slice::<Kind>(line).is_ok_and(|record| record.kind == "ledger.read")
-}
-
-fn json(session: &Session) -> String {
-    serde_json::to_string(session).expect("texts and numbers serialise")
-}
-
 /// The parameters, each once.
 pub(crate) fn words(query: Option<&str>) -> Result<Words, Refusal> {
     let mut words = BTreeMap::new();
@@ -660,11 +403,6 @@ fn limits() -> Limits {
         bytes: ANSWER_BYTES,
         ..Limits::default()
     }
-}
-
-fn wants_lines(headers: &HeaderMap) -> bool {
-    let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok());
-    accept.is_some_and(|accept| accept.contains(BATCH_TYPE))
 }
 
 fn malformed(why: impl ToString) -> Refusal {
