@@ -4,16 +4,17 @@ use std::sync::Arc;
 
 use axum::{
     body::Body,
-    extract::{Path, RawQuery, Request, State},
+    extract::{FromRequestParts, Path, RawQuery, Request, State},
     http::{
-        HeaderMap, HeaderValue, StatusCode, Uri,
+        HeaderMap, HeaderValue, StatusCode,
         header::{CONTENT_DISPOSITION, CONTENT_SECURITY_POLICY, CONTENT_TYPE},
+        request::Parts,
     },
     response::{IntoResponse, Response},
 };
 use chaperone_console::{
-    Extent, GapsPage, LivePage, Notice, RecordPage, RecordsPage, Resumed, SessionPage,
-    SessionsPage, Shown, form::Asked, gaps as gaps_page, live as live_page, live_rows as rows_text,
+    Extent, GapsPage, LivePage, RecordPage, RecordsPage, Resumed, SessionPage, SessionsPage, Shown,
+    form::Asked, gaps as gaps_page, live as live_page, live_rows as rows_text,
     record as record_page, records as records_page, session as session_page,
     sessions as sessions_page,
 };
@@ -33,145 +34,106 @@ const LIVE_RECORDS: &str = "50";
 /// Names of parameters that are times.
 const TIMES: [&str; 2] = ["since", "until"];
 
-pub(super) async fn sessions(
-    State(console): State<Arc<Console>>,
-    RawQuery(query): RawQuery,
+/// A request of somebody who is logged in; others are led to the login.
+pub(super) struct Visit {
+    console: Arc<Console>,
+    login: Login,
+    query: Option<String>,
     headers: HeaderMap,
-    uri: Uri,
-) -> Response {
-    let Some(login) = console.login(&headers) else {
-        return log_in_first(&uri);
-    };
-    let result = console.sessions(&login, query.as_deref()).await;
-    console.answer(result, &login, &headers)
 }
 
-pub(super) async fn session(
-    State(console): State<Arc<Console>>,
-    RawQuery(query): RawQuery,
-    headers: HeaderMap,
-    uri: Uri,
-) -> Response {
-    let Some(login) = console.login(&headers) else {
-        return log_in_first(&uri);
-    };
-    let result = console.session(&login, query.as_deref()).await;
-    console.answer(result, &login, &headers)
+impl FromRequestParts<Arc<Console>> for Visit {
+    type Rejection = Response;
+
+    async fn from_request_parts(
+        head: &mut Parts,
+        console: &Arc<Console>,
+    ) -> Result<Self, Response> {
+        let login = console.login(&head.headers);
+        Ok(Self {
+            login: login.ok_or_else(|| log_in_first(&head.uri))?,
+            console: console.clone(),
+            query: head.uri.query().map(str::to_owned),
+            headers: head.headers.clone(),
+        })
+    }
 }
 
-pub(super) async fn records(
-    State(console): State<Arc<Console>>,
-    RawQuery(query): RawQuery,
-    headers: HeaderMap,
-    uri: Uri,
-) -> Response {
-    let Some(login) = console.login(&headers) else {
-        return log_in_first(&uri);
-    };
-    let result = console.records(&login, query.as_deref()).await;
-    console.answer(result, &login, &headers)
+impl Visit {
+    fn answer(&self, result: Result<Response, Refusal>) -> Response {
+        self.console.answer(result, &self.login, &self.headers)
+    }
+
+    fn query(&self) -> Option<&str> {
+        self.query.as_deref()
+    }
 }
 
-pub(super) async fn record(
-    State(console): State<Arc<Console>>,
-    Path((stream, seq)): Path<(String, String)>,
-    RawQuery(query): RawQuery,
-    headers: HeaderMap,
-    uri: Uri,
-) -> Response {
-    let Some(login) = console.login(&headers) else {
-        return log_in_first(&uri);
-    };
-    let result = console
-        .record(&login, &stream, &seq, query.as_deref())
-        .await;
-    console.answer(result, &login, &headers)
+pub(super) async fn sessions(visit: Visit) -> Response {
+    let Visit { console, login, .. } = &visit;
+    visit.answer(console.sessions(login, visit.query()).await)
 }
 
-pub(super) async fn raw(
-    State(console): State<Arc<Console>>,
-    Path((stream, seq)): Path<(String, String)>,
-    RawQuery(query): RawQuery,
-    headers: HeaderMap,
-    uri: Uri,
-) -> Response {
-    let Some(login) = console.login(&headers) else {
-        return log_in_first(&uri);
-    };
-    let result = console.raw(&login, &stream, &seq, query.as_deref()).await;
-    console.answer(result, &login, &headers)
+pub(super) async fn session(visit: Visit) -> Response {
+    let Visit { console, login, .. } = &visit;
+    visit.answer(console.session(login, visit.query()).await)
 }
 
-pub(super) async fn proof(
-    State(console): State<Arc<Console>>,
-    Path((stream, seq)): Path<(String, String)>,
-    RawQuery(query): RawQuery,
-    headers: HeaderMap,
-    uri: Uri,
-) -> Response {
-    let Some(login) = console.login(&headers) else {
-        return log_in_first(&uri);
-    };
-    let result = console.proof(&login, &stream, &seq, query.as_deref()).await;
-    console.answer(result, &login, &headers)
+pub(super) async fn records(visit: Visit) -> Response {
+    let Visit { console, login, .. } = &visit;
+    visit.answer(console.records(login, visit.query()).await)
 }
 
-pub(super) async fn live(
-    State(console): State<Arc<Console>>,
-    RawQuery(query): RawQuery,
-    headers: HeaderMap,
-    uri: Uri,
-) -> Response {
-    let Some(login) = console.login(&headers) else {
-        return log_in_first(&uri);
-    };
-    let result = console.live(&login, query.as_deref()).await;
-    console.answer(result, &login, &headers)
+type Named = Path<(String, String)>;
+
+pub(super) async fn record(visit: Visit, Path((stream, seq)): Named) -> Response {
+    let Visit { console, login, .. } = &visit;
+    visit.answer(console.record(login, &stream, &seq, visit.query()).await)
 }
 
-pub(super) async fn gaps(
-    State(console): State<Arc<Console>>,
-    RawQuery(query): RawQuery,
-    headers: HeaderMap,
-    uri: Uri,
-) -> Response {
-    let Some(login) = console.login(&headers) else {
-        return log_in_first(&uri);
-    };
-    let result = console.gaps(&login, query.as_deref()).await;
-    console.answer(result, &login, &headers)
+pub(super) async fn raw(visit: Visit, Path((stream, seq)): Named) -> Response {
+    let Visit { console, login, .. } = &visit;
+    visit.answer(console.raw(login, &stream, &seq, visit.query()).await)
 }
 
-pub(super) async fn impact_form(
-    State(console): State<Arc<Console>>,
-    RawQuery(query): RawQuery,
-    headers: HeaderMap,
-    uri: Uri,
-) -> Response {
-    let Some(login) = console.login(&headers) else {
-        return log_in_first(&uri);
-    };
-    let result = asked(query.as_deref());
-    let result = result.map(|asked| html(StatusCode::OK, console.impact_form(&login, &asked)));
-    console.answer(result, &login, &headers)
+pub(super) async fn proof(visit: Visit, Path((stream, seq)): Named) -> Response {
+    let Visit { console, login, .. } = &visit;
+    visit.answer(console.proof(login, &stream, &seq, visit.query()).await)
+}
+
+pub(super) async fn live(visit: Visit) -> Response {
+    let Visit { console, login, .. } = &visit;
+    visit.answer(console.live(login, visit.query()).await)
+}
+
+pub(super) async fn gaps(visit: Visit) -> Response {
+    let Visit { console, login, .. } = &visit;
+    visit.answer(console.gaps(login, visit.query()).await)
+}
+
+pub(super) async fn impact_form(visit: Visit) -> Response {
+    let Visit { console, login, .. } = &visit;
+    let asked = asked(visit.query());
+    visit.answer(asked.map(|asked| html(StatusCode::OK, console.impact_form(login, &asked))))
 }
 
 /// A form that changes nothing and costs a look at records: it is taken from pages of ours alone, as all forms are.
-pub(super) async fn impact(State(console): State<Arc<Console>>, request: Request) -> Response {
-    let (head, body) = request.into_parts();
-    let Some(login) = console.login(&head.headers) else {
-        return log_in_first(&head.uri);
-    };
+pub(super) async fn impact(visit: Visit, request: Request) -> Response {
+    let Visit {
+        console,
+        login,
+        headers,
+        ..
+    } = &visit;
     let ask = async {
-        if !guard::is_same_origin(&head.headers) {
+        if !guard::is_same_origin(headers) {
             let why = "the form was not sent from a page of this console";
             return Err(Refusal::new(Code::Forbidden, why));
         }
-        let words = said(read_pairs(body).await?.into_iter().collect());
-        console.impact(&login, words).await
+        let words = said(read_pairs(request.into_body()).await?.into_iter().collect());
+        console.impact(login, words).await
     };
-    let result = ask.await;
-    console.answer(result, &login, &head.headers)
+    visit.answer(ask.await)
 }
 
 /// For the script of the page: without a login it is told so, and not led to a form.
@@ -192,18 +154,16 @@ impl Console {
     async fn sessions(&self, login: &Login, query: Option<&str>) -> Result<Response, Refusal> {
         let asked = asked(query)?;
         let told = self.api.sessions(&login.token, asked.clone()).await;
-        let told = or_refused(told)?;
-        let extent = told.as_ref().ok().map(extent);
+        let told = or_refused(told)?.map(|told| (extent(&told), told));
         let page = SessionsPage {
             asked: &asked,
-            found: match (&told, &extent) {
-                (Ok(told), Some(extent)) => Ok((&told.answer, extent)),
-                (Err(why), _) => Err(notice(why)),
-                (Ok(_), None) => Err(NOT_NOW),
+            found: match &told {
+                Ok((extent, told)) => Ok((&told.answer, extent)),
+                Err(why) => Err(notice(why)),
             },
         };
         let text = sessions_page(&self.frame(Some(&login.user)), &page);
-        Ok(shown(told, text))
+        Ok(shown(told.map(|(_, told)| told), text))
     }
 
     async fn session(&self, login: &Login, query: Option<&str>) -> Result<Response, Refusal> {
@@ -220,20 +180,20 @@ impl Console {
         words.extend(more.map(|(name, value)| (name.to_owned(), value.to_owned())));
         words.extend(cursor.map(|cursor| ("cursor".to_owned(), cursor)));
         let told = self.api.session_records(&login.token, &id, words).await;
-        let told = or_refused(told)?;
-        let extent = told.as_ref().ok().map(extent);
-        let rows = told.as_ref().map_or(Vec::new(), |told| rows(&told.answer));
+        let told = or_refused(told)?.map(|told| (extent(&told), told));
+        let rows = told
+            .as_ref()
+            .map_or(Vec::new(), |(_, told)| rows(&told.answer));
         let page = SessionPage {
             session: &session,
-            records: match (&told, &extent) {
-                (Ok(_), Some(extent)) => Ok((&rows, extent)),
-                (Err(why), _) => Err(notice(why)),
-                (Ok(_), None) => Err(NOT_NOW),
+            records: match &told {
+                Ok((extent, _)) => Ok((&rows, extent)),
+                Err(why) => Err(notice(why)),
             },
             from: Resumed::read(&from),
         };
         let text = session_page(&self.frame(Some(&login.user)), &page);
-        Ok(shown(told, text))
+        Ok(shown(told.map(|(_, told)| told), text))
     }
 
     async fn records(&self, login: &Login, query: Option<&str>) -> Result<Response, Refusal> {
@@ -249,19 +209,19 @@ impl Console {
             return Ok(html(StatusCode::OK, text));
         }
         let told = self.api.records(&login.token, asked.clone()).await;
-        let told = or_refused(told)?;
-        let extent = told.as_ref().ok().map(extent);
-        let rows = told.as_ref().map_or(Vec::new(), |told| rows(&told.answer));
+        let told = or_refused(told)?.map(|told| (extent(&told), told));
+        let rows = told
+            .as_ref()
+            .map_or(Vec::new(), |(_, told)| rows(&told.answer));
         let page = RecordsPage {
             asked: &asked,
-            found: Some(match (&told, &extent) {
-                (Ok(_), Some(extent)) => Ok((&rows, extent)),
-                (Err(why), _) => Err(notice(why)),
-                (Ok(_), None) => Err(NOT_NOW),
+            found: Some(match &told {
+                Ok((extent, _)) => Ok((&rows, extent)),
+                Err(why) => Err(notice(why)),
             }),
         };
         let text = records_page(&self.frame(Some(&login.user)), &page);
-        Ok(shown(told, text))
+        Ok(shown(told.map(|(_, told)| told), text))
     }
 
     async fn record(
@@ -377,11 +337,6 @@ fn file(body: Body, name: &str) -> Response {
     }
     response
 }
-
-const NOT_NOW: Notice<'_> = Notice {
-    title: "Not now",
-    message: "",
-};
 
 /// The parameters that say something. Forms send empty fields too.
 fn asked(query: Option<&str>) -> Result<Asked, Refusal> {
