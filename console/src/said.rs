@@ -1,7 +1,7 @@
 //! What an exchange with a model said, at the head of its turn.
 
 use chaperone_crds::{
-    messages::{self, Said},
+    messages::{self, Cut, Said},
     record::{BodyInfo, Record},
 };
 use chaperone_index::facts::Facts;
@@ -27,9 +27,9 @@ pub(crate) fn said(line: &[u8], record: &Value) -> Markup {
     let text = |body: Option<&BodyInfo>| body.and_then(|body| body.text.clone());
     let request = text(http.and_then(|http| http.request_body.as_ref()));
     let answer = text(http.and_then(|http| http.response_body.as_ref()));
-    let (asked, is_cut) = request.as_deref().map(messages::asked).unwrap_or_default();
-    // Where later messages are beyond what the record has, an older one must not stand for them.
-    let asked = if is_cut { Vec::new() } else { asked };
+    let asked = request.as_deref().map(messages::asked);
+    let is_cut = asked == Some(Err(Cut));
+    let asked = asked.and_then(Result::ok).unwrap_or_default();
     let answered = answer
         .as_deref()
         .map(messages::answered)

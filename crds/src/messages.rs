@@ -43,15 +43,22 @@ pub enum Said {
     },
 }
 
-/// What the model was told last: the last message of the request, which is all that is new in it. `true`: the request is cut before its messages end, so that there may be later ones. Nothing if it is no request
-/// for messages.
-#[must_use]
-pub fn asked(request: &str) -> (Vec<Said>, bool) {
+/// The text ends before its messages do: what is there is not what the model was told last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cut;
+
+/// What the model was told last: the last message of the request, which is all that is new in it. Nothing if there are no messages.
+///
+/// # Errors
+/// [`Cut`].
+pub fn asked(request: &str) -> Result<Vec<Said>, Cut> {
     let mut messages = Messages::default();
     // What was read before the text ended, or ceased to be JSON, is there.
     let _ = (&mut messages).deserialize(&mut serde_json::Deserializer::from_str(request));
-    let said = messages.last.map(|last| told(&last)).unwrap_or_default();
-    (said, !messages.ended)
+    match messages.ended {
+        true => Ok(messages.last.map(|last| told(&last)).unwrap_or_default()),
+        false => Err(Cut),
+    }
 }
 
 fn told(message: &Value) -> Vec<Said> {

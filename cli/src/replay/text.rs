@@ -90,7 +90,9 @@ fn texts(event: &Event, is_turn: bool, chars: usize) -> Vec<(&'static str, Strin
     let response = http.and_then(|http| http.response_body.as_ref());
     let message = event.message.as_ref().and_then(|m| m.body.as_ref());
     let body = |name, body: Option<&BodyInfo>| Some((name, shown(body?, chars)));
-    match said(request, is_turn, |text| asked(text, chars)) {
+    match said(request, is_turn, |text| {
+        all(messages::asked(text).unwrap_or_default(), chars)
+    }) {
         Some(said) => texts.extend(said),
         None => texts.extend(body("request", request)),
     }
@@ -110,14 +112,6 @@ type Texts = Vec<(&'static str, String)>;
 fn said(body: Option<&BodyInfo>, is_turn: bool, read: impl FnOnce(&str) -> Texts) -> Option<Texts> {
     let text = body?.text.as_deref().filter(|_| is_turn)?;
     Some(read(text)).filter(|said| !said.is_empty())
-}
-
-fn asked(request: &str, chars: usize) -> Texts {
-    let (said, is_cut) = messages::asked(request);
-    match is_cut {
-        true => Vec::new(),
-        false => all(said, chars),
-    }
 }
 
 fn all(said: Vec<Said>, chars: usize) -> Texts {
