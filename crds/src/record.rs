@@ -566,7 +566,7 @@ pub struct ConfigInfo {
     pub mode: Mode,
     /// The policies: `namespace/name@generation`, or `name@generation` of a cluster policy.
     pub policies: Vec<String>,
-    /// The snapshot itself, as JSON: the text of all policies, whose SHA-256 begins with the revision. Absent where it is longer than 262144 bytes.
+    /// The snapshot itself, as JSON: the text of all policies, whose SHA-256 begins with the revision. Absent where it is longer than 262144 bytes, or where records had to wait when the policies took effect.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshot: Option<String>,
 }

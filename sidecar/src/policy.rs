@@ -195,7 +195,11 @@ fn announce(shared: &Shared, active: &Active) {
     }
     let mut event = active.event(EventKind::Config);
     event.config = Some(active.config.snapshot.recorded(active.mode()));
-    if let Err(TryRecordError::Full(event)) = shared.recorder.try_record(event) {
+    if let Err(TryRecordError::Full(mut event)) = shared.recorder.try_record(event) {
+        // How many wait here is the policies' to say, and their text is long: it is not what memory goes for.
+        if let Some(config) = &mut event.config {
+            config.snapshot = None;
+        }
         let recorder = shared.recorder.clone();
         tokio::spawn(async move { recorder.record(*event).await });
     }
