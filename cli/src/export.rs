@@ -136,14 +136,10 @@ fn explain(
     let own = StreamId::of_ledger(log.origin.as_str());
     for (stream, ..) in spans {
         for kind in [EventKind::StreamOpen, EventKind::Config] {
-            published.of_kind(stream, kind, None, |leaf, line| {
-                Ok(held.explain(leaf, line)?)
-            })?;
+            published.of_kind(stream, kind, |leaf, line| Ok(held.explain(leaf, line)?))?;
         }
-        // The ledger's own records stand in its own namespace.
-        let words = format!("\"{stream}\"");
         let take = |leaf, line: &[u8]| Ok(held.explain(leaf, line)?);
-        let told = published.of_kind(&own, EventKind::StreamIdentity, Some(&words), take);
+        let told = published.identities(&own, stream, take);
         if let Err(error) = told {
             let error = clean(&error.to_string()).into_owned();
             eprintln!(

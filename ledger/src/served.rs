@@ -18,7 +18,10 @@ use crate::{
     leaf::Leaf,
     merkle::{ProveError, Unproven, consistency_proof, verify_consistency},
     store::MAX_STREAMS,
-    tile::{Builder, Included, Row, Source, Tile, TileTree, TreeError, WIDTH, Width, read_entries},
+    tile::{
+        Builder, Included, NotIncluded, Row, Source, Tile, TileTree, TreeError, WIDTH, Width,
+        read_entries,
+    },
 };
 
 /// A log whose checkpoint is signed by a known key.
@@ -105,10 +108,10 @@ where
         for kept in &self.kept {
             match self.is_beginning(&tree, kept) {
                 Ok(()) => {}
-                Err(NotBeginning::Source { tile, error }) => {
+                Err(NotIncluded::Source { tile, error }) => {
                     return Err(Unserved::Source { tile, error });
                 }
-                Err(NotBeginning::Not(fault)) => verdict.faults.push(Fault::NoBeginning {
+                Err(NotIncluded::Not(fault)) => verdict.faults.push(Fault::NoBeginning {
                     size: kept.size,
                     fault,
                 }),
@@ -121,17 +124,17 @@ where
         &self,
         tree: &TileTree<'_, S>,
         kept: &Checkpoint,
-    ) -> Result<(), NotBeginning<S::Error>> {
+    ) -> Result<(), NotIncluded<S::Error>> {
         let head = self.head();
         let proof = match consistency_proof(tree, kept.size, head.size) {
             Ok(proof) => proof,
             Err(ProveError::Source(TreeError::Source { tile, error })) => {
-                return Err(NotBeginning::Source { tile, error });
+                return Err(NotIncluded::Source { tile, error });
             }
-            Err(error) => return Err(NotBeginning::Not(error.to_string())),
+            Err(error) => return Err(NotIncluded::Not(error.to_string())),
         };
         let shown = verify_consistency(kept.size, head.size, &kept.root, &head.root, &proof);
-        shown.map_err(|error: Unproven| NotBeginning::Not(error.to_string()))
+        shown.map_err(|error: Unproven| NotIncluded::Not(error.to_string()))
     }
 
     /// Reads every entry that the checkpoint covers, and makes the tree of them anew: no hash that is served is believed. `read` is told after each bundle how many leaves there were.
@@ -148,7 +151,8 @@ where
             let Some(tile) = Tile::within(Row::Entries, index, size) else {
                 break;
             };
-            let bytes = served(self.source, tile)?;
+            let failed = |error| Unserved::Source { tile, error };
+            let bytes = self.source.read(tile).map_err(failed)?;
             match read_entries(&bytes, tile.width) {
                 Err(fault) => reading.stop(tile, &fault),
                 Ok(entries) => reading.bundle(tile, &entries, &self.kept)?,
@@ -174,12 +178,6 @@ where
     }
 }
 
-/// A tile's bytes: its own or, while the log goes on, the beginning of the full one that took its place.
-fn served<S: Source>(source: &S, tile: Tile) -> Result<Vec<u8>, Unserved<S::Error>> {
-    let failed = |error| Unserved::Source { tile, error };
-    source.read(tile).map_err(failed)
-}
-
 /// Bytes of a tile that is not full, out of the full one, which takes its place once there is one. For sources whose server has no longer the one asked for.
 ///
 /// # Errors
@@ -194,11 +192,6 @@ pub fn out_of_full<E>(
     })?;
     tile.cut(&mut bytes);
     Ok(bytes)
-}
-
-enum NotBeginning<E> {
-    Source { tile: Tile, error: E },
-    Not(String),
 }
 
 /// A log while its entries are read.

@@ -73,29 +73,48 @@ impl Published {
         stream: &StreamId,
         take: impl FnMut(u64, &[u8]) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
-        let mut words: Words = vec![("stream", stream.to_string()), ("order", "asc".to_owned())];
-        words.extend(self.namespace.clone().map(|name| ("namespace", name)));
-        let ask = |words: &Words| self.server.borrow_mut().records(words);
-        pages(&words, usize::MAX, ask, take).map(drop)
+        self.records(stream, &[], self.namespace.as_deref(), take)
     }
 
-    /// Takes the records of a stream that are of a kind; with words, those that have them, in whatever namespace.
+    /// Takes those that are of a kind.
     pub(crate) fn of_kind(
         &self,
         stream: &StreamId,
         kind: EventKind,
-        with: Option<&str>,
         take: impl FnMut(u64, &[u8]) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
-        let mut words: Words = vec![
-            ("stream", stream.to_string()),
-            ("kind", kind.as_str().to_owned()),
-            ("order", "asc".to_owned()),
-        ];
-        words.extend(match with {
-            Some(with) => Some(("q", with.to_owned())),
-            None => self.namespace.clone().map(|name| ("namespace", name)),
-        });
+        let words = [("kind", kind.as_str())];
+        self.records(stream, &words, self.namespace.as_deref(), take)
+    }
+
+    /// Takes those of the ledger's own that say whose a stream is. They stand in the ledger's namespace.
+    pub(crate) fn identities(
+        &self,
+        own: &StreamId,
+        of: &StreamId,
+        take: impl FnMut(u64, &[u8]) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        let phrase = format!("\"{of}\"");
+        let words = [("kind", EventKind::StreamIdentity.as_str()), ("q", &phrase)];
+        self.records(own, &words, None, take)
+    }
+
+    fn records(
+        &self,
+        stream: &StreamId,
+        more: &[(&'static str, &str)],
+        namespace: Option<&str>,
+        take: impl FnMut(u64, &[u8]) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        let stream = stream.to_string();
+        let fixed = [("stream", stream.as_str()), ("order", "asc")];
+        let namespace = namespace.map(|name| ("namespace", name));
+        let words: Words = fixed
+            .iter()
+            .chain(more)
+            .chain(&namespace)
+            .map(|(name, value)| (*name, (*value).to_owned()))
+            .collect();
         let ask = |words: &Words| self.server.borrow_mut().records(words);
         pages(&words, usize::MAX, ask, take).map(drop)
     }
