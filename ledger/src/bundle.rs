@@ -7,6 +7,7 @@ mod about;
 mod export;
 mod prove;
 mod readme;
+mod verdict;
 
 use std::{collections::BTreeMap, fmt};
 
@@ -15,7 +16,8 @@ use serde::{Deserialize, Serialize};
 
 use about::Named;
 pub use export::{ExportError, Exported, Held, Looked, Shelf, export, export_held};
-pub use prove::{Fault, Policies, Shown, Verdict, Whose, is_bundle, verify};
+pub use prove::{is_bundle, verify};
+pub use verdict::{Fault, Policies, Shown, Verdict, Whose};
 
 /// The file that says what the folder is.
 const IDENTITY: &str = "bundle.json";

@@ -2,28 +2,27 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    fmt,
     io::{self, BufRead as _, BufReader, Read as _},
     path::Path,
 };
 
-use chaperone_crds::{
-    chain::{MAX_RECORD_BYTES, RecordHash, StreamId},
-    head::Head,
-    pod::PodIdentity,
-    record::Record,
-    snapshot::Snapshot,
-    verify::{Line, Seen, each_line},
+use super::{
+    ABOUT, ABOUT_LEAVES, FORMAT, IDENTITY, Identity, LEAVES, Named, RECORDS, Subject,
+    verdict::{Fault, Policies, Shown, Verdict, Whose},
 };
-use thiserror::Error;
-
-use super::{ABOUT, ABOUT_LEAVES, FORMAT, IDENTITY, Identity, LEAVES, Named, RECORDS, Subject};
 use crate::{
     audit::{TreeHead, Unreadable, directory},
-    checkpoint::{self, Checkpoint, CheckpointError, Origin, decimal},
+    checkpoint::{self, Checkpoint, Origin, decimal},
     key::VerifierKey,
     leaf::{Leaf, MAX_LEAF_BYTES},
     tile::{Included, Source, Tile},
+};
+use chaperone_crds::{
+    chain::{MAX_RECORD_BYTES, RecordHash, StreamId},
+    head::Head,
+    record::Record,
+    snapshot::Snapshot,
+    verify::{Line, Seen, each_line},
 };
 
 /// Most faults that a verdict lists; further ones are counted.
@@ -32,128 +31,6 @@ const MAX_LISTED: usize = 100;
 const MAX_LINE_BYTES: usize = 20 + 1 + MAX_LEAF_BYTES + 1;
 /// Longest `bundle.json`, in bytes.
 const MAX_IDENTITY_BYTES: u64 = 64 * 1024;
-
-/// What is to be said of a bundle.
-#[derive(Debug)]
-pub struct Verdict {
-    /// Of which log it is.
-    pub origin: Origin,
-    /// What it is about.
-    pub subject: Subject,
-    /// The signed head, where a known key has signed it.
-    pub head: Option<TreeHead>,
-    /// What is there of each stream.
-    pub streams: BTreeMap<StreamId, Shown>,
-    /// Whose streams are, by the ledger's own word.
-    pub whose: Vec<Whose>,
-    /// Policies that took effect, as the streams' own records say.
-    pub policies: Vec<Policies>,
-    /// What is wrong; at most the first hundred.
-    pub faults: Vec<Fault>,
-    /// How much is wrong.
-    pub fault_count: u64,
-}
-
-/// Whose a stream is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Whose {
-    /// The stream.
-    pub stream: String,
-    /// Its pod, as TokenReview and the API server said.
-    pub workload: PodIdentity,
-}
-
-/// Policies that took effect.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Policies {
-    /// Their revision, which decisions name.
-    pub revision: String,
-    /// `namespace/name@generation`.
-    pub policies: Vec<String>,
-    /// Their text is in the record, and is that of the revision.
-    pub has_text: bool,
-}
-
-/// What is there of a stream.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Shown {
-    /// Number of the first record.
-    pub first: u64,
-    /// Number of the last record.
-    pub last: u64,
-    /// Records of the subject.
-    pub records: u64,
-    /// Records about something else.
-    pub context: u64,
-    /// Records of which there is the leaf alone.
-    pub withheld: u64,
-}
-
-/// What is wrong with a bundle.
-#[derive(Debug, Error)]
-pub enum Fault {
-    /// What is there as a checkpoint is none of the log's.
-    #[error("the checkpoint: {0}")]
-    Checkpoint(CheckpointError),
-    /// There is none.
-    #[error("there is no checkpoint")]
-    NoCheckpoint,
-    /// A line of the leaves is none, or comes before its time.
-    #[error("line {number} of {file} is no leaf, or not after the one before it")]
-    Leaf {
-        /// Its number, from 1.
-        number: u64,
-        /// Of which file.
-        file: String,
-    },
-    /// A leaf is not in the tree.
-    #[error("leaf {index}, {leaf}, is not in the tree that is signed: {reason}")]
-    NotIncluded {
-        /// Its number.
-        index: u64,
-        /// What it names.
-        leaf: String,
-        /// Why.
-        reason: String,
-    },
-    /// Leaves of a stream that should follow each other do not.
-    #[error("stream {stream}: record {after} is missing, record {found} follows")]
-    Hole {
-        /// The stream.
-        stream: StreamId,
-        /// The number that should have come.
-        after: u64,
-        /// The number that came.
-        found: u64,
-    },
-    /// A record that its leaf does not have.
-    #[error("line {line} of {file} is {fault}")]
-    Record {
-        /// Its number in the file, from 1.
-        line: u64,
-        /// Of which file.
-        file: String,
-        /// Why.
-        fault: String,
-    },
-    /// There is nothing to prove.
-    #[error("it has no record: nothing is proved")]
-    Empty,
-}
-
-impl Verdict {
-    /// True when the checkpoint is signed by a known key, every leaf is in its tree, every record is its leaf's, and no stream has a hole.
-    #[must_use]
-    pub fn is_intact(&self) -> bool {
-        self.fault_count == 0
-    }
-
-    /// Records of the subject.
-    #[must_use]
-    pub fn records(&self) -> u64 {
-        self.streams.values().map(|shown| shown.records).sum()
-    }
-}
 
 /// Whether this is a bundle.
 #[must_use]
@@ -236,10 +113,7 @@ impl Proof {
 
     /// Reads the leaves, shows that each is in the tree, and that each stream has all between its first and last.
     fn leaves(&mut self, dir: &Path, signed: &Checkpoint) -> Result<(), Unreadable> {
-        for leaf in self.included(dir, LEAVES, signed)? {
-            self.place(leaf);
-        }
-        Ok(())
+        self.included(dir, LEAVES, signed, Self::place)
     }
 
     /// Reads the leaves of a file, and shows that each is in the tree.
@@ -248,14 +122,15 @@ impl Proof {
         dir: &Path,
         file: &str,
         signed: &Checkpoint,
-    ) -> Result<Vec<Leaf>, Unreadable> {
+        mut take: impl FnMut(&mut Self, Leaf),
+    ) -> Result<(), Unreadable> {
         let path = dir.join(file);
         let failed = |error| directory::unreadable(&path, error);
         let mut lines = BufReader::new(directory::open(&path).map_err(failed)?);
         let folder = Folder(dir);
         let mut included = Included::new(&folder, signed);
         let limit = u64::try_from(MAX_LINE_BYTES).unwrap_or(u64::MAX);
-        let (mut line, mut after, mut leaves) = (String::new(), None, Vec::new());
+        let (mut line, mut after) = (String::new(), None);
         for number in 1.. {
             line.clear();
             let read = (&mut lines).take(limit).read_line(&mut line);
@@ -283,9 +158,9 @@ impl Proof {
                     reason,
                 });
             }
-            leaves.push(leaf);
+            take(self, leaf);
         }
-        Ok(leaves)
+        Ok(())
     }
 
     /// Reads what the records are about. A bundle of an earlier version has none of it.
@@ -294,11 +169,10 @@ impl Proof {
         if !path.exists() {
             return Ok(());
         }
-        let leaves = self.included(dir, ABOUT_LEAVES, signed)?;
-        let mut known: HashMap<_, _> = leaves
-            .into_iter()
-            .map(|leaf| ((leaf.stream, leaf.seq), leaf.record))
-            .collect();
+        let mut known = HashMap::new();
+        self.included(dir, ABOUT_LEAVES, signed, |_, leaf| {
+            known.insert((leaf.stream, leaf.seq), leaf.record);
+        })?;
         self.each_record(&path, ABOUT, |_, head, hash, _| {
             match known.remove(&(head.stream.clone(), head.seq)) {
                 Some(leaf) if leaf == hash => Ok(()),
@@ -486,84 +360,4 @@ impl Source for Folder<'_> {
 fn parse(line: &str) -> Option<(u64, Leaf)> {
     let (index, entry) = line.strip_suffix('\n')?.split_once(' ')?;
     Some((decimal(index).ok()?, entry.parse().ok()?))
-}
-
-impl fmt::Display for Verdict {
-    /// One line for each stream, the checkpoint, each fault, and a last one with the sum.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (stream, shown) in &self.streams {
-            write!(
-                f,
-                "stream {stream}: records {} to {}: {} shown",
-                shown.first, shown.last, shown.records
-            )?;
-            if shown.context > 0 {
-                write!(f, ", {} about something else", shown.context)?;
-            }
-            if shown.withheld > 0 {
-                write!(
-                    f,
-                    ", {} withheld, of which the hashes are here",
-                    shown.withheld
-                )?;
-            }
-            writeln!(f)?;
-        }
-        for Whose { stream, workload } in &self.whose {
-            let PodIdentity {
-                namespace,
-                pod,
-                uid,
-                service_account,
-                node,
-                ..
-            } = workload;
-            writeln!(
-                f,
-                "stream {stream} is of pod {namespace}/{pod} (uid {uid}), service account {service_account}, node {node}, says the ledger"
-            )?;
-        }
-        for Policies {
-            revision,
-            policies,
-            has_text,
-        } in &self.policies
-        {
-            let text = if *has_text {
-                "with their text"
-            } else {
-                "without their text"
-            };
-            writeln!(
-                f,
-                "policies of revision {revision}: {}, {text}",
-                policies.join(", ")
-            )?;
-        }
-        if let Some(head) = &self.head {
-            writeln!(f, "ledger {}: {head}", self.origin)?;
-        }
-        for fault in &self.faults {
-            writeln!(f, "FAULT: {fault}")?;
-        }
-        let listed = u64::try_from(self.faults.len()).unwrap_or(u64::MAX);
-        if self.fault_count > listed {
-            writeln!(
-                f,
-                "and {} further faults",
-                self.fault_count.saturating_sub(listed)
-            )?;
-        }
-        write!(
-            f,
-            "{}: {} records, {}",
-            self.subject,
-            self.records(),
-            if self.is_intact() {
-                "each in the ledger that was signed, none missing between: intact"
-            } else {
-                "NOT INTACT"
-            },
-        )
-    }
 }
