@@ -86,6 +86,32 @@ impl Feed {
         self.sent += u64::try_from(records).unwrap();
     }
 
+    /// What a sink goes through: its server is away, answers nothing for a while, and both sides are killed while records are under way. The server that runs then.
+    fn survives(&mut self, sink: &str, mut server: Server, start: impl Fn() -> Server) -> Server {
+        // Away.
+        server.kill();
+        self.grow(60);
+        until("it was noticed", || self.errors(sink) > 1.0);
+        server = start();
+        self.drained(sink);
+        // It answers nothing for a while.
+        server.stop();
+        self.grow(60);
+        thread::sleep(Duration::from_secs(2));
+        server.go_on();
+        self.drained(sink);
+        for _ in 0..3 {
+            self.grow(200);
+            self.kill();
+            self.start();
+            self.grow(100);
+            server.kill();
+            server = start();
+        }
+        self.drained(sink);
+        server
+    }
+
     /// The certificate of the world, which servers of the tests have too.
     fn root(&self) -> String {
         std::fs::read_to_string(self.world.folder.join("tls.crt")).unwrap()

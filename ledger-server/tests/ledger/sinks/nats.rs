@@ -216,28 +216,7 @@ fn a_stream_gets_every_record_once_in_order_through_crashes_stops_and_kills() {
         open.starts_with("audit.") && open.ends_with(".stream.open"),
         "{open}"
     );
-    // Away.
-    server.kill();
-    feed.grow(60);
-    until("it was noticed", || feed.errors("nats") > 1.0);
-    server = nats.start();
-    feed.drained("nats");
-    // It answers nothing for a while.
-    server.stop();
-    feed.grow(60);
-    thread::sleep(Duration::from_secs(2));
-    server.go_on();
-    feed.drained("nats");
-    // Killed on both sides while records are under way.
-    for _ in 0..3 {
-        feed.grow(200);
-        feed.kill();
-        feed.start();
-        feed.grow(100);
-        server.kill();
-        server = nats.start();
-    }
-    feed.drained("nats");
+    server = feed.survives("nats", server, || nats.start());
     let arrived = nats.payloads();
     assert_all_arrived(&feed.records(), &arrived);
     assert_eq!(

@@ -121,28 +121,7 @@ fn a_stream_gets_every_record_once_through_crashes_stops_and_kills() {
     let id = redis.cli(&["XREVRANGE", "audit:records", "+", "-", "COUNT", "4"]);
     let id = id.split('"').find(|part| part.ends_with("-2")).unwrap();
     redis.cli(&["XDEL", "audit:records", id]);
-    // Away.
-    server.kill();
-    feed.grow(60);
-    until("it was noticed", || feed.errors("redis") > 1.0);
-    server = redis.start();
-    feed.drained("redis");
-    // It answers nothing for a while.
-    server.stop();
-    feed.grow(60);
-    thread::sleep(Duration::from_secs(2));
-    server.go_on();
-    feed.drained("redis");
-    // Killed on both sides while records are under way.
-    for _ in 0..3 {
-        feed.grow(200);
-        feed.kill();
-        feed.start();
-        feed.grow(100);
-        server.kill();
-        server = redis.start();
-    }
-    feed.drained("redis");
+    server = feed.survives("redis", server, || redis.start());
     assert_eq!(
         redis.records(),
         feed.records(),

@@ -126,28 +126,7 @@ fn objects_hold_every_record_once_in_order_through_crashes_stops_and_kills() {
         .join(marked);
     fs::remove_file(marked).unwrap();
     feed.drained("archive");
-    // Away.
-    server.kill();
-    feed.grow(60);
-    until("it was noticed", || feed.errors("archive") > 1.0);
-    server = gateway.start();
-    feed.drained("archive");
-    // It answers nothing for a while.
-    server.stop();
-    feed.grow(60);
-    thread::sleep(Duration::from_secs(2));
-    server.go_on();
-    feed.drained("archive");
-    // Killed on both sides while objects are put: what comes again replaces what was there.
-    for _ in 0..3 {
-        feed.grow(200);
-        feed.kill();
-        feed.start();
-        feed.grow(100);
-        server.kill();
-        server = gateway.start();
-    }
-    feed.drained("archive");
+    server = feed.survives("archive", server, || gateway.start());
     assert_eq!(
         gateway.lines(),
         feed.records(),
