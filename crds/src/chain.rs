@@ -1,7 +1,7 @@
 //! The writer of a stream: gives an event its place in the hash chain and serialises it, once.
 //!
 //! Owns the bytes of a record. Refuses clocks and files: time and destination come from the caller. Invariant: the hash of a record is SHA-256 over
-//! its line as appended here, without the newline; the next line carries it in `prev`, and nobody serialises a record a second time.
+//! its line as appended here, without the newline and what [`bodies`] cuts off; the next line carries it in `prev`, and nobody serialises a record a second time.
 
 use std::{fmt, io::Write as _, str::FromStr};
 
@@ -10,7 +10,10 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
-use crate::record::{BodyInfo, Event, EventKind, RECORD_VERSION};
+use crate::{
+    bodies,
+    record::{BodyInfo, Event, EventKind, RECORD_VERSION},
+};
 
 /// Longest line of a record, in bytes, without its newline. Two bodies of the largest `maxBodyBytes` (256 KiB each) fit even where JSON
 /// escapes every byte sixfold; the rest is room for headers. A longer event is shortened when it is written, never dropped.
@@ -32,7 +35,7 @@ pub struct StreamId(String);
 #[error("a stream is named by a UUID in lower case, like 7d9f1c1e-6f0a-4c53-9d5b-0b8a3c1f2e4d")]
 pub struct BadStreamId;
 
-/// SHA-256 over the line of a record, without its newline.
+/// SHA-256 over the line of a record, without its newline and without the content of its bodies.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct RecordHash([u8; 32]);
 
@@ -284,10 +287,10 @@ impl RecordHash {
     /// What stands in `prev` of a stream's first record: 64 zeros.
     pub const GENESIS: Self = Self([0; 32]);
 
-    /// The hash of this line. `line` is without its newline.
+    /// The hash of this line: SHA-256 over it without the content of its bodies, as [`bodies`] says. `line` is without its newline.
     #[must_use]
     pub fn of(line: &[u8]) -> Self {
-        Self(Sha256::digest(line).into())
+        Self(bodies::hash(line))
     }
 
     fn encode(self, out: &mut [u8; 64]) {

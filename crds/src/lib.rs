@@ -4,6 +4,7 @@
 //! Owns every type that crosses a boundary. Refuses sockets, files, clocks and kube clients: everything here is a function of
 //! values. Invariant: parsed values are valid; what could be invalid is refused where it is parsed.
 
+pub mod bodies;
 mod cel_env;
 pub mod chain;
 pub mod compile;

@@ -1,7 +1,7 @@
 //! The record chain, on disk and as a file.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs, io,
     path::{Path, PathBuf},
     sync::{
@@ -12,11 +12,14 @@ use std::{
 };
 
 use chaperone_crds::{
+    bodies::{self, Parts},
+    chain::RecordHash,
     pod::PodIdentity,
     record::{AgentRef, Event, EventKind},
     verify::{Start, verify as prove},
 };
 use chaperone_sidecar::audit::{self, AuditConfig, HostNet};
+use serde::de::IgnoredAny;
 use tokio::runtime::Runtime;
 
 use crate::parts;
@@ -46,6 +49,40 @@ pub(crate) fn verify(bytes: &[u8]) {
         .unwrap_or_default();
     let report = prove(&*edited, Start::Open).expect("bytes in memory can be read");
     assert!(flip == 0 || at > last || !report.is_intact());
+}
+
+/// A record's line, or its beginning and its content: any bytes have one hash with content and without, and content comes back only where it was.
+pub(crate) fn record_bodies(bytes: &[u8]) {
+    cut(bytes);
+    let (head, tail) = parts(bytes);
+    let digest = RecordHash::of(tail).to_string();
+    let line = [
+        head,
+        b",\"bodiesSha256\":\"",
+        digest.as_bytes(),
+        b"\",\"bodies\":",
+        tail,
+        b"}",
+    ];
+    cut(&line.concat());
+}
+
+fn cut(line: &[u8]) {
+    let without = bodies::detached(line);
+    assert_eq!(RecordHash::of(line), RecordHash::of(&without));
+    assert_eq!(bodies::detached(&without), without, "a line is cut once");
+    if let Parts::With { tail, .. } = bodies::parts(line) {
+        assert_eq!(bodies::attach(&without, tail).as_deref(), Some(line));
+        assert!(is_object(tail));
+    }
+    assert!(
+        !is_object(line) || is_object(&without),
+        "what is left is no JSON"
+    );
+}
+
+fn is_object(text: &[u8]) -> bool {
+    serde_json::from_slice::<BTreeMap<String, IgnoredAny>>(text).is_ok()
 }
 
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {

@@ -52,6 +52,7 @@ pub const TARGETS: &[Target] = &[
     ("ledger_witness", proof::witness),
     ("mask", masks::mask),
     ("messages", search::messages),
+    ("record_bodies", evidence::record_bodies),
     ("record_filter", sinks::filter),
     ("renderings", sinks::renderings),
     ("resolver_files", names::resolver_files),

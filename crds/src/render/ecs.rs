@@ -3,13 +3,15 @@
 //! Where a record says something that the schema has no field for, it stands under `chaperone`, which is the record itself.
 
 use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
 
 use super::{
     object,
     parts::{Fate, Fields, Url, denied, fate, id, ip, message, socket, time},
 };
-use crate::record::{BodyInfo, EventKind, Record};
+use crate::{
+    chain::RecordHash,
+    record::{BodyInfo, EventKind, Record},
+};
 
 /// How every event begins.
 pub(super) const BEGINNING: &str = "{\"@timestamp\":";
@@ -86,7 +88,7 @@ fn event(record: &Record, line: &str) -> Fields {
         .put("provider", "chaperone")
         .maybe("reason", decision.map(|decision| decision.reason.clone()))
         .maybe("duration", nanoseconds)
-        .put("hash", hex::encode(Sha256::digest(line)));
+        .put("hash", RecordHash::of(line.as_bytes()).to_string());
     event
 }
 
