@@ -4,6 +4,7 @@ use std::{
     env,
     process::{Child, Command, Stdio},
     thread,
+    time::Instant,
 };
 
 use super::*;
@@ -14,6 +15,11 @@ const URL: &str = "CHAPERONE_TEST_KILL_URL";
 const FILE: &str = "CHAPERONE_TEST_KILL_FILE";
 const LAST: &str = "CHAPERONE_TEST_KILL_LAST";
 const KILLS: u64 = 10;
+
+/// Bytes that the file sink has.
+fn delivered(dir: &Path) -> u64 {
+    std::fs::metadata(dir.join("audit.jsonl")).map_or(0, |file| file.len())
+}
 
 fn spawn(dir: &Path, collector: &Collector, last: bool) -> Child {
     let mut command = Command::new(env::current_exe().unwrap());
@@ -77,8 +83,15 @@ async fn a_sidecar_killed_under_load_leaves_an_intact_chain_at_every_sink() {
     })
     .await;
     for kill in 0..KILLS {
+        let had = delivered(&dir);
         let mut child = spawn(&dir, &collector, false);
-        thread::sleep(Duration::from_millis(60 + kill * 37 % 250));
+        // On a busy machine it may take long to come up: what is killed has to be at work.
+        let began = Instant::now();
+        while delivered(&dir) == had {
+            assert!(began.elapsed() < PATIENCE, "the child does nothing");
+            thread::sleep(Duration::from_millis(5));
+        }
+        thread::sleep(Duration::from_millis(kill * 37 % 250));
         // SIGKILL.
         child.kill().unwrap();
         child.wait().unwrap();
