@@ -29,7 +29,8 @@ lint: ## format, clippy, generated files, documents
 
 .PHONY: unit
 unit: ## unit tests, and integration tests in network namespaces (root)
-	cargo test --workspace --locked
+	@# Six at a time: most of the long ones wait for timers and servers, not for a processor.
+	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-6} cargo test --workspace --locked
 
 .PHONY: fuzz
 fuzz: ## look for bytes that break a parser: each target for FUZZ_SECONDS (60)
