@@ -1,9 +1,10 @@
-//! `chaperone observe`: the live feed of records, from the sidecars of a cluster or from a file.
+//! `chaperone observe`: the live feed of records, from the sidecars of a cluster, from its ledger or from a file.
 //!
 //! Owns filters and rendering. Refuses judgement: what it shows is what sidecars wrote; `chaperone verify` proves it.
 
 mod feed;
 mod filter;
+mod ledger;
 mod line;
 mod pods;
 
@@ -19,8 +20,8 @@ use chaperone_crds::summary::Verdict;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::{
-    cluster::ClusterArgs,
     output::{ColorChoice, Format},
+    source::LedgerArgs,
 };
 use feed::Feed;
 use filter::{Filter, Kind, verdicts};
@@ -28,8 +29,8 @@ pub(crate) use line::render;
 
 /// Watch what agents do, as it happens.
 ///
-/// Reads the records that sidecars write to their standard output (the chart's default), through the API server. Needs to list pods and
-/// read their logs.
+/// Reads the records that sidecars write to their standard output (the chart's default), through the API server; that needs to list pods and
+/// read their logs. Or asks a ledger (--ledger), which has those of pods that are gone too, and records that you asked.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   chaperone observe                                  everything, in all namespaces
@@ -39,6 +40,8 @@ pub(crate) use line::render;
   chaperone observe --host '*.example.com' --kind http --since 10m
   chaperone observe -n agents --no-follow -o json >audit.jsonl
                                                      records as they were written; `chaperone verify` reads them
+  chaperone observe --ledger cluster --as audit/auditor -n agents --since 1h
+                                                     what the cluster's ledger has of the last hour, and what it takes from now on
   chaperone observe --file audit.jsonl --decision gap
                                                      from a file, or with - from standard input")]
 pub(crate) struct Args {
@@ -64,7 +67,7 @@ pub(crate) struct Args {
     #[arg(long)]
     no_follow: bool,
     /// Read records from this file instead of a cluster; - is standard input.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["kubeconfig", "context"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["kubeconfig", "context", "ledger", "ca", "token_file", "service_account_token", "system_namespace"])]
     file: Option<PathBuf>,
     /// How records are written: text, or json for the lines as the sidecar wrote them.
     #[arg(short, long, value_enum, default_value_t)]
@@ -73,7 +76,7 @@ pub(crate) struct Args {
     #[arg(long, value_enum, default_value_t)]
     color: ColorChoice,
     #[command(flatten)]
-    cluster: ClusterArgs,
+    ledger: LedgerArgs,
 }
 
 /// Runs the subcommand.
@@ -82,6 +85,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let mut feed = Feed::new(stdout, args.filter(), args.output, args.color.for_stdout());
     let result = match &args.file {
         Some(path) => read_file(path, &mut feed),
+        None if args.ledger.is_named() => ledger::observe(args, &mut feed),
         None => tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?

@@ -257,7 +257,7 @@ mod tests {
         let words = question(line);
         let names: Vec<_> = words.iter().map(|(name, _)| *name).collect();
         for name in chaperone_index::query::NAMES {
-            let is_paging = ["limit", "cursor"].contains(&name);
+            let is_paging = ["limit", "cursor", "from"].contains(&name);
             assert_eq!(names.contains(&name), !is_paging, "{name}");
         }
         let value = |name: &str| words.iter().find(|(n, _)| *n == name).unwrap().1.clone();

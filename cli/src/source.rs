@@ -21,6 +21,7 @@ use crate::sink::Outcome;
 
 pub(crate) use published::{Published, PublishedArgs};
 pub(crate) use reach::LedgerArgs;
+pub(crate) use server::Answered;
 
 /// Which ledger.
 #[derive(clap::Args)]
@@ -84,6 +85,11 @@ impl SourceArgs {
     fn server(&self) -> anyhow::Result<Server> {
         Server::connect(&self.ledger)
     }
+}
+
+/// The ledger that these flags mean, reached.
+pub(crate) fn reached(ledger: &LedgerArgs) -> anyhow::Result<Source> {
+    Ok(Source::Server(Box::new(Server::connect(ledger)?)))
 }
 
 /// What became of a marked record that the ledger sent to a sink.

@@ -141,23 +141,27 @@ class Ledger:
         threading.Thread(target=self.api_server.serve_forever, daemon=True).start()
         self.vkey = sh(self.program, "generate-key", "--origin", ORIGIN, "--out", self.folder / "skey").stdout.strip()
         crt, key = self.folder / "tls.crt", self.folder / "tls.key"
-        sh("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-keyout", key, "-out", crt)
+        sh("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-addext", "basicConstraints=critical,CA:FALSE", "-keyout", key, "-out", crt)
         config = {"apiVersion": "v1", "kind": "Config", "current-context": "c", "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
                   "clusters": [{"name": "c", "cluster": {"server": f"http://127.0.0.1:{self.api_server.server_port}"}}], "users": [{"name": "u", "user": {}}]}
         (self.folder / "kubeconfig").write_text(json.dumps(config))
         environment = {**os.environ, "KUBECONFIG": str(self.folder / "kubeconfig")}
         environment.pop("KUBERNETES_SERVICE_HOST", None)
-        words = [self.program, "serve", "--origin", ORIGIN, "--listen", "127.0.0.1:0", "--status-listen", "127.0.0.1:0", "--checkpoint-seconds", "1", "--dir", self.folder / "data",
-                 "--key-file", self.folder / "skey", "--certificate", crt, "--certificate-key", key]
-        self.process = subprocess.Popen(list(map(str, words)), env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        self.environment = environment
+        self.words = [self.program, "serve", "--origin", ORIGIN, "--status-listen", "127.0.0.1:0", "--checkpoint-seconds", "1", "--dir", self.folder / "data",
+                      "--key-file", self.folder / "skey", "--certificate", crt, "--certificate-key", key]
+        self.port = 0
+        self.start()
         try:
             self.begin()
         except BaseException:
             self.stop()
             raise
 
-    def begin(self):
-        """Waits until it takes records, gives it the session and waits until that is found."""
+    def start(self):
+        """Starts it, at the port that it had before, and waits until it takes records."""
+        words = [*self.words, "--listen", f"127.0.0.1:{self.port}"]
+        self.process = subprocess.Popen(list(map(str, words)), env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         said = []
         for line in self.process.stdout:
             said.append(line)
@@ -165,9 +169,17 @@ class Ledger:
                 self.port = int(json.loads(line)["fields"]["listen"].rsplit(":", 1)[1])
                 break
         else:
+            self.stop()
             raise AssertionError("".join(said))
-        threading.Thread(target=lambda: [None for _ in self.process.stdout], daemon=True).start()
+        threading.Thread(target=lambda output: [None for _ in output], args=[self.process.stdout], daemon=True).start()
         self.url = f"https://localhost:{self.port}"
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+
+    def begin(self):
+        """Gives it the session and waits until that is found."""
         self.stream = Stream()
         self.lines = list(session(self.stream))
         self.post(self.stream, self.lines)

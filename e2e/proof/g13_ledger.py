@@ -289,6 +289,8 @@ def _():
 
         record = wait_for("the record is found", found, 30, 1)[0]
         stream, seq = record["stream"], record["seq"]
+        watched = command_line("observe", "-n", agent.namespace, *who, "--since", "10m", "--kind", "http", "--no-follow")
+        holds(word, watched.succeeded("chaperone observe").out, "what the ledger took")
         covered()
         asked = ["--ledger", "cluster", *who, "-n", agent.namespace]
         whole = command_line("verify", *asked, *keys, "--record", f"{stream}/{seq}", "--stream", stream)

@@ -26,6 +26,8 @@ use crate::{
 pub const MAX_LIMIT: usize = 1000;
 /// Records of an answer where nobody says how many.
 pub const DEFAULT_LIMIT: usize = 100;
+/// Highest leaf that may be named.
+const MAX_LEAF: u64 = 1 << 53;
 /// Longest value of a parameter, in bytes.
 pub const MAX_VALUE_BYTES: usize = 2048;
 
@@ -72,7 +74,7 @@ pub struct Query {
     pub limit: usize,
     /// Where an answer before ended.
     pub cursor: Option<PageCursor>,
-    /// From this leaf on: what is before it is not even looked at. No parameter says it.
+    /// From this leaf on: what is before it is not even looked at.
     pub from: u64,
 }
 
@@ -215,6 +217,7 @@ impl Query {
                 let limit = number(1, MAX_LIMIT as u64)?;
                 self.limit = usize::try_from(limit).unwrap_or(MAX_LIMIT);
             }
+            "from" => self.from = number(0, MAX_LEAF)?,
             _ => self.cursor = Some(value.parse()?),
         }
         Ok(())
@@ -311,7 +314,7 @@ impl Query {
 pub const SESSION_NAMES: [&str; 5] = ["namespace", "since", "until", "limit", "cursor"];
 
 /// All parameters.
-pub const NAMES: [&str; 20] = [
+pub const NAMES: [&str; 21] = [
     "namespace",
     "pod",
     "serviceAccount",
@@ -332,6 +335,7 @@ pub const NAMES: [&str; 20] = [
     "order",
     "limit",
     "cursor",
+    "from",
 ];
 
 impl Decision {

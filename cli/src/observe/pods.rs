@@ -48,7 +48,7 @@ enum Message {
 
 /// Shows the records of the pods that `args` names.
 pub(super) async fn observe(args: &Args, feed: &mut Feed<impl Write>) -> anyhow::Result<()> {
-    let client = args.cluster.client().await?;
+    let client = args.ledger.cluster.client().await?;
     let api: Api<Pod> = match &args.namespace {
         Some(namespace) => Api::namespaced(client.clone(), namespace),
         None => Api::all(client.clone()),

@@ -34,7 +34,7 @@ const MAX_TOKEN_BYTES: u64 = 16 * 1024;
 const TOKEN_SECONDS: i64 = 600;
 
 /// Which ledger, and as whom.
-#[derive(clap::Args)]
+#[derive(clap::Args, Clone, Debug)]
 #[command(next_help_heading = "Ledger")]
 pub(crate) struct LedgerArgs {
     /// Where the ledger is: an https URL, or `cluster` for the one that the chart runs, reached through the API server.
@@ -53,7 +53,7 @@ pub(crate) struct LedgerArgs {
     #[arg(long, value_name = "NAMESPACE")]
     system_namespace: Option<String>,
     #[command(flatten)]
-    cluster: ClusterArgs,
+    pub(crate) cluster: ClusterArgs,
 }
 
 /// A ledger that can be asked.
@@ -76,6 +76,12 @@ enum At {
 }
 
 impl LedgerArgs {
+    /// Whether the command line says anything of a ledger.
+    pub(crate) fn is_named(&self) -> bool {
+        let asks_as_somebody = self.token_file.is_some() || self.service_account_token.is_some();
+        self.ledger.is_some() || asks_as_somebody
+    }
+
     pub(super) async fn reach(&self) -> anyhow::Result<Reached> {
         // What is wrong with the question is said before anybody is asked.
         match self.ledger.as_deref() {
@@ -91,7 +97,7 @@ impl LedgerArgs {
         }
     }
 
-    async fn token(&self) -> anyhow::Result<Option<String>> {
+    pub(super) async fn token(&self) -> anyhow::Result<Option<String>> {
         match (&self.token_file, &self.service_account_token) {
             (Some(file), _) => Ok(Some(read_token(file)?)),
             (None, Some(account)) => Ok(Some(self.request_token(account).await?)),

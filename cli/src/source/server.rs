@@ -1,6 +1,9 @@
 //! A ledger, asked over HTTPS.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, bail};
 use chaperone_index::{query::encoded, store::SessionKind};
@@ -14,6 +17,7 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use rustls_pki_types::ServerName;
 use serde::Deserialize;
+use thiserror::Error;
 use tokio::{runtime::Runtime, time::timeout};
 use tokio_rustls::TlsConnector;
 
@@ -31,11 +35,25 @@ const MAX_ANSWER_BYTES: usize = 16 * 1024 * 1024;
 /// How often a ledger that is busy is asked again, and after how long.
 const TRIES: usize = 20;
 const PAUSE: Duration = Duration::from_secs(1);
+/// A token that is refused younger than this is not asked for anew.
+const TOKEN_REST: Duration = Duration::from_secs(60);
 
 pub(crate) struct Server {
     runtime: Runtime,
     requests: SendRequest<Empty<Bytes>>,
     ledger: Reached,
+    args: LedgerArgs,
+    /// When the token was read.
+    token_read: Instant,
+}
+
+/// A refusal that will be the same when the question is asked again.
+#[derive(Debug, Error)]
+#[error("the ledger answers {status}: {said}{hint}")]
+pub(crate) struct Answered {
+    status: u16,
+    said: String,
+    hint: &'static str,
 }
 
 #[derive(Deserialize)]
@@ -44,16 +62,18 @@ struct Refusal {
 }
 
 impl Server {
-    pub(crate) fn connect(ledger: &LedgerArgs) -> anyhow::Result<Self> {
+    pub(crate) fn connect(args: &LedgerArgs) -> anyhow::Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
             .build()?;
-        let ledger = runtime.block_on(ledger.reach())?;
+        let ledger = runtime.block_on(args.reach())?;
         Ok(Self {
             requests: runtime.block_on(connect(&ledger))?,
             runtime,
             ledger,
+            args: args.clone(),
+            token_read: Instant::now(),
         })
     }
 
@@ -134,11 +154,15 @@ impl Server {
         match self.patiently(&path)? {
             (200, head, body) => Ok((head, body)),
             (503, _, body) => bail!("the ledger is busy: {}", said(&body)),
-            (401, _, body) => bail!(
-                "the ledger answers 401: {} (say who asks with --token-file or --as)",
-                said(&body)
-            ),
-            (other, _, body) => bail!("the ledger answers {other}: {}", said(&body)),
+            (status, _, body) => Err(Answered {
+                status,
+                said: said(&body),
+                hint: match status {
+                    401 => " (say who asks with --token-file or --as)",
+                    _ => "",
+                },
+            }
+            .into()),
         }
     }
 
@@ -154,8 +178,20 @@ impl Server {
         self.get(path)
     }
 
-    /// An answer, over another connection where the one before has ended.
+    /// An answer, with another token where the one before is over.
     fn get(&mut self, path: &str) -> anyhow::Result<(u16, HeaderMap, Bytes)> {
+        let answer = self.get_once(path)?;
+        let may_be_over = answer.0 == 401 && self.token_read.elapsed() > TOKEN_REST;
+        if may_be_over && let Ok(token) = self.runtime.block_on(self.args.token()) {
+            self.ledger.token = token;
+            self.token_read = Instant::now();
+            return self.get_once(path);
+        }
+        Ok(answer)
+    }
+
+    /// An answer, over another connection where the one before has ended.
+    fn get_once(&mut self, path: &str) -> anyhow::Result<(u16, HeaderMap, Bytes)> {
         if self.requests.is_closed() {
             self.requests = self.runtime.block_on(connect(&self.ledger))?;
         }

@@ -52,6 +52,10 @@ fn what_is_wrong_is_said_in_a_sentence() {
         ),
         (&[("q", "***")], "q: there is no letter and no digit in it"),
         (
+            &[("from", "1e3")],
+            "from is a number from 0 to 9007199254740992, not \"1e3\"",
+        ),
+        (
             &[("cursor", "1.02.3")],
             "cursor is what an answer before gave as its cursor",
         ),

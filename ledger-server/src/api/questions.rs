@@ -76,12 +76,15 @@ pub(crate) struct Told<T> {
 }
 
 impl Api {
-    /// Records that have all that the words say.
+    /// Records that have all that the words say; where they say for how long, it is waited for some.
     pub(crate) async fn records(
         &self,
         token: &str,
-        words: Words,
+        mut words: Words,
     ) -> Result<Told<Vec<Found>>, Refusal> {
+        if let Some(most) = watch::patience(&mut words)? {
+            return self.wait(token, words, most).await;
+        }
         let query = read(&words)?;
         let question = self
             .question(token, Sight::LIST_RECORDS, "records", words)

@@ -1,6 +1,10 @@
 //! Questions about records: who may ask, what is found, what is recorded of it, and that the index follows whatever happens.
 
-use std::{collections::BTreeMap, fs, thread, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fs, thread,
+    time::{Duration, Instant},
+};
 
 use serde_json::{Value, json};
 
@@ -366,4 +370,60 @@ fn the_index_follows_through_kills_and_is_made_anew_when_it_is_lost() {
     assert_eq!(all(&ledger).len(), found.len() + 500);
     assert!(ledger.metric("chaperone_ledger_index_rebuilds_total") >= 1.0);
     ledger.stop();
+}
+
+#[test]
+fn who_waits_for_records_gets_those_from_a_leaf_on_and_no_record_of_reading() {
+    let world = World::new("search-wait");
+    let ledger = world.start();
+    let id = stream(1);
+    let mut lines = Lines::new(id.clone());
+    assert_eq!(ledger.post("pod-a", &id, &lines.take(5)).0, 200);
+    let from = settled(&ledger, "/v1/records?limit=1")["indexed"].clone();
+    let look = |from: &Value, wait: u64| {
+        let path = format!("/v1/records?order=asc&from={from}&wait={wait}");
+        let (status, body) = ask(&ledger, "reader", &path);
+        assert_eq!(status, 200, "{body}");
+        body
+    };
+    let began = Instant::now();
+    let answer = thread::scope(|scope| {
+        let waits = scope.spawn(|| look(&from, 20));
+        thread::sleep(Duration::from_secs(2));
+        assert_eq!(ask(&ledger, "reader", "/v1/sessions").0, 200);
+        thread::sleep(Duration::from_secs(2));
+        assert!(!waits.is_finished(), "somebody read, and no record came");
+        assert_eq!(ledger.post("pod-a", &id, &lines.take(3)).0, 200);
+        waits.join().unwrap()
+    });
+    assert!(began.elapsed() < Duration::from_secs(15));
+    let found = answer["records"].as_array().unwrap();
+    let numbers: Vec<_> = found.iter().map(|r| r["record"]["seq"].clone()).collect();
+    assert_eq!(numbers, [5, 6, 7]);
+    assert!(
+        leaves(&answer)
+            .iter()
+            .all(|leaf| Some(*leaf) >= from.as_u64())
+    );
+    let nothing = look(&answer["indexed"], 1);
+    assert_eq!(nothing["records"], json!([]));
+    // What was asked stands on record, and so does who reads.
+    let asked = reads(&world);
+    let waited = |read: &&Value| read["query"]["from"] == json!(from.to_string());
+    assert_eq!(asked.iter().find(waited).unwrap()["records"], 3);
+    let path = "/v1/records?kind=ledger.read&order=asc&wait=20&from=0";
+    let (status, body) = ask(&ledger, "reader", path);
+    assert!(status == 200 && !leaves(&body).is_empty(), "{body}");
+    for wrong in ["wait=0", "wait=31", "wait=x", "from=-1", "wait=1&wait=2"] {
+        let (status, body) = ask(&ledger, "reader", &format!("/v1/records?{wrong}"));
+        assert_eq!(
+            (status, &body["code"]),
+            (400, &json!("malformed")),
+            "{wrong}"
+        );
+    }
+    // Who may not look may not wait either.
+    let began = Instant::now();
+    assert_eq!(ask(&ledger, "forged", "/v1/records?wait=20&from=0").0, 401);
+    assert!(began.elapsed() < Duration::from_secs(5));
 }
