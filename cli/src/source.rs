@@ -56,7 +56,7 @@ pub(crate) struct Page {
 }
 
 pub(crate) enum Source {
-    Directory(Directory),
+    Directory(Box<Directory>),
     Server(Box<Server>),
 }
 
@@ -64,7 +64,10 @@ impl SourceArgs {
     /// Has the ledger reached, or its directory indexed.
     pub(crate) fn open(&self) -> anyhow::Result<Source> {
         Ok(match &self.dir {
-            Some(dir) => Source::Directory(Directory::open(dir, self.index.as_deref())?),
+            Some(dir) => {
+                let index = self.index.as_deref();
+                Source::Directory(Box::new(Directory::open(dir, index)?))
+            }
             None => Source::Server(Box::new(self.server()?)),
         })
     }

@@ -51,6 +51,8 @@ pub enum Seen {
     Nothing,
     /// A record, and its hash.
     Record(Box<Head>, RecordHash),
+    /// A record that was deleted, of which its place and its hash are left.
+    Deleted(StreamId, u64, RecordHash),
     /// No record.
     Fault(LineFault),
 }
@@ -149,7 +151,17 @@ impl Verifier {
     pub fn take(&mut self, seen: Seen) {
         match seen {
             Seen::Nothing => self.lines = self.lines.saturating_add(1),
-            Seen::Record(head, hash) => self.record(*head, hash),
+            Seen::Record(head, hash) => {
+                let (stream, seq) = (head.stream.clone(), head.seq);
+                self.place(stream, seq, |state, announced| {
+                    state.take(*head, hash, announced);
+                });
+            }
+            Seen::Deleted(stream, seq, hash) => {
+                self.place(stream, seq, |state, announced| {
+                    state.take_deleted(seq, hash, announced);
+                });
+            }
             Seen::Fault(fault) => self.fault(fault),
         }
     }
@@ -174,16 +186,16 @@ impl Verifier {
         }
     }
 
-    fn record(&mut self, head: Head, hash: RecordHash) {
+    /// Has the stream's state take what comes next of it.
+    fn place(&mut self, stream: StreamId, seq: u64, take: impl FnOnce(&mut StreamState, bool)) {
         let full = self.streams.len() >= self.max_streams;
-        let announced = self.announced.remove(&head.stream) == Some(head.seq);
-        match self.streams.get_mut(&head.stream) {
-            Some(state) => state.take(head, hash, announced),
+        let announced = self.announced.remove(&stream) == Some(seq);
+        match self.streams.get_mut(&stream) {
+            Some(state) => take(state, announced),
             None if full => return self.fault(LineFault::TooManyStreams),
             None => {
                 let mut state = StreamState::new(self.start, self.copies);
-                let stream = head.stream.clone();
-                state.take(head, hash, announced);
+                take(&mut state, announced);
                 self.streams.insert(stream, state);
             }
         }
@@ -213,6 +225,12 @@ impl Report {
     pub fn missing(&self) -> u64 {
         let missing = self.streams.iter().map(|stream| stream.missing.records);
         missing.fold(0, u64::saturating_add)
+    }
+
+    /// Records that were deleted, of all streams; [`records`](Self::records) has them too.
+    #[must_use]
+    pub fn deleted(&self) -> u64 {
+        self.streams.iter().map(|s| s.deleted).sum()
     }
 
     /// Records of all streams, copies not counted.

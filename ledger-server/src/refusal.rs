@@ -149,7 +149,7 @@ impl From<Refused> for Refusal {
             Refused::Closed { .. } => Code::Closed,
             Refused::Busy => Code::Busy,
             Refused::TooManyStreams => Code::Full,
-            Refused::Read(_) => Code::Storage,
+            Refused::Read(_) | Refused::Seal(_) | Refused::Line(_) => Code::Storage,
         };
         let expected = match &refused {
             Refused::Hole { expected, .. } => Some(*expected),

@@ -14,20 +14,23 @@ use std::{
 };
 
 use chaperone_crds::{
-    chain::{MAX_RECORD_BYTES, RecordHash, StreamId},
+    bodies::{self, Parts},
+    chain::{RecordHash, StreamId},
     head::Head,
     record::{EventKind, Record},
-    verify::{Line, Seen, Verifier, each_line},
+    verify::{Line, LineFault, Seen, Verifier, each_line},
 };
 use thiserror::Error;
 
 pub use tiles::TileFault;
-pub use verdict::{At, Fault, Head as TreeHead, Verdict};
+pub use verdict::{At, Contents, Fault, Head as TreeHead, Verdict};
 
 use crate::{
     checkpoint::{self, Checkpoint, CheckpointError, Origin},
+    content::{Content, Keys},
     key::VerifierKey,
     leaf,
+    line::{MAX_LINE_BYTES, Stored},
     merkle::{self, Hash},
     store::{MAX_STREAMS, Onward, layout, segments},
 };
@@ -54,7 +57,7 @@ pub enum Unreadable {
         error: io::Error,
     },
     /// `ledger.json` is not what a ledger writes.
-    #[error("{0} is not a ledger's: it should be {{\"format\":1,\"origin\":\"…\"}}")]
+    #[error("{0} is not a ledger's: it should be {{\"format\":2,\"origin\":\"…\"}}")]
     Identity(String),
     /// A checkpoint that was given is none of this log.
     #[error("checkpoint {number} of those given: {fault}")]
@@ -125,6 +128,10 @@ struct Looked {
     leaf: Option<(String, Hash)>,
     /// What it says of another stream, if it is whose that is.
     onward: Option<Onward>,
+    /// What is there of its content, where it has some.
+    content: Option<Content>,
+    /// It begins a segment that was written anew: the number of the leaf that comes next.
+    begins: Option<u64>,
     /// It has a zero byte, which no record has: bytes that never came.
     zero: bool,
     /// It lacks its newline.
@@ -132,28 +139,58 @@ struct Looked {
 }
 
 impl Looked {
-    fn at(line: Line<'_>) -> Self {
-        let seen = Seen::of(line);
-        let leaf = match &seen {
-            Seen::Record(head, hash) => Some(entry(head, *hash)),
-            _ => None,
-        };
+    fn at(line: Line<'_>, keys: &Keys) -> Self {
         let bytes = match line {
             Line::Whole(bytes) | Line::Last(bytes) => bytes,
             Line::TooLong => &[],
         };
+        let stored = Stored::read(bytes);
+        let record = stored.as_ref().ok().and_then(Stored::record);
+        let seen = match (&stored, line) {
+            (_, Line::TooLong) => Seen::of(line),
+            (Ok(Stored::Deleted(leaf)), _) => {
+                Seen::Deleted(leaf.stream.clone(), leaf.seq, leaf.record)
+            }
+            (Ok(Stored::Begins(_)), _) => Seen::Nothing,
+            (Err(fault), _) => Seen::Fault(LineFault::NotARecord(fault.to_string())),
+            (Ok(_), Line::Last(_)) => Seen::of(Line::Last(record.unwrap_or_default())),
+            (Ok(_), _) => Seen::of(Line::Whole(record.unwrap_or_default())),
+        };
+        let leaf = match &seen {
+            Seen::Record(head, hash) => Some(entry(&head.stream, head.seq, *hash)),
+            Seen::Deleted(stream, seq, hash) => Some(entry(stream, *seq, *hash)),
+            _ => None,
+        };
         let onward = match &seen {
-            Seen::Record(head, _) => onward(head, bytes),
+            Seen::Record(head, _) => onward(head, record.unwrap_or_default()),
             _ => None,
         };
         Self {
             seen,
             onward,
+            content: content(stored.as_ref().ok(), keys),
+            begins: match stored {
+                Ok(Stored::Begins(leaf)) => Some(leaf),
+                _ => None,
+            },
             // Only what is no record may have one.
             zero: leaf.is_none() && bytes.contains(&0),
             leaf,
             unfinished: matches!(line, Line::Last(_)),
         }
+    }
+}
+
+/// What is there of a record's content. Keys that cannot be read open nothing.
+fn content(stored: Option<&Stored<'_>>, keys: &Keys) -> Option<Content> {
+    match stored? {
+        Stored::Sealed(sealed) => Some(keys.open(sealed).unwrap_or(Content::Gone)),
+        Stored::Record(line) => match bodies::parts(line) {
+            Parts::Detached { .. } => Some(Content::Gone),
+            Parts::With { .. } => Some(Content::There(Vec::new())),
+            Parts::Whole(_) => None,
+        },
+        Stored::Deleted(_) | Stored::Begins(_) => None,
     }
 }
 
@@ -170,8 +207,8 @@ fn onward(head: &Head, line: &[u8]) -> Option<Onward> {
     })
 }
 
-fn entry(head: &Head, record: RecordHash) -> (String, Hash) {
-    let entry = leaf::entry(&head.stream, head.seq, record);
+fn entry(stream: &StreamId, seq: u64, record: RecordHash) -> (String, Hash) {
+    let entry = leaf::entry(stream, seq, record);
     let hash = merkle::leaf_hash(entry.as_bytes());
     (entry, hash)
 }
@@ -184,6 +221,8 @@ struct Inspection<'a> {
     head: Option<TreeHead>,
     expected: Vec<Expected>,
     verifier: Verifier,
+    keys: Keys,
+    contents: Contents,
     tiles: Compared<'a>,
     faults: Vec<Fault>,
     /// Bytes at the very end that are no record yet.
@@ -200,6 +239,8 @@ impl<'a> Inspection<'a> {
             head: None,
             expected: Vec::new(),
             verifier: Verifier::exactly_once(MAX_STREAMS),
+            keys: Keys::of(dir),
+            contents: Contents::default(),
             tiles: Compared::new(dir),
             faults: Vec::new(),
             torn: 0,
@@ -223,10 +264,11 @@ impl<'a> Inspection<'a> {
         // Of the newest only what was there when it was opened: the ledger may go on.
         let length = file.metadata().map_err(failed)?.len();
         let mut torn_from = None;
-        each_line(
+        let keys = std::mem::replace(&mut self.keys, Keys::of(dir));
+        let read = each_line(
             file.take(length),
-            MAX_RECORD_BYTES,
-            Looked::at,
+            MAX_LINE_BYTES,
+            |line| Looked::at(line, &keys),
             |offset, looked| {
                 if torn_from.is_none() && newest && (looked.zero || looked.unfinished) {
                     torn_from = Some(offset);
@@ -241,13 +283,30 @@ impl<'a> Inspection<'a> {
                     );
                 }
             },
-        )
-        .map_err(failed)?;
+        );
+        self.keys = keys;
+        read.map_err(failed)?;
         self.torn = torn_from.map_or(0, |from| length.saturating_sub(from));
         Ok(())
     }
 
     fn line(&mut self, at: At, looked: Looked) {
+        if let Some(leaf) = looked.begins {
+            // Where lines are lost nobody knows which comes next.
+            if !self.lost_count && (at.offset > 0 || leaf != self.tiles.size()) {
+                self.no_record(
+                    at,
+                    "a beginning of a segment that does not begin here".to_owned(),
+                );
+            }
+            return;
+        }
+        match &looked.content {
+            None => {}
+            Some(Content::There(_)) => self.contents.there = self.contents.there.saturating_add(1),
+            Some(Content::Gone) => self.contents.gone = self.contents.gone.saturating_add(1),
+            Some(Content::Damaged) => self.faults.push(Fault::Content(at)),
+        }
         match (&looked.seen, looked.leaf) {
             _ if looked.unfinished => {
                 self.no_record(at, "the segment ends within a line".to_owned());
@@ -317,6 +376,7 @@ impl<'a> Inspection<'a> {
                 .map(|e| e.size)
                 .collect(),
             streams: self.verifier.finish(),
+            contents: self.contents,
             torn: self.torn,
             faults: self.faults,
         })

@@ -17,11 +17,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use chaperone_crds::chain::MAX_RECORD_BYTES;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::store::{layout::RECORDS, segments};
+use crate::{
+    content::{Content, Keys},
+    leaf::Leaf,
+    line::{MAX_LINE_BYTES, Stored, is_begun_anew},
+    store::{layout::RECORDS, segments},
+};
 
 /// Bytes that are read at a time.
 const BLOCK: usize = 256 * 1024;
@@ -64,8 +68,21 @@ pub struct Followed<'a> {
     pub leaf: u64,
     /// Where its line begins.
     pub place: Place,
-    /// The line, without its newline.
+    /// Bytes of its line in the segment, without its newline.
+    pub length: usize,
+    /// The record as it was written, with its content as far as that is there, without a newline. Empty where it was deleted.
     pub line: &'a [u8],
+    /// Its leaf, where it was deleted.
+    pub deleted: Option<&'a Leaf>,
+}
+
+/// What a place in the segments holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Held {
+    /// A record, as it was written as far as its content is there.
+    Record(Vec<u8>),
+    /// The leaf of a record that was deleted.
+    Deleted(Leaf),
 }
 
 /// Why there is no next record.
@@ -79,6 +96,9 @@ pub enum FollowError {
         /// Why it was not.
         error: io::Error,
     },
+    /// A line has none of the forms that lines have there.
+    #[error("segment {:08}, byte {}: no record, no leaf, and no content that is sealed", .0.segment, .0.offset)]
+    NotALine(Place),
     /// The cursor is of another directory, or the directory is an older copy.
     #[error("segment {:08}, byte {}: the cursor is ahead of the records", .0.segment, .0.offset)]
     Ahead(Place),
@@ -89,7 +109,7 @@ pub enum FollowError {
     #[error("segment {:08}, byte {}: the segment ends where a record should be", .0.segment, .0.offset)]
     Short(Place),
     /// What is there is no record.
-    #[error("segment {:08}, byte {}: a line of more than {MAX_RECORD_BYTES} bytes", .0.segment, .0.offset)]
+    #[error("segment {:08}, byte {}: a line of more than {MAX_LINE_BYTES} bytes", .0.segment, .0.offset)]
     TooLong(Place),
 }
 
@@ -103,6 +123,9 @@ pub struct Follower {
     /// Bytes of it from the cursor on, after `taken` that were given already.
     buffer: Vec<u8>,
     taken: usize,
+    keys: Keys,
+    /// The last record that was given, where its line is not its own: it was sealed, or deleted.
+    given: Option<Held>,
 }
 
 impl Follower {
@@ -115,6 +138,8 @@ impl Follower {
             file: None,
             buffer: Vec::new(),
             taken: 0,
+            keys: Keys::of(dir),
+            given: None,
         }
     }
 
@@ -129,7 +154,7 @@ impl Follower {
     /// # Errors
     /// [`FollowError`]. The cursor is where it was; a call after an error reads the disk anew.
     pub fn next(&mut self, end: Place) -> Result<Option<Followed<'_>>, FollowError> {
-        match self.find(end) {
+        match self.look(end) {
             Ok(Some(length)) => Ok(Some(self.give(length))),
             Ok(None) => Ok(None),
             Err(error) => {
@@ -137,6 +162,28 @@ impl Follower {
                 Err(error)
             }
         }
+    }
+
+    /// Has the next record in the buffer, and read. The length of its line, without the newline.
+    fn look(&mut self, end: Place) -> Result<Option<usize>, FollowError> {
+        let Some(length) = self.find(end)? else {
+            return Ok(None);
+        };
+        let at = self.cursor.place;
+        let line = self.rest().get(..length).unwrap_or_default();
+        let held = held(&self.keys, line).map_err(|error| self.unreadable(error))?;
+        self.given = match held {
+            Ok(held) => held,
+            Err(_) => return Err(FollowError::NotALine(at)),
+        };
+        Ok(Some(length))
+    }
+
+    fn unreadable(&self, error: io::Error) -> FollowError {
+        unreadable(
+            &segments::path(&self.records, self.cursor.place.segment),
+            error,
+        )
     }
 
     /// Has the next line in the buffer. Its length, without the newline.
@@ -150,14 +197,22 @@ impl Follower {
             if at > end {
                 return Err(FollowError::Ahead(at));
             }
+            if self.file.is_none() {
+                self.file = Some(self.open()?);
+                continue;
+            }
             let rest = self.rest();
             let newline = memchr::memchr(b'\n', rest.get(looked..).unwrap_or_default());
             if let Some(newline) = newline {
-                let length = looked.saturating_add(newline);
-                return self.check(length, end).map(Some);
+                let length = self.check(looked.saturating_add(newline), end)?;
+                if !self.begins_anew(length)? {
+                    return Ok(Some(length));
+                }
+                looked = 0;
+                continue;
             }
             looked = rest.len();
-            if looked > MAX_RECORD_BYTES {
+            if looked > MAX_LINE_BYTES {
                 return Err(FollowError::TooLong(at));
             }
             if self.fill(end)? == 0 {
@@ -173,10 +228,25 @@ impl Follower {
         }
     }
 
+    /// Whether this line says that the segment was written anew, and is no record. The cursor is after it then.
+    fn begins_anew(&mut self, length: usize) -> Result<bool, FollowError> {
+        let Cursor { leaf, place } = self.cursor;
+        let line = self.rest().get(..length).unwrap_or_default();
+        if place.offset > 0 || !is_begun_anew(line) {
+            return Ok(false);
+        }
+        if Stored::read(line) != Ok(Stored::Begins(leaf)) {
+            return Err(FollowError::NotABeginning(place));
+        }
+        self.taken = self.taken.saturating_add(length).saturating_add(1);
+        self.cursor.place = after(place, length);
+        Ok(true)
+    }
+
     /// A line that would end after the end is none that was committed.
     fn check(&self, length: usize, end: Place) -> Result<usize, FollowError> {
         let at = self.cursor.place;
-        if length > MAX_RECORD_BYTES {
+        if length > MAX_LINE_BYTES {
             return Err(FollowError::TooLong(at));
         }
         if after(at, length) > end {
@@ -193,11 +263,18 @@ impl Follower {
             leaf: leaf.saturating_add(1),
             place: after(place, length),
         };
-        let line = self.buffer.get(from..from.saturating_add(length));
+        let own = self.buffer.get(from..from.saturating_add(length));
+        let (line, deleted) = match &self.given {
+            None => (own.unwrap_or_default(), None),
+            Some(Held::Record(line)) => (line.as_slice(), None),
+            Some(Held::Deleted(leaf)) => (&[][..], Some(leaf)),
+        };
         Followed {
             leaf,
             place,
-            line: line.unwrap_or_default(),
+            length,
+            line,
+            deleted,
         }
     }
 
@@ -228,21 +305,23 @@ impl Follower {
     }
 
     fn read(&mut self, from: u64, into: usize) -> Result<usize, FollowError> {
-        let file = match self.file.take() {
-            Some(file) => file,
-            None => self.open()?,
+        let Some(file) = &self.file else {
+            return Ok(0);
         };
-        let file = self.file.insert(file);
         let buffer = self.buffer.get_mut(into..).unwrap_or_default();
         let path = segments::path(&self.records, self.cursor.place.segment);
         read_some(file, buffer, from).map_err(|error| unreadable(&path, error))
     }
 
-    /// The cursor's segment, if a line begins at the cursor.
-    fn open(&self) -> Result<File, FollowError> {
-        let at = self.cursor.place;
-        let path = segments::path(&self.records, at.segment);
+    /// The cursor's segment, if a line begins at the cursor. In one that was written anew the cursor's place is looked for by its number.
+    fn open(&mut self) -> Result<File, FollowError> {
+        let path = segments::path(&self.records, self.cursor.place.segment);
         let file = File::open(&path).map_err(|error| unreadable(&path, error))?;
+        let moved = self
+            .moved(&file)
+            .map_err(|error| unreadable(&path, error))?;
+        self.cursor.place = moved.ok_or(FollowError::Short(self.cursor.place))?;
+        let at = self.cursor.place;
         let length = file.metadata().map(|metadata| metadata.len());
         if at.offset > length.map_err(|error| unreadable(&path, error))? {
             return Err(FollowError::Short(at));
@@ -258,6 +337,48 @@ impl Follower {
             }
         }
         Ok(file)
+    }
+
+    /// Where the cursor's line begins now. None where the segment ends before.
+    fn moved(&self, file: &File) -> io::Result<Option<Place>> {
+        let Cursor { leaf, place } = self.cursor;
+        if place.offset == 0 {
+            return Ok(Some(place));
+        }
+        let mut block = vec![0; BLOCK];
+        let mut read = read_some(file, &mut block, 0)?;
+        if !is_begun_anew(block.get(..read).unwrap_or_default()) {
+            return Ok(Some(place));
+        }
+        // The line that says so, and each record before.
+        let (mut offset, mut lines) = (0_u64, None);
+        while read > 0 {
+            let bytes = block.get(..read).unwrap_or_default();
+            for newline in memchr::memchr_iter(b'\n', bytes) {
+                lines = match lines {
+                    None => {
+                        let line = bytes.get(..newline).unwrap_or_default();
+                        let Ok(Stored::Begins(first)) = Stored::read(line) else {
+                            return Ok(None);
+                        };
+                        leaf.checked_sub(first)
+                    }
+                    Some(left) => u64::checked_sub(left, 1),
+                };
+                match lines {
+                    None => return Ok(None),
+                    Some(0) => {
+                        let line = u64::try_from(newline).unwrap_or(u64::MAX);
+                        let offset = offset.saturating_add(line).saturating_add(1);
+                        return Ok(Some(Place { offset, ..place }));
+                    }
+                    Some(_) => {}
+                }
+            }
+            offset = offset.saturating_add(u64::try_from(read).unwrap_or(u64::MAX));
+            read = read_some(file, &mut block, offset)?;
+        }
+        Ok(None)
     }
 
     fn forget(&mut self) {
@@ -285,12 +406,12 @@ pub fn end_of(dir: &Path) -> Result<Place, FollowError> {
     })
 }
 
-/// The line of so many bytes that begins there, without its newline. `None` if there is no such line.
+/// What the line of so many bytes holds that begins there. `None` if there is no such line.
 ///
 /// # Errors
 /// The system's; a segment that is not there is [`io::ErrorKind::NotFound`].
-pub fn line_at(dir: &Path, place: Place, length: usize) -> io::Result<Option<Vec<u8>>> {
-    if length > MAX_RECORD_BYTES {
+pub fn held_at(dir: &Path, keys: &Keys, place: Place, length: usize) -> io::Result<Option<Held>> {
+    if length > MAX_LINE_BYTES {
         return Ok(None);
     }
     let file = File::open(segments::path(&dir.join(RECORDS), place.segment))?;
@@ -301,7 +422,31 @@ pub fn line_at(dir: &Path, place: Place, length: usize) -> io::Result<Option<Vec
     let read = read_some(&file, &mut line, place.offset)?;
     let is_whole = read == line.len() && memchr::memchr(b'\n', &line) == Some(length);
     line.truncate(length);
-    Ok(is_whole.then_some(line))
+    if !is_whole || is_begun_anew(&line) {
+        return Ok(None);
+    }
+    match held(keys, &line)? {
+        Ok(held) => Ok(Some(held.unwrap_or(Held::Record(line)))),
+        Err(_) => Ok(None),
+    }
+}
+
+/// What a line holds, if that is not the line itself.
+fn held(keys: &Keys, line: &[u8]) -> io::Result<Result<Option<Held>, crate::line::BadLine>> {
+    let stored = match Stored::read(line) {
+        Ok(stored) => stored,
+        Err(fault) => return Ok(Err(fault)),
+    };
+    Ok(Ok(match stored {
+        Stored::Record(_) => None,
+        Stored::Begins(_) => return Ok(Err(crate::line::BadLine::Begins)),
+        Stored::Deleted(leaf) => Some(Held::Deleted(leaf)),
+        // What does not open is no content; `audit` says which of it should.
+        Stored::Sealed(sealed) => Some(Held::Record(match keys.open(&sealed)? {
+            Content::There(line) => line,
+            Content::Gone | Content::Damaged => sealed.detached.to_vec(),
+        })),
+    }))
 }
 
 fn after(place: Place, length: usize) -> Place {

@@ -7,11 +7,13 @@
 pub mod audit;
 pub mod bundle;
 pub mod checkpoint;
+pub mod content;
 pub mod cosignature;
 pub mod follow;
 pub mod gaps;
 pub mod key;
 pub mod leaf;
+mod line;
 pub mod merkle;
 pub mod note;
 pub mod proof;

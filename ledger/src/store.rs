@@ -8,29 +8,36 @@ mod head;
 mod judge;
 pub(crate) mod layout;
 mod recover;
+mod sealer;
 pub(crate) mod segments;
 mod streams;
+mod sweep;
 mod tiles;
 
-use std::{fs::File, io, path::PathBuf};
+use std::{collections::HashSet, fs::File, io, path::PathBuf};
 
 use chaperone_crds::chain::{Chain, MAX_RECORD_BYTES, StreamId};
+use jiff::Timestamp;
 use thiserror::Error;
 
 pub use head::NotARecord;
 pub use recover::{Kept, OpenError};
+pub use sweep::{Summary, Sweeper, Swept};
 pub use tiles::{ReadError, Tiles};
 
 use crate::{
     checkpoint::{self, Checkpoint, CheckpointError, Origin},
+    content::{Day, Entry, KeyId},
     cosignature::Time,
     follow::Cursor,
     key::{SigningKey, VerifierKey},
+    leaf::Leaf,
     merkle::{self, Hash},
     note::NoteError,
 };
 use head::Head;
-use judge::{Fresh, Judge, Judged};
+use judge::{Judge, Judged, Split};
+use sealer::Sealer;
 use segments::Segments;
 use streams::{Known, Streams};
 
@@ -64,6 +71,7 @@ pub struct Store {
     config: Config,
     streams: Streams,
     segments: Segments,
+    sealer: Sealer,
     tiles: Tiles,
     tree: merkle::Range,
     committed: u64,
@@ -177,6 +185,12 @@ pub enum Refused {
     /// What is there could not be read for comparison.
     #[error(transparent)]
     Read(#[from] ReadError),
+    /// Its content could not be sealed.
+    #[error("content cannot be sealed now: {0}")]
+    Seal(io::Error),
+    /// A line of a segment has none of the forms that lines have there.
+    #[error("{0}")]
+    Line(String),
 }
 
 /// Why there is no new checkpoint.
@@ -221,6 +235,11 @@ impl Store {
         recover::open(config, each)
     }
 
+    /// The time by the caller's clock. Content that is staged from here on is sealed under keys of its day.
+    pub fn at(&mut self, now: Timestamp) {
+        self.sealer.at(now);
+    }
+
     /// Takes a batch of this stream into memory: lines, each with its newline.
     ///
     /// # Errors
@@ -241,11 +260,11 @@ impl Store {
     ) -> Result<Staged, Refused> {
         let judged = self.judge(stream, batch, from)?;
         let added = u64::try_from(judged.fresh.len()).unwrap_or(u64::MAX);
+        let bytes = self.sealer.store(&judged.fresh).map_err(Refused::Seal)?;
         for record in judged.fresh {
-            self.place(record);
+            self.place(record.leaf, record.closes);
         }
-        let bytes = judged.fresh_from.and_then(|from| batch.get(from..));
-        self.segments.push(bytes.unwrap_or_default());
+        self.segments.push(&bytes);
         Ok(Staged {
             stream: stream.clone(),
             next_seq: judged.next_seq,
@@ -262,7 +281,12 @@ impl Store {
         self.judge(stream, batch, from).map(|_| ())
     }
 
-    fn judge(&self, stream: &StreamId, batch: &[u8], from: Option<u64>) -> Result<Judged, Refused> {
+    fn judge<'b>(
+        &self,
+        stream: &StreamId,
+        batch: &'b [u8],
+        from: Option<u64>,
+    ) -> Result<Judged<'b>, Refused> {
         if self.segments.waiting() >= MAX_WAITING_BYTES {
             return Err(Refused::Busy);
         }
@@ -277,23 +301,22 @@ impl Store {
         let unknown = Known::default();
         let known = known.unwrap_or(&unknown);
         let mut judge = Judge::new(stream, known, from);
-        let mut fresh_from = None;
-        let mut at = 0_usize;
         for (line, number) in lines.split(|b| *b == b'\n').zip(1_u64..) {
-            let head = Head::parse(line).map_err(|fault| Refused::NotARecord {
+            let fault = |fault| Refused::NotARecord {
                 line: number,
                 fault,
-            })?;
-            if judge.take(&head, line, &self.tiles)? {
-                fresh_from = fresh_from.or(Some(at));
+            };
+            if line.len() > MAX_RECORD_BYTES {
+                return Err(fault(NotARecord::TOO_LONG));
             }
-            at = at.saturating_add(line.len()).saturating_add(1);
+            let line = Split::of(line);
+            let head = Head::parse(&line.detached).map_err(fault)?;
+            judge.take(&head, line, &self.tiles)?;
         }
         Ok(Judged {
             next_seq: judge.next,
             end: judge.last_index(known, self.tree.size()),
             fresh: judge.fresh,
-            fresh_from,
         })
     }
 
@@ -302,7 +325,9 @@ impl Store {
     /// # Errors
     /// The system's. Call again: what was staged is kept.
     pub fn commit(&mut self) -> io::Result<Committed> {
-        self.segments.commit()?;
+        // First, so that no record is there that nothing opens.
+        self.sealer.sync()?;
+        self.segments.commit(self.sealer.today())?;
         self.committed = self.tree.size();
         if self.tiles.is_long() {
             self.tiles.write_full()?;
@@ -382,6 +407,30 @@ impl Store {
         }
     }
 
+    /// Days for which there are keys of content, in order.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn key_days(&self) -> io::Result<Vec<Day>> {
+        self.sealer.days()
+    }
+
+    /// The keys of a day. Those that wait for a commit are not among them.
+    ///
+    /// # Errors
+    /// The system's, and what is no key.
+    pub fn keys_of(&self, day: Day) -> io::Result<Vec<Entry>> {
+        self.sealer.entries(day)
+    }
+
+    /// Destroys keys of a day: what they sealed cannot be read any more when this returns. Who calls has a record of that committed first. New records of the same session get a new key.
+    ///
+    /// # Errors
+    /// The system's; some of the keys may be there then, and it is called again.
+    pub fn destroy(&mut self, day: Day, keys: &HashSet<KeyId>) -> io::Result<()> {
+        self.sealer.destroy(day, keys)
+    }
+
     /// How many streams there are.
     #[must_use]
     pub fn streams(&self) -> usize {
@@ -421,13 +470,13 @@ impl Store {
         &self.tiles
     }
 
-    fn place(&mut self, record: Fresh) {
+    fn place(&mut self, leaf: Leaf, closes: bool) {
         let index = self.tree.size();
-        let hash = record.leaf.hash();
+        let hash = leaf.hash();
         // No ledger lives to hold 2^64 leaves, of which each takes a microsecond and more.
         assert!(self.tree.push(hash), "fewer than 2^64 leaves");
-        self.tiles.push(&record.leaf, hash);
-        self.streams.place(record.leaf, index, record.closes);
+        self.tiles.push(&leaf, hash);
+        self.streams.place(leaf, index, closes);
     }
 }
 

@@ -24,6 +24,17 @@ pub(super) fn gaps(dir: &Path, words: &Words) -> anyhow::Result<Answer> {
     let mut follower = Follower::new(dir, Cursor::START);
     while let Some(record) = follower.next(end)? {
         let leaf = record.leaf;
+        if let Some(deleted) = record.deleted {
+            let kept = Kept {
+                stream: &deleted.stream,
+                seq: deleted.seq,
+                time: "",
+                closes: false,
+                line: b"",
+            };
+            roster.replay(&own, kept);
+            continue;
+        }
         let head = Head::parse(record.line).with_context(|| format!("leaf {leaf} is no record"))?;
         newest = newest.max(head.time.parse().unwrap_or(Timestamp::MIN));
         let kept = Kept {

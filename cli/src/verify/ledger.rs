@@ -35,6 +35,12 @@ struct LedgerJson {
     /// Sizes of the checkpoints that were kept elsewhere.
     compared_with: Vec<u64>,
     leaves: u64,
+    /// Records of which only the leaf is left.
+    deleted_records: u64,
+    /// Records whose content is there, of those that had some.
+    contents: u64,
+    /// Records whose content was deleted, or that no key here opens.
+    deleted_contents: u64,
     root: String,
     unsigned_records: u64,
     torn_bytes: u64,
@@ -67,6 +73,9 @@ impl LedgerJson {
             checkpoint: verdict.head.as_ref().map(CheckpointJson::of),
             compared_with: verdict.kept.clone(),
             leaves: verdict.leaves,
+            deleted_records: verdict.streams.deleted(),
+            contents: verdict.contents.there,
+            deleted_contents: verdict.contents.gone,
             root: verdict.root.to_string(),
             unsigned_records: verdict.unsigned,
             torn_bytes: verdict.torn,

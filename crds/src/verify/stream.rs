@@ -1,6 +1,6 @@
 //! One stream's state while its records are read, and its verdict.
 
-use std::fmt;
+use std::{cmp::Ordering, fmt};
 
 use super::{Start, begun::Begun, copies::Copies, fault::Fault};
 use crate::{
@@ -26,6 +26,8 @@ pub struct StreamVerdict {
     pub agent: String,
     /// Records, copies not counted.
     pub records: u64,
+    /// Those of them that were deleted: their hashes are left, and are what the others are chained to.
+    pub deleted: u64,
     /// Number of the first record here.
     pub first_seq: u64,
     /// Copies of records that were delivered more than once.
@@ -58,6 +60,9 @@ impl fmt::Display for StreamVerdict {
             self.last_time,
             if self.closed { "closed" } else { "not closed" },
         )?;
+        if self.deleted > 0 {
+            write!(f, ", {} deleted", self.deleted)?;
+        }
         if self.copies > 0 {
             write!(f, ", {} delivered again", self.copies)?;
         }
@@ -87,6 +92,7 @@ pub(super) struct StreamState {
     start: Start,
     agent: String,
     records: u64,
+    deleted: u64,
     first_seq: u64,
     next_seq: u64,
     tail: RecordHash,
@@ -107,6 +113,7 @@ impl StreamState {
             start,
             agent: String::new(),
             records: 0,
+            deleted: 0,
             first_seq: 0,
             next_seq: 0,
             tail: RecordHash::GENESIS,
@@ -124,8 +131,11 @@ impl StreamState {
     /// Judges the next record of this stream. `announced`: those between are missing, and that was said.
     pub(super) fn take(&mut self, head: Head, hash: RecordHash, announced: bool) {
         if self.records == 0 {
-            self.agent.clone_from(&head.agent);
             self.first_seq = head.seq;
+        }
+        // The first that is still there.
+        if self.records == self.deleted {
+            self.agent.clone_from(&head.agent);
             self.first_time.clone_from(&head.time);
         }
         if self.fault.is_some() {
@@ -133,6 +143,50 @@ impl StreamState {
         } else if let Err(fault) = self.judge(head, hash, announced) {
             self.fault = Some(fault);
         }
+    }
+
+    /// Places a record of which only its hash is left: what it said of itself, its place in the chain among it, is not judged.
+    pub(super) fn take_deleted(&mut self, seq: u64, hash: RecordHash, announced: bool) {
+        let first = self.records == 0;
+        if first {
+            self.first_seq = seq;
+        }
+        let expected = self.next_seq;
+        self.deleted = self.deleted.saturating_add(1);
+        self.count(seq, None);
+        self.tail = hash;
+        if self.fault.is_some() {
+            return;
+        }
+        if let Some(copies) = &mut self.copies {
+            copies.push(hash);
+        }
+        let skips = announced && seq > expected && !self.closed;
+        self.fault = match seq.cmp(&expected) {
+            _ if first && self.start == Start::Anywhere => None,
+            Ordering::Less => Some(Fault::Again { seq }),
+            Ordering::Equal if self.closed => Some(Fault::AfterClose { seq }),
+            Ordering::Equal => None,
+            Ordering::Greater if skips && first => None,
+            Ordering::Greater if skips => {
+                self.miss(expected, seq);
+                None
+            }
+            Ordering::Greater if first => Some(Fault::StartsLate { first: seq }),
+            Ordering::Greater => Some(Fault::Gap {
+                from: expected,
+                to: seq.saturating_sub(1),
+            }),
+        };
+    }
+
+    /// Those from `expected` up to `seq` are missing, and that was said.
+    fn miss(&mut self, expected: u64, seq: u64) {
+        if self.missing.records == 0 {
+            self.missing.first = expected;
+        }
+        let records = seq.saturating_sub(expected);
+        self.missing.records = self.missing.records.saturating_add(records);
     }
 
     pub(super) fn verdict(mut self, stream: StreamId) -> StreamVerdict {
@@ -144,6 +198,7 @@ impl StreamState {
             stream,
             agent: self.agent,
             records: self.records,
+            deleted: self.deleted,
             first_seq: self.first_seq,
             copies: self.copy_count,
             first_time: self.first_time,
@@ -158,11 +213,11 @@ impl StreamState {
     fn judge(&mut self, head: Head, hash: RecordHash, announced: bool) -> Result<(), Fault> {
         let seq = head.seq;
         if let Some(version) = head.foreign_version {
-            self.count(seq, head.time);
+            self.count(seq, Some(head.time));
             return Err(Fault::Version { seq, version });
         }
         let Some(prev) = head.prev else {
-            self.count(seq, head.time);
+            self.count(seq, Some(head.time));
             return Err(Fault::BadPrev { seq });
         };
         if seq < self.next_seq && seq >= self.first_seq {
@@ -176,7 +231,7 @@ impl StreamState {
         let expected = self.next_seq;
         let tail = std::mem::replace(&mut self.tail, hash);
         self.follow(&head);
-        self.count(seq, head.time);
+        self.count(seq, Some(head.time));
         if let Some(copies) = &mut self.copies {
             copies.push(hash);
         }
@@ -188,11 +243,7 @@ impl StreamState {
         }
         let skips = announced && seq > expected && !self.closed;
         if skips {
-            if self.missing.records == 0 {
-                self.missing.first = expected;
-            }
-            let records = seq.saturating_sub(expected);
-            self.missing.records = self.missing.records.saturating_add(records);
+            self.miss(expected, seq);
             return self.judge_close(seq, &head.place);
         }
         if seq > expected {
@@ -263,7 +314,7 @@ impl StreamState {
         self.tail = hash;
         self.closed |= head.place.closes();
         self.follow(&head);
-        self.count(seq, head.time);
+        self.count(seq, Some(head.time));
     }
 
     fn follow(&mut self, head: &Head) {
@@ -275,9 +326,11 @@ impl StreamState {
         }
     }
 
-    fn count(&mut self, seq: u64, time: String) {
+    fn count(&mut self, seq: u64, time: Option<String>) {
         self.records = self.records.saturating_add(1);
         self.next_seq = self.next_seq.max(seq.saturating_add(1));
-        self.last_time = time;
+        if let Some(time) = time {
+            self.last_time = time;
+        }
     }
 }

@@ -12,7 +12,10 @@ use std::{
 };
 
 use chaperone_crds::{chain::StreamId, head::Head};
-use chaperone_ledger::follow::{FollowError, Place, line_at};
+use chaperone_ledger::{
+    content::Keys,
+    follow::{FollowError, Held, Place, held_at},
+};
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, params};
 use serde_json::Value;
 
@@ -51,17 +54,44 @@ pub struct Found {
     pub seq: u64,
     /// Whose it is.
     pub whose: Whose,
-    /// Its line, as it was written, without the newline.
+    /// Its line, as it was written as far as its content is there, without the newline.
     pub line: Vec<u8>,
-    /// Where its line ends.
-    pub(super) after: Place,
+}
+
+/// The records, and the keys of their content.
+#[derive(Debug)]
+pub(super) struct Segments {
+    dir: PathBuf,
+    keys: Keys,
+}
+
+impl Segments {
+    pub(super) fn of(dir: &Path) -> Self {
+        Self {
+            dir: dir.to_owned(),
+            keys: Keys::of(dir),
+        }
+    }
+
+    /// What a row says is there.
+    fn held(&self, row: &Row) -> Result<Held, IndexError> {
+        let stale = || IndexError::Stale(format!("leaf {} is not where it says", row.leaf));
+        match held_at(&self.dir, &self.keys, row.place, row.length) {
+            Ok(held) => held.ok_or_else(stale),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(stale()),
+            Err(error) => {
+                let file = format!("segment {:08}", row.place.segment);
+                Err(FollowError::Io { file, error }.into())
+            }
+        }
+    }
 }
 
 /// Reads the index and, for what it proposes, the records.
 #[derive(Debug)]
 pub struct Reader {
     pub(super) db: Connection,
-    pub(super) dir: PathBuf,
+    pub(super) segments: Segments,
     deadline: Deadline,
 }
 
@@ -83,7 +113,7 @@ impl Reader {
         db.progress_handler(STEPS, Some(move || watched.is_over()))?;
         Ok(Self {
             db,
-            dir: dir.to_owned(),
+            segments: Segments::of(dir),
             deadline,
         })
     }
@@ -121,7 +151,7 @@ impl Reader {
         let Some(leaf) = leaf else {
             return Ok(None);
         };
-        let found = row(&self.db, &self.dir, leaf)?;
+        let found = row(&self.db, &self.segments, leaf)?;
         Ok(found.filter(|found| found.stream == *stream && found.seq == seq))
     }
 
@@ -208,24 +238,21 @@ pub(super) struct Read {
 pub(super) struct Names(HashMap<i64, (StreamId, Option<Whose>)>);
 
 impl Names {
-    /// Reads a record, and holds it against its row.
+    /// Reads a record, and holds it against its row. None where it was deleted.
     pub(super) fn read(
         &mut self,
         db: &Connection,
-        dir: &Path,
+        segments: &Segments,
         row: &Row,
-    ) -> Result<Read, IndexError> {
+    ) -> Result<Option<Read>, IndexError> {
         let stale = || IndexError::Stale(format!("leaf {} is not where it says", row.leaf));
-        let line = match line_at(dir, row.place, row.length) {
-            Ok(line) => line.ok_or_else(stale)?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(stale()),
-            Err(error) => {
-                let file = format!("segment {:08}", row.place.segment);
-                return Err(FollowError::Io { file, error }.into());
-            }
+        let (stream, whose) = self.stream(db, row.stream)?.ok_or_else(stale)?;
+        let line = match segments.held(row)? {
+            Held::Record(line) => line,
+            Held::Deleted(leaf) if leaf.stream == stream && leaf.seq == row.seq => return Ok(None),
+            Held::Deleted(_) => return Err(stale()),
         };
         let head = Head::parse(&line).map_err(|_| stale())?;
-        let (stream, whose) = self.stream(db, row.stream)?.ok_or_else(stale)?;
         if head.stream != stream || head.seq != row.seq {
             return Err(stale());
         }
@@ -236,19 +263,14 @@ impl Names {
             pod,
             service_account,
         });
-        let length = u64::try_from(line.len()).unwrap_or(u64::MAX);
         let found = Found {
             leaf: row.leaf,
             stream,
             seq: row.seq,
             whose,
-            after: Place {
-                offset: row.place.offset.saturating_add(length).saturating_add(1),
-                ..row.place
-            },
             line,
         };
-        Ok(Read { found, json })
+        Ok(Some(Read { found, json }))
     }
 
     fn stream(
@@ -282,16 +304,39 @@ impl Names {
     }
 }
 
-/// The record of a leaf.
-pub(super) fn row(db: &Connection, dir: &Path, leaf: u64) -> Result<Option<Found>, IndexError> {
+/// The record of a leaf; none where the index has no such leaf, or the record was deleted.
+pub(super) fn row(
+    db: &Connection,
+    segments: &Segments,
+    leaf: u64,
+) -> Result<Option<Found>, IndexError> {
+    let Some(row) = row_of(db, leaf)? else {
+        return Ok(None);
+    };
+    let read = Names::default().read(db, segments, &row)?;
+    Ok(read.map(|read| read.found))
+}
+
+/// Where the line of a leaf ends, if it is where its row says.
+pub(super) fn ends(
+    db: &Connection,
+    segments: &Segments,
+    leaf: u64,
+) -> Result<Option<Place>, IndexError> {
+    let Some(row) = row_of(db, leaf)? else {
+        return Ok(None);
+    };
+    Names::default().read(db, segments, &row)?;
+    let length = u64::try_from(row.length).unwrap_or(u64::MAX);
+    Ok(Some(Place {
+        offset: row.place.offset.saturating_add(length).saturating_add(1),
+        ..row.place
+    }))
+}
+
+fn row_of(db: &Connection, leaf: u64) -> Result<Option<Row>, IndexError> {
     let sql = format!("SELECT {COLUMNS} FROM records r WHERE r.leaf = ?");
     let mut statement = db.prepare_cached(&sql)?;
     let mut rows = statement.query([stored(leaf)])?;
-    let Some(found) = rows.next()? else {
-        return Ok(None);
-    };
-    let row = Row::read(found)?;
-    Names::default()
-        .read(db, dir, &row)
-        .map(|read| Some(read.found))
+    rows.next()?.map(Row::read).transpose()
 }

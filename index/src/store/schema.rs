@@ -5,7 +5,7 @@ use rusqlite::{Connection, config::DbConfig};
 use super::sums::PAGE_BYTES;
 
 /// Goes up with every change of a table, a term or a word: an index of another version is built again.
-pub(super) const VERSION: i64 = 2;
+pub(super) const VERSION: i64 = 3;
 /// Leaves of a block of `blocks`: how finely times lead to leaves.
 pub(super) const BLOCK_LEAVES: u64 = 1024;
 

@@ -177,7 +177,9 @@ impl Pass<'_> {
         if !is_within || !self.query.is_at(row.time) {
             return Ok(());
         }
-        let read = self.names.read(&reader.db, &reader.dir, row)?;
+        let Some(read) = self.names.read(&reader.db, &reader.segments, row)? else {
+            return Ok(());
+        };
         let facts = Facts::of(&read.json);
         let found = read.found;
         let stream = found.stream.as_str();

@@ -7,11 +7,14 @@ use std::{
 };
 
 use chaperone_crds::{chain::StreamId, head::Head};
-use chaperone_ledger::follow::{Cursor, Follower, Place};
+use chaperone_ledger::{
+    follow::{Cursor, Follower, Place},
+    leaf::Leaf,
+};
 use rusqlite::{Connection, params};
 use serde_json::Value;
 
-use super::{IndexError, restored, schema, stored, streams::Known, sums};
+use super::{IndexError, read::Segments, restored, schema, stored, streams::Known, sums};
 use crate::{
     facts::{Facts, Whose},
     terms,
@@ -129,8 +132,8 @@ impl Index {
                 false => stale("its cursor has no record before it"),
             };
         };
-        match super::read::row(&self.db, dir, last)? {
-            Some(found) if found.after == cursor.place => Ok(()),
+        match super::read::ends(&self.db, &Segments::of(dir), last)? {
+            Some(after) if after == cursor.place => Ok(()),
             _ => stale("its last record is not theirs"),
         }
     }
@@ -173,8 +176,14 @@ impl Index {
             let row = Row {
                 leaf: record.leaf,
                 place: record.place,
+                length: record.length,
                 line: record.line,
             };
+            if let Some(leaf) = record.deleted {
+                row.put_deleted(&transaction, leaf, &mut self.known, &mut batch)?;
+                records = records.saturating_add(1);
+                continue;
+            }
             row.put(&transaction, &mut self.known, &self.own, &mut batch)?;
             records = records.saturating_add(1);
             bytes = bytes.saturating_add(record.line.len());
@@ -215,6 +224,8 @@ impl Index {
 struct Row<'l> {
     leaf: u64,
     place: Place,
+    /// Bytes of its line in the segment.
+    length: usize,
     line: &'l [u8],
 }
 
@@ -252,23 +263,47 @@ impl Row<'_> {
         let terms = terms::of(&record, &facts, &whose, uuid, thread);
         db.prepare_cached("INSERT INTO words (rowid, terms) VALUES (?, ?)")?
             .execute(params![stored(self.leaf), terms])?;
-        let length = i64::try_from(self.line.len()).unwrap_or(i64::MAX);
+        self.put_place(db, (stream.id, head.seq), facts.time, thread, batch)?;
+        batch.add(self.leaf, thread, &facts);
+        Ok(())
+    }
+
+    /// A record that was deleted is found by its place alone, and by nothing that it said.
+    fn put_deleted(
+        &self,
+        db: &Connection,
+        leaf: &Leaf,
+        known: &mut Known,
+        batch: &mut Batch,
+    ) -> Result<(), IndexError> {
+        let stream = known.stream(db, leaf.stream.as_str())?;
+        self.put_place(db, (stream.id, leaf.seq), None, None, batch)
+    }
+
+    fn put_place(
+        &self,
+        db: &Connection,
+        (stream, seq): (i64, u64),
+        time: Option<i64>,
+        thread: Option<i64>,
+        batch: &mut Batch,
+    ) -> Result<(), IndexError> {
+        let length = i64::try_from(self.length).unwrap_or(i64::MAX);
         db.prepare_cached("INSERT INTO records VALUES (?, ?, ?, ?, ?, ?, ?, ?)")?
             .execute(params![
                 stored(self.leaf),
-                stream.id,
-                stored(head.seq),
+                stream,
+                stored(seq),
                 stored(self.place.segment),
                 stored(self.place.offset),
                 length,
-                facts.time,
+                time,
                 thread
             ])?;
-        if batch.begins_run(stream.id, head.seq) {
+        if batch.begins_run(stream, seq) {
             db.prepare_cached("INSERT INTO runs VALUES (?, ?, ?)")?
-                .execute([stream.id, stored(head.seq), stored(self.leaf)])?;
+                .execute([stream, stored(seq), stored(self.leaf)])?;
         }
-        batch.add(self.leaf, thread, &facts);
         Ok(())
     }
 }

@@ -64,6 +64,12 @@ pub(super) fn read(
         let Some(record) = follower.next(end.place)? else {
             break;
         };
+        if record.deleted.is_some() {
+            // There is nothing to give any more.
+            read.left_out = read.left_out.saturating_add(1);
+            read.end = follower.cursor();
+            continue;
+        }
         if let Some(filter) = filter {
             match filter.passes(record.line) {
                 Passes::Yes => {}

@@ -85,6 +85,7 @@ impl Thread {
         let mut own = Own::new(config.store.origin.as_str(), config.agent, config.roster);
         let store = Store::open_with(config.store, &mut |kept| own.replay(kept));
         let mut store = store.map_err(OpenFailed::Open)?;
+        store.at(Timestamp::now());
         own.begin(&mut store)
             .map_err(|refused| OpenFailed::Begin(refused.to_string()))?;
         store
@@ -132,6 +133,7 @@ impl Thread {
         let mut bytes = 0_usize;
         let mut next = Some(first);
         let mut goes_on = true;
+        self.store.at(Timestamp::now());
         self.retry();
         while let Some(message) = next {
             match message {

@@ -32,7 +32,7 @@ pub(crate) fn identity(dir: &Path) -> Result<Origin, Unreadable> {
     let bytes = read(&path, MAX_IDENTITY_BYTES).map_err(|error| unreadable(&path, error))?;
     serde_json::from_slice::<Identity>(&bytes)
         .ok()
-        .filter(|identity| identity.format == layout::FORMAT)
+        .filter(|identity| (layout::FORMER..=layout::FORMAT).contains(&identity.format))
         .and_then(|identity| identity.origin.parse().ok())
         .ok_or_else(|| Unreadable::Identity(path.display().to_string()))
 }

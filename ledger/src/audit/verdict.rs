@@ -32,6 +32,15 @@ pub struct Head {
     pub signers: Vec<(String, Option<u64>)>,
 }
 
+/// How many records have content, of those that had some.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Contents {
+    /// It is there, and what the record's digest says.
+    pub there: u64,
+    /// It was deleted, or no key is here that opens it.
+    pub gone: u64,
+}
+
 /// What is to be said of everything that was read.
 #[derive(Debug)]
 pub struct Verdict {
@@ -51,6 +60,8 @@ pub struct Verdict {
     pub torn: u64,
     /// The streams.
     pub streams: Report,
+    /// The records' content.
+    pub contents: Contents,
     /// What is wrong with the ledger itself.
     pub faults: Vec<Fault>,
 }
@@ -97,6 +108,9 @@ pub enum Fault {
         /// The root that was signed.
         signed: Hash,
     },
+    /// There is a key for it, and it is not what the record says.
+    #[error("{0}: the content is not what the record was written with")]
+    Content(At),
     /// A tile is at fault.
     #[error("{tile} {fault}")]
     Tile {
@@ -171,6 +185,20 @@ impl fmt::Display for Verdict {
                 f,
                 "{} bytes at the end are no whole record yet, and were never acknowledged",
                 self.torn
+            )?;
+        }
+        if self.contents.gone > 0 {
+            let gone = self.contents.gone;
+            writeln!(
+                f,
+                "content of {gone} records was deleted, or no key here opens it: what is proved of them is whole"
+            )?;
+        }
+        if self.streams.deleted() > 0 {
+            let deleted = self.streams.deleted();
+            writeln!(
+                f,
+                "{deleted} records were deleted: their hashes are left, and prove the others"
             )?;
         }
         for fault in &self.faults {

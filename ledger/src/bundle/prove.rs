@@ -276,7 +276,7 @@ impl Proof {
                         placed
                             .and_then(|()| about.map_or(Ok(()), |line| self.explain(&head, &line)))
                     }
-                    Seen::Nothing => Err("empty".to_owned()),
+                    Seen::Nothing | Seen::Deleted(..) => Err("empty".to_owned()),
                     Seen::Fault(fault) => Err(fault.to_string()),
                 };
                 if let Err(fault) = placed {

@@ -15,7 +15,7 @@ const LENGTHS: [usize; 9] = [
     BLOCK + 1,
     2 * BLOCK + 7,
     5,
-    MAX_RECORD_BYTES,
+    MAX_LINE_BYTES,
 ];
 
 fn line(length: usize) -> Vec<u8> {
@@ -41,7 +41,10 @@ fn all(folder: &Folder, from: Cursor, end: Place) -> Result<Vec<(Cursor, usize)>
     let mut follower = Follower::new(&folder.0, from);
     let mut found = Vec::new();
     while let Some(record) = follower.next(end)? {
-        let Followed { leaf, place, line } = record;
+        let Followed {
+            leaf, place, line, ..
+        } = record;
+        assert_eq!((record.length, record.deleted), (line.len(), None));
         assert_eq!(line, self::line(line.len()));
         found.push((Cursor { leaf, place }, line.len()));
     }
@@ -57,12 +60,13 @@ fn each_record_comes_once_and_in_order_from_any_cursor() {
     let found = all(&folder, Cursor::START, end).unwrap();
     let lengths: Vec<_> = found.iter().map(|(_, length)| *length).collect();
     assert_eq!(lengths, [&LENGTHS[..], &[7], &LENGTHS[2..5]].concat());
+    let keys = Keys::of(&folder.0);
     let leaves: Vec<_> = found.iter().map(|(cursor, _)| cursor.leaf).collect();
     assert_eq!(leaves, (0..13).collect::<Vec<_>>());
     for (at, (cursor, length)) in found.iter().enumerate() {
         assert_eq!(all(&folder, *cursor, end).unwrap(), found[at..]);
-        let there = line_at(&folder.0, cursor.place, *length).unwrap();
-        assert_eq!(there, Some(line(*length)));
+        let there = held_at(&folder.0, &keys, cursor.place, *length).unwrap();
+        assert_eq!(there, Some(Held::Record(line(*length))));
     }
 }
 
@@ -167,7 +171,7 @@ fn segments_that_are_not_what_was_committed_are_errors() {
     fs::write(segments::path(&torn.path(RECORDS), 0), "abc").unwrap();
     assert!(fails(&torn, end).contains("00000000, byte 0: the segment ends"));
     let long = Folder::new();
-    write(&long, &[&[3, MAX_RECORD_BYTES + 1, 3]]);
+    write(&long, &[&[3, MAX_LINE_BYTES + 1, 3]]);
     let whole = end_of(&long.0).unwrap();
     assert!(fails(&long, whole).contains("byte 4: a line of more"));
 }
@@ -176,8 +180,10 @@ fn segments_that_are_not_what_was_committed_are_errors() {
 fn a_line_is_read_at_its_place_and_nowhere_else() {
     let folder = Folder::new();
     write(&folder, &[&[3, 4]]);
-    let at = |offset, length| line_at(&folder.0, Place { segment: 0, offset }, length).unwrap();
-    assert_eq!(at(4, 4), Some(line(4)));
+    let keys = Keys::of(&folder.0);
+    let at =
+        |offset, length| held_at(&folder.0, &keys, Place { segment: 0, offset }, length).unwrap();
+    assert_eq!(at(4, 4), Some(Held::Record(line(4))));
     for (offset, length) in [
         (4, 3),
         (4, 5),
@@ -192,7 +198,7 @@ fn a_line_is_read_at_its_place_and_nowhere_else() {
         segment: 9,
         offset: 0,
     };
-    let error = line_at(&folder.0, elsewhere, 1).unwrap_err();
+    let error = held_at(&folder.0, &keys, elsewhere, 1).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::NotFound);
 }
 

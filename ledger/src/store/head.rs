@@ -34,6 +34,11 @@ pub enum NotARecord {
     Prev,
 }
 
+impl NotARecord {
+    /// A line that is longer than any record.
+    pub(super) const TOO_LONG: Self = Self::Form(head::NotARecord::TooLong);
+}
+
 impl Head {
     /// Reads a line, without its newline.
     pub(super) fn parse(line: &[u8]) -> Result<Self, NotARecord> {

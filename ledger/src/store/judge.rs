@@ -1,27 +1,54 @@
 //! Whether a batch may be taken: pure judgement over where its stream stands.
 
-use chaperone_crds::chain::{RecordHash, StreamId};
+use std::borrow::Cow;
+
+use chaperone_crds::{
+    bodies::{self, Parts},
+    chain::{RecordHash, StreamId},
+};
 
 use super::{Refused, head::Head, streams::Known, tiles::Tiles};
 use crate::leaf::Leaf;
 
 /// A batch that may be taken.
-pub(super) struct Judged {
-    pub(super) fresh: Vec<Fresh>,
-    /// Where in the batch the first new record begins: all after it are new too.
-    pub(super) fresh_from: Option<usize>,
+pub(super) struct Judged<'b> {
+    pub(super) fresh: Vec<Fresh<'b>>,
     pub(super) next_seq: u64,
     pub(super) end: u64,
 }
 
-/// A record's place in the batch that has it, and its leaf.
-pub(super) struct Fresh {
+/// A record that is new, and its leaf.
+pub(super) struct Fresh<'b> {
     pub(super) leaf: Leaf,
     pub(super) closes: bool,
+    /// Its line as it is hashed: without its content.
+    pub(super) detached: Cow<'b, [u8]>,
+    /// Its content, where it has some.
+    pub(super) tail: Option<&'b [u8]>,
+}
+
+/// A line, as it is judged and as it is kept.
+pub(super) struct Split<'b> {
+    pub(super) detached: Cow<'b, [u8]>,
+    pub(super) tail: Option<&'b [u8]>,
+}
+
+impl<'b> Split<'b> {
+    pub(super) fn of(line: &'b [u8]) -> Self {
+        let tail = match bodies::parts(line) {
+            Parts::With { tail, .. } => Some(tail),
+            Parts::Whole(_) | Parts::Detached { .. } => None,
+        };
+        let detached = match tail {
+            Some(_) => bodies::detached(line),
+            None => Cow::Borrowed(line),
+        };
+        Self { detached, tail }
+    }
 }
 
 /// Places the records of one batch, without a change to anything.
-pub(super) struct Judge<'a> {
+pub(super) struct Judge<'a, 'b> {
     stream: &'a StreamId,
     known: &'a Known,
     /// Number of the record with which the stream may go on although some are missing.
@@ -31,10 +58,10 @@ pub(super) struct Judge<'a> {
     pub(super) next: u64,
     tail: RecordHash,
     closed: bool,
-    pub(super) fresh: Vec<Fresh>,
+    pub(super) fresh: Vec<Fresh<'b>>,
 }
 
-impl<'a> Judge<'a> {
+impl<'a, 'b> Judge<'a, 'b> {
     pub(super) fn new(stream: &'a StreamId, known: &'a Known, from: Option<u64>) -> Self {
         Self {
             stream,
@@ -52,7 +79,7 @@ impl<'a> Judge<'a> {
     pub(super) fn take(
         &mut self,
         head: &Head,
-        line: &[u8],
+        line: Split<'b>,
         tiles: &Tiles,
     ) -> Result<bool, Refused> {
         let seq = head.seq;
@@ -79,7 +106,7 @@ impl<'a> Judge<'a> {
         let leaf = Leaf {
             stream: head.stream.clone(),
             seq,
-            record: RecordHash::of(line),
+            record: RecordHash::of(&line.detached),
         };
         if let Some(index) = self.known.index_of(seq) {
             let there = tiles.leaf_hash(index)?;
@@ -95,11 +122,21 @@ impl<'a> Judge<'a> {
                 found: seq,
             });
         }
-        self.extend(head, leaf)?;
+        self.extend(head, leaf, line)?;
         Ok(true)
     }
 
-    fn extend(&mut self, head: &Head, leaf: Leaf) -> Result<(), Refused> {
+    /// Takes the leaf of a record that was deleted: what the record itself would have shown is not asked.
+    pub(super) fn deleted(&mut self, leaf: Leaf) -> Result<(), Refused> {
+        let seq = leaf.seq;
+        if self.closed {
+            return Err(Refused::Closed { seq });
+        }
+        self.push(leaf, false, Split::of(b""));
+        Ok(())
+    }
+
+    fn extend(&mut self, head: &Head, leaf: Leaf, line: Split<'b>) -> Result<(), Refused> {
         let seq = leaf.seq;
         if self.closed {
             return Err(Refused::Closed { seq });
@@ -110,14 +147,20 @@ impl<'a> Judge<'a> {
         if (seq == 0) != head.opens {
             return Err(Refused::NotOpened);
         }
+        self.push(leaf, head.closes, line);
+        Ok(())
+    }
+
+    fn push(&mut self, leaf: Leaf, closes: bool, line: Split<'b>) {
         self.tail = leaf.record;
-        self.next = seq.saturating_add(1);
-        self.closed = head.closes;
+        self.next = leaf.seq.saturating_add(1);
+        self.closed = closes;
         self.fresh.push(Fresh {
             leaf,
-            closes: self.closed,
+            closes,
+            detached: line.detached,
+            tail: line.tail,
         });
-        Ok(())
     }
 
     /// Leaves that must be on disk for the batch to be: up to its last record, wherever that is.

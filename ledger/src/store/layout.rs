@@ -8,5 +8,9 @@ pub(crate) const WITNESSED: &str = "checkpoint.witnessed";
 pub(crate) const IDENTITY: &str = "ledger.json";
 /// The folder of the segments.
 pub(crate) const RECORDS: &str = "records";
-/// What this code reads and writes.
-pub(crate) const FORMAT: u32 = 1;
+/// The folder of the keys of content.
+pub(crate) const KEYS: &str = "keys";
+/// What this code writes.
+pub(crate) const FORMAT: u32 = 2;
+/// What it reads too: a directory without keys, whose lines are records alone.
+pub(crate) const FORMER: u32 = 1;

@@ -15,14 +15,18 @@ use super::{
     Config, Last, Onward, Refused, Store,
     files::{replace, sync_dir},
     head::Head,
-    judge::Judge,
-    layout::{CHECKPOINT, FORMAT, IDENTITY, RECORDS},
+    judge::{Judge, Split},
+    layout::{CHECKPOINT, FORMAT, FORMER, IDENTITY, KEYS, RECORDS},
+    sealer::Sealer,
     segments::{self, Segments},
-    streams::Streams,
+    streams::{Known, Streams},
+    sweep,
     tiles::Tiles,
 };
 use crate::{
     checkpoint::{self, Checkpoint, CheckpointError},
+    leaf::Leaf,
+    line::{BadLine, Sealed, Stored},
     merkle::{self, Hash},
     note::MAX_NOTE_BYTES,
     tile::Tile,
@@ -43,7 +47,7 @@ pub enum OpenError {
     #[error("another process has the ledger open")]
     InUse,
     /// It is of another log, or of another format.
-    #[error("ledger.json says {found}: not format {FORMAT} of {wanted:?}")]
+    #[error("ledger.json says {found}: not format {FORMER} or {FORMAT} of {wanted:?}")]
     Identity {
         /// What it says.
         found: String,
@@ -105,18 +109,18 @@ fn at(file: impl AsRef<Path>) -> impl FnOnce(io::Error) -> OpenError {
     move |error| OpenError::Io { file, error }
 }
 
-/// A record as it is read.
+/// A record as it is read, without its content.
 #[derive(Clone, Copy, Debug)]
 pub struct Kept<'a> {
     /// Its stream.
     pub stream: &'a StreamId,
     /// Its number.
     pub seq: u64,
-    /// When, as it stands there.
+    /// When, as it stands there. Empty where the record was deleted.
     pub time: &'a str,
     /// Whether it ends its stream.
     pub closes: bool,
-    /// All of it, without its newline.
+    /// What is hashed of it, without its newline. Empty where it was deleted.
     pub line: &'a [u8],
 }
 
@@ -129,12 +133,15 @@ pub(super) fn open(config: Config, each: Each<'_>) -> Result<Store, OpenError> {
     let lock = lock(&config.dir)?;
     identify(&config)?;
     let signed = read_checkpoint(&config)?;
+    sweep::tidy(&records).map_err(at(&records))?;
     let (number, committed) = cut(&records)?;
     let limit = config.segment_bytes;
     let segments = Segments::resume(records, limit, number, committed).map_err(at(RECORDS))?;
+    let sealer = Sealer::open(&config.dir).map_err(at(KEYS))?;
     let mut store = Store {
         streams: Streams::default(),
         segments,
+        sealer,
         tiles: Tiles::new(config.dir.clone()),
         tree: merkle::Range::default(),
         committed: 0,
@@ -184,14 +191,17 @@ fn identify(config: &Config) -> Result<(), OpenError> {
     };
     let wanted = serde_json::to_vec(&identity).expect("two plain fields serialise");
     match fs::read(&path) {
-        Ok(found) => {
-            let same = serde_json::from_slice(&found)
-                .is_ok_and(|i: Identity| i.format == FORMAT && i.origin == identity.origin);
-            same.then_some(()).ok_or_else(|| OpenError::Identity {
+        Ok(found) => match serde_json::from_slice::<Identity>(&found) {
+            Ok(there) if there.origin == identity.origin && there.format == FORMAT => Ok(()),
+            // What was written then is read as ever. Whoever knows that format alone shall refuse what is written from here on.
+            Ok(there) if there.origin == identity.origin && there.format == FORMER => {
+                replace(&config.dir, IDENTITY, &wanted).map_err(at(&path))
+            }
+            _ => Err(OpenError::Identity {
                 found: String::from_utf8_lossy(&found).chars().take(200).collect(),
                 wanted: identity.origin,
-            })
-        }
+            }),
+        },
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             replace(&config.dir, IDENTITY, &wanted).map_err(at(&path))
         }
@@ -262,21 +272,45 @@ fn replay(
         let length = rest.iter().position(|b| *b == b'\n');
         let line = length.and_then(|length| rest.get(..length));
         let line = line.ok_or_else(|| damaged(Refused::Form))?;
-        let head = place(store, line, onward).map_err(damaged)?;
-        let kept = Kept {
-            stream: &head.stream,
-            seq: head.seq,
-            time: &head.time,
-            closes: head.closes,
-            line,
-        };
-        if let Some(Onward { stream, from }) = each(kept) {
-            onward.insert(stream, from);
+        let stored = Stored::read(line).map_err(|fault| damaged(none(fault)))?;
+        match stored {
+            Stored::Begins(leaf) if offset == 0 && leaf == store.tree.size() => {}
+            Stored::Begins(_) => return Err(damaged(none(BadLine::Begins))),
+            Stored::Deleted(leaf) => {
+                let (stream, seq) = (leaf.stream.clone(), leaf.seq);
+                place_deleted(store, leaf, onward).map_err(damaged)?;
+                let kept = Kept {
+                    stream: &stream,
+                    seq,
+                    time: "",
+                    closes: false,
+                    line: b"",
+                };
+                each(kept);
+            }
+            Stored::Record(line) | Stored::Sealed(Sealed { detached: line, .. }) => {
+                let head = place(store, line, onward).map_err(damaged)?;
+                store.sealer.learn(&head.stream, line);
+                let kept = Kept {
+                    stream: &head.stream,
+                    seq: head.seq,
+                    time: &head.time,
+                    closes: head.closes,
+                    line,
+                };
+                if let Some(Onward { stream, from }) = each(kept) {
+                    onward.insert(stream, from);
+                }
+            }
         }
         proof.look(&store.tree);
         offset = offset.saturating_add(line.len()).saturating_add(1);
     }
     Ok(())
+}
+
+fn none(fault: BadLine) -> Refused {
+    Refused::Line(fault.to_string())
 }
 
 /// Where the line stands.
@@ -285,23 +319,53 @@ fn place(
     line: &[u8],
     onward: &mut HashMap<StreamId, u64>,
 ) -> Result<Head, Refused> {
-    let head = Head::parse(line).map_err(|fault| Refused::NotARecord { line: 1, fault })?;
-    let known = store.streams.get(&head.stream);
-    // The runs of a long stream are not copied for each of its lines: here nothing may be there twice.
-    let known = known.map(super::Known::end).unwrap_or_default();
-    let from = onward.remove(&head.stream);
-    if head.seq != known.next && from != Some(head.seq) {
-        return Err(Refused::Hole {
-            expected: known.next,
-            found: head.seq,
-        });
-    }
+    // Content that stands open in a segment is no part of a record's own line.
+    let line = Split::of(line);
+    let head =
+        Head::parse(&line.detached).map_err(|fault| Refused::NotARecord { line: 1, fault })?;
+    let (known, from) = comes(store, &head.stream, head.seq, onward)?;
     let mut judge = Judge::new(&head.stream, &known, from);
     judge.take(&head, line, &store.tiles)?;
     for record in judge.fresh {
-        store.place(record);
+        store.place(record.leaf, record.closes);
     }
     Ok(head)
+}
+
+/// Where the leaf of a deleted record stands.
+fn place_deleted(
+    store: &mut Store,
+    leaf: Leaf,
+    onward: &mut HashMap<StreamId, u64>,
+) -> Result<(), Refused> {
+    let stream = leaf.stream.clone();
+    let (known, from) = comes(store, &stream, leaf.seq, onward)?;
+    let mut judge = Judge::new(&stream, &known, from);
+    judge.deleted(leaf)?;
+    for record in judge.fresh {
+        store.place(record.leaf, record.closes);
+    }
+    Ok(())
+}
+
+/// Where the stream ends, whose record of this number comes next; and whether it goes on with it.
+fn comes(
+    store: &Store,
+    stream: &StreamId,
+    seq: u64,
+    onward: &mut HashMap<StreamId, u64>,
+) -> Result<(Known, Option<u64>), Refused> {
+    let known = store.streams.get(stream);
+    // The runs of a long stream are not copied for each of its lines: here nothing may be there twice.
+    let known = known.map(Known::end).unwrap_or_default();
+    let from = onward.remove(stream);
+    if seq != known.next && from != Some(seq) {
+        return Err(Refused::Hole {
+            expected: known.next,
+            found: seq,
+        });
+    }
+    Ok((known, from))
 }
 
 /// Looks at the tree as it grows past the size that was signed.

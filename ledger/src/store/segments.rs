@@ -7,8 +7,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use jiff::Timestamp;
+
 use super::files::sync_dir;
-use crate::follow::Place;
+use crate::{content::Day, follow::Place};
 
 /// Bytes of the buffer that are kept between commits.
 const IDLE_BYTES: usize = 1024 * 1024;
@@ -22,6 +24,8 @@ pub(super) struct Segments {
     file: File,
     /// Bytes of the newest segment that are committed.
     committed: u64,
+    /// When it was last written, as far as days go.
+    day: Day,
     waiting: Vec<u8>,
 }
 
@@ -34,12 +38,14 @@ impl Segments {
         committed: u64,
     ) -> io::Result<Self> {
         let file = begin(&dir, number)?;
+        let written = file.metadata()?.modified()?;
         Ok(Self {
             dir,
             limit,
             number,
             file,
             committed,
+            day: Timestamp::try_from(written).map_or_else(|_| Day::default(), Day::of),
             waiting: Vec::new(),
         })
     }
@@ -62,14 +68,16 @@ impl Segments {
         self.waiting.extend_from_slice(lines);
     }
 
-    /// Writes and syncs what waits. After an error the same bytes are written at the same place again.
-    pub(super) fn commit(&mut self) -> io::Result<()> {
+    /// Writes and syncs what waits. After an error the same bytes are written at the same place again. A segment has records of one day, so that what is due to go is never kept by what came long after.
+    pub(super) fn commit(&mut self, today: Day) -> io::Result<()> {
         if self.waiting.is_empty() {
             return Ok(());
         }
-        if self.committed >= self.limit {
+        let is_of_another_day = self.committed > 0 && today > self.day;
+        if self.committed >= self.limit || is_of_another_day {
             self.rotate()?;
         }
+        self.day = self.day.max(today);
         self.file.write_all_at(&self.waiting, self.committed)?;
         self.file.sync_data()?;
         let written = u64::try_from(self.waiting.len()).map_err(io::Error::other)?;

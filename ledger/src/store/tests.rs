@@ -18,6 +18,8 @@ use crate::{
     tile::TileTree,
 };
 
+mod content;
+
 trait Records {
     fn newest(&self) -> PathBuf;
     fn records(&self) -> Vec<u8>;

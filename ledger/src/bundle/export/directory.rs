@@ -3,7 +3,6 @@
 use std::{io, path::Path};
 
 use chaperone_crds::{
-    chain::MAX_RECORD_BYTES,
     head::Head,
     verify::{Line, Seen, each_line},
 };
@@ -12,7 +11,9 @@ use super::{ExportError, Looked, Shelf};
 use crate::{
     audit::directory,
     bundle::Named,
+    content::{Content, Keys},
     leaf::Leaf,
+    line::{MAX_LINE_BYTES, Stored},
     store::{layout, segments},
     tile::Tile,
 };
@@ -25,22 +26,10 @@ impl Shelf for Directory<'_> {
         wanted: &(dyn Fn(&Head) -> bool + Sync),
         take: &mut dyn FnMut(u64, Looked) -> Result<(), ExportError>,
     ) -> Result<(), ExportError> {
-        let look = |line: Line<'_>| {
-            let Seen::Record(head, hash) = Seen::of(line) else {
-                return None;
-            };
-            let (Line::Whole(bytes) | Line::Last(bytes)) = line else {
-                return None;
-            };
-            Some(Looked {
-                named: Named::of(&head, bytes),
-                line: wanted(&head).then(|| bytes.to_vec()),
-                leaf: Leaf {
-                    stream: head.stream,
-                    seq: head.seq,
-                    record: hash,
-                },
-            })
+        let keys = Keys::of(self.0);
+        let look = |line: Line<'_>| match line {
+            Line::Whole(bytes) | Line::Last(bytes) => look(bytes, &keys, wanted),
+            Line::TooLong => At::Nothing,
         };
         let folder = self.0.join(layout::RECORDS);
         let numbers =
@@ -59,13 +48,18 @@ impl Shelf for Directory<'_> {
             let failed = |error| ExportError::Ledger(directory::unreadable(&path, error));
             let file = directory::open(&path).map_err(failed)?;
             let mut outcome = Ok(());
-            each_line(file, MAX_RECORD_BYTES, look, |offset, looked| {
+            each_line(file, MAX_LINE_BYTES, look, |offset, looked| {
                 if outcome.is_ok() {
                     // At the very end a line may be unfinished; if the checkpoint needs it, its tile will not agree.
                     outcome = match looked {
-                        Some(looked) => take(index, looked),
-                        None if newest == Some(number) => Ok(()),
-                        None => Err(damaged(offset)),
+                        At::Record(looked) => take(index, *looked),
+                        At::Beginning => return,
+                        At::Nothing if newest == Some(number) => Ok(()),
+                        At::Nothing => Err(damaged(offset)),
+                        At::Unreadable(error) => Err(ExportError::Ledger(directory::unreadable(
+                            &self.0.join(layout::KEYS),
+                            error,
+                        ))),
                     };
                     index = index.saturating_add(1);
                 }
@@ -79,4 +73,54 @@ impl Shelf for Directory<'_> {
     fn tile(&self, tile: Tile) -> io::Result<Vec<u8>> {
         directory::tile(self.0, tile)?.ok_or_else(|| io::ErrorKind::NotFound.into())
     }
+}
+
+/// What a line is here.
+enum At {
+    Record(Box<Looked>),
+    /// It begins a segment that was written anew.
+    Beginning,
+    Nothing,
+    /// The keys can't be read.
+    Unreadable(io::Error),
+}
+
+fn look(bytes: &[u8], keys: &Keys, wanted: &(dyn Fn(&Head) -> bool + Sync)) -> At {
+    let Ok(stored) = Stored::read(bytes) else {
+        return At::Nothing;
+    };
+    let record = match &stored {
+        Stored::Begins(_) => return At::Beginning,
+        // Its leaf is all that there is to show.
+        Stored::Deleted(leaf) => {
+            return At::Record(Box::new(Looked {
+                leaf: leaf.clone(),
+                named: Named::default(),
+                line: None,
+            }));
+        }
+        Stored::Record(line) => line,
+        Stored::Sealed(sealed) => sealed.detached,
+    };
+    let Seen::Record(head, hash) = Seen::of(Line::Whole(record)) else {
+        return At::Nothing;
+    };
+    let line = match (&stored, wanted(&head)) {
+        (_, false) => None,
+        (Stored::Sealed(sealed), true) => match keys.open(sealed) {
+            Ok(Content::There(line)) => Some(line),
+            Ok(Content::Gone | Content::Damaged) => Some(record.to_vec()),
+            Err(error) => return At::Unreadable(error),
+        },
+        (_, true) => Some(record.to_vec()),
+    };
+    At::Record(Box::new(Looked {
+        named: Named::of(&head, record),
+        line,
+        leaf: Leaf {
+            stream: head.stream,
+            seq: head.seq,
+            record: hash,
+        },
+    }))
 }
