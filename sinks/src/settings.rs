@@ -10,8 +10,11 @@ use std::{fmt, time::Duration};
 
 use chaperone_crds::resources::{AuditSinkSpec, Format, SinkStart};
 
-pub use chaperone_crds::resources::OtlpProtocol;
-pub use kinds::{Elasticsearch, Http, Nats, NatsLogin, Otlp, Postgres, Redis, S3, Splunk, Syslog};
+pub use chaperone_crds::resources::{KafkaCompression, OtlpProtocol, SaslMechanism};
+pub use kinds::{
+    Elasticsearch, Http, Kafka, KafkaLogin, Nats, NatsLogin, Otlp, Postgres, Redis, S3, Splunk,
+    Syslog,
+};
 
 use crate::{ClientError, tls};
 use read::Reader;
@@ -68,6 +71,8 @@ pub enum Target {
     Splunk(Splunk),
     /// A stream of NATS JetStream.
     Nats(Nats),
+    /// A topic of Kafka.
+    Kafka(Kafka),
     /// A bucket of S3.
     S3(S3),
 }

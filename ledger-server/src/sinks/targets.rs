@@ -2,6 +2,7 @@
 
 mod elasticsearch;
 mod http;
+mod kafka;
 mod nats;
 mod otlp;
 mod postgres;
@@ -36,6 +37,7 @@ impl Maker {
             settings::Target::Http(http) => Box::new(http::HttpTarget::new(http, sink, self)?),
             settings::Target::Otlp(otlp) => Box::new(otlp::OtlpTarget::new(otlp, self)?),
             settings::Target::Nats(nats) => Box::new(nats::NatsTarget::new(nats, self)?),
+            settings::Target::Kafka(kafka) => Box::new(kafka::KafkaTarget::new(kafka, sink, self)?),
             settings::Target::S3(s3) => Box::new(s3::S3Target::new(s3, self)?),
             settings::Target::Splunk(splunk) => Box::new(splunk::SplunkTarget::new(splunk, self)?),
             settings::Target::Elasticsearch(elasticsearch) => Box::new(

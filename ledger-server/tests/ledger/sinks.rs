@@ -8,6 +8,8 @@ mod cluster;
 mod front;
 #[path = "sinks/http.rs"]
 mod http;
+#[path = "sinks/kafka.rs"]
+mod kafka;
 #[path = "sinks/nats.rs"]
 mod nats;
 #[path = "sinks/opensearch.rs"]

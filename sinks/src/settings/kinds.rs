@@ -1,6 +1,6 @@
 //! The settings of each kind.
 
-use super::{Credential, OtlpProtocol, Tls};
+use super::{Credential, KafkaCompression, OtlpProtocol, SaslMechanism, Tls};
 
 /// An HTTP endpoint that takes batches of records.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -137,6 +137,32 @@ pub enum NatsLogin {
     Nkey(Credential),
     /// A credentials file.
     File(Credential),
+}
+
+/// A topic of Kafka.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kafka {
+    /// Hosts, without brackets, and ports of brokers that know the others.
+    pub brokers: Vec<(String, u16)>,
+    /// The topic.
+    pub topic: String,
+    /// Who the ledger is there; none where the client certificate says it, or nobody asks.
+    pub login: Option<KafkaLogin>,
+    /// How batches are compressed.
+    pub compression: KafkaCompression,
+    /// TLS; none where the sink allows that.
+    pub tls: Option<Tls>,
+}
+
+/// A user of Kafka.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KafkaLogin {
+    /// How it logs in.
+    pub mechanism: SaslMechanism,
+    /// Its name.
+    pub username: String,
+    /// Its password.
+    pub password: Credential,
 }
 
 /// A bucket of S3.

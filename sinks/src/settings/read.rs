@@ -112,6 +112,9 @@ impl<'a> Reader<'a> {
         if let Some(nats) = &spec.nats {
             return self.nats(nats).map(Target::Nats);
         }
+        if let Some(kafka) = &spec.kafka {
+            return self.kafka(kafka).map(Target::Kafka);
+        }
         if let Some(s3) = &spec.s3 {
             return self.s3(name, s3).map(Target::S3);
         }

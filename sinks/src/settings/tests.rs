@@ -142,6 +142,21 @@ fn what_is_wrong_with_a_sink_is_said_apart_from_what_its_secrets_lack() {
             Some("Secret gone"),
         ),
         (
+            json!({"kafka": {"brokers": ["kafka.example:9093"], "topic": "t", "username": "u", "passwordSecret": {"name": "gone", "key": "p"}}}),
+            None,
+            Some("Secret gone"),
+        ),
+        (
+            json!({"kafka": {"brokers": ["kafka.example:9093", "kafka.example:0"], "topic": "t"}}),
+            Some("is not HOST:PORT"),
+            None,
+        ),
+        (
+            json!({"kafka": {"brokers": ["a b:9093"], "topic": "t"}}),
+            Some("is no name and no address"),
+            None,
+        ),
+        (
             json!({"s3": {"bucket": "audit", "endpoint": "http://s3.example", "credentialsSecret": {"name": "collector"}}}),
             Some("in clear"),
             Some("no key access-key-id"),
@@ -204,5 +219,23 @@ fn credentials_of_searching_kinds_are_headers_in_their_schemes() {
     let splunk = spec(json!({"splunk": {"url": "https://s.example", "tokenSecret": key}}));
     let sink = Sink::read("s", &splunk, &secret).unwrap();
     assert_eq!((sink.batch.records, sink.batch.bytes), (5000, 4 << 20));
+    assert!(!format!("{sink:?}").contains("s3cret"), "{sink:?}");
+}
+
+#[test]
+fn brokers_are_names_and_addresses_and_a_login_is_by_proof_unless_it_says_otherwise() {
+    let kafka = json!({"brokers": ["kafka.example:9093", "[::1]:9094", "10.0.0.1:1"], "topic": "t", "username": "u", "passwordSecret": {"name": "collector", "key": "token"}});
+    let spec = spec(json!({"kafka": kafka}));
+    let sink = Sink::read("s", &spec, &secret).unwrap();
+    let Target::Kafka(read) = &sink.target else {
+        panic!("{spec:?}");
+    };
+    let brokers = [("kafka.example", 9093), ("::1", 9094), ("10.0.0.1", 1)];
+    assert_eq!(
+        read.brokers,
+        brokers.map(|(host, port)| (host.to_owned(), port))
+    );
+    let login = read.login.as_ref().unwrap();
+    assert_eq!(login.mechanism.name(), "SCRAM-SHA-512");
     assert!(!format!("{sink:?}").contains("s3cret"), "{sink:?}");
 }

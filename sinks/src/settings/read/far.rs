@@ -1,9 +1,11 @@
-//! NATS JetStream and S3.
+//! NATS JetStream, Kafka and S3.
 
-use chaperone_crds::resources::{NatsSink, S3Sink, SecretKeyRef};
+use chaperone_crds::resources::{KafkaSink, NatsSink, S3Sink, SecretKeyRef};
+
+use rustls_pki_types::ServerName;
 
 use super::Reader;
-use crate::settings::{Credential, Nats, NatsLogin, S3};
+use crate::settings::{Credential, Kafka, KafkaLogin, Nats, NatsLogin, S3};
 
 /// Port of NATS.
 const NATS_PORT: u16 = 4222;
@@ -50,6 +52,49 @@ impl Reader<'_> {
             (_, _, Some(of)) => one(self, of).map(NatsLogin::File),
             _ => Some(NatsLogin::None),
         }
+    }
+
+    pub(super) fn kafka(&mut self, kafka: &KafkaSink) -> Option<Kafka> {
+        let brokers: Option<Vec<_>> = kafka.brokers.iter().map(|b| self.broker(b)).collect();
+        let (bundle, secret) = (kafka.ca_bundle.as_deref(), kafka.tls_secret.as_ref());
+        let tls = match kafka.allow_insecure {
+            Some(true) => None,
+            _ => Some(self.tls("spec.kafka", bundle, secret)?),
+        };
+        let login = match (&kafka.username, &kafka.password_secret) {
+            (Some(username), Some(of)) => Some(KafkaLogin {
+                mechanism: kafka.mechanism.unwrap_or_default(),
+                username: username.clone(),
+                password: self.password(Some(of))??,
+            }),
+            _ => None,
+        };
+        Some(Kafka {
+            brokers: brokers?,
+            topic: kafka.topic.clone(),
+            login,
+            compression: kafka.compression.unwrap_or_default(),
+            tls,
+        })
+    }
+
+    /// `HOST:PORT`, an IPv6 address in brackets.
+    fn broker(&mut self, broker: &str) -> Option<(String, u16)> {
+        let parts = broker.rsplit_once(':');
+        let parts = parts.and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
+        let Some((host, port @ 1..)) = parts else {
+            self.problem(format!("spec.kafka.brokers: {broker:?} is not HOST:PORT"));
+            return None;
+        };
+        let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
+        let host = bare.unwrap_or(host);
+        if ServerName::try_from(host).is_err() {
+            self.problem(format!(
+                "spec.kafka.brokers: {host:?} is no name and no address"
+            ));
+            return None;
+        }
+        Some((host.to_owned(), port))
     }
 
     pub(super) fn s3(&mut self, name: &str, s3: &S3Sink) -> Option<S3> {
