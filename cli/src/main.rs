@@ -7,7 +7,7 @@ mod audit;
 mod check;
 mod cluster;
 mod export;
-mod glob;
+mod hold;
 mod observe;
 mod output;
 mod policy;
@@ -48,6 +48,7 @@ Examples:
   chaperone replay --dir ledger 7f3c1a9e-…      what one session did, turn by turn
   chaperone audit gaps --dir ledger         which pods leave no evidence, or not all of it
   chaperone sink test siem --as audit/tester  does a sink take records, and if not, why
+  chaperone hold add case-42 -n agents --reason …  keep evidence from being deleted
   chaperone verify audit.jsonl              prove that no record was changed, removed or moved
 
 Exit status: 0 yes, 1 no, 2 no answer (usage, unreadable input, unreachable cluster).
@@ -65,7 +66,9 @@ struct Cli {
 enum Command {
     Audit(Box<audit::Args>),
     Check(check::Args),
+    Erase(hold::Erase),
     Export(export::Args),
+    Hold(hold::Args),
     Observe(observe::Args),
     Policy(policy::Args),
     Replay(replay::Args),
@@ -92,7 +95,9 @@ fn main() -> ExitCode {
     let answer = match cli.command {
         Command::Audit(args) => audit::run(&args),
         Command::Check(args) => check::run(&args),
+        Command::Erase(args) => hold::erase(args),
         Command::Export(args) => export::run(&args),
+        Command::Hold(args) => hold::run(args),
         Command::Observe(args) => observe::run(&args),
         Command::Policy(args) => policy::run(&args),
         Command::Replay(args) => replay::run(&args),

@@ -10,14 +10,21 @@ mod server;
 
 use std::path::PathBuf;
 
-use chaperone_index::{query::MAX_LIMIT, store::SessionKind};
+use chaperone_index::{
+    query::{MAX_LIMIT, encoded},
+    store::SessionKind,
+};
 use chaperone_ledger::gaps::Answer;
+use hyper::Method;
 use jiff::{SignedDuration, Timestamp};
 
 use directory::Directory;
 use server::Server;
 
-use crate::sink::Outcome;
+use crate::{
+    hold::{Asked, Erased, Hold, Holds, Why},
+    sink::Outcome,
+};
 
 pub(crate) use published::{Published, PublishedArgs};
 pub(crate) use reach::LedgerArgs;
@@ -98,6 +105,27 @@ pub(crate) fn reached(ledger: &LedgerArgs) -> anyhow::Result<Source> {
 /// What became of a marked record that the ledger sent to a sink.
 pub(crate) fn test_sink(ledger: &LedgerArgs, name: &str) -> anyhow::Result<Outcome> {
     Server::connect(ledger)?.test_sink(name)
+}
+
+/// A legal hold, put.
+pub(crate) fn hold(ledger: &LedgerArgs, hold: &Hold) -> anyhow::Result<Hold> {
+    Server::connect(ledger)?.say(Method::POST, "/v1/holds", hold)
+}
+
+/// The legal holds.
+pub(crate) fn holds(ledger: &LedgerArgs, namespace: Option<&str>) -> anyhow::Result<Holds> {
+    Server::connect(ledger)?.holds(namespace)
+}
+
+/// A legal hold, ended.
+pub(crate) fn release(ledger: &LedgerArgs, name: &str, why: &Why) -> anyhow::Result<Hold> {
+    let path = format!("/v1/holds/{}", encoded(name));
+    Server::connect(ledger)?.say(Method::DELETE, &path, why)
+}
+
+/// A session's content, deleted.
+pub(crate) fn erase(ledger: &LedgerArgs, asked: &Asked) -> anyhow::Result<Erased> {
+    Server::connect(ledger)?.say(Method::POST, "/v1/erasures", asked)
 }
 
 impl Source {

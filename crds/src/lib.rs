@@ -13,6 +13,7 @@ pub mod decide;
 pub mod detect;
 pub mod documents;
 pub mod filter;
+pub mod glob;
 pub mod grpc;
 pub mod head;
 pub mod hosts;

@@ -89,6 +89,12 @@ pub struct Event {
     /// A checkpoint of the ledger.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checkpoint: Option<CheckpointInfo>,
+    /// What of the ledger is about to be deleted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub erased: Option<ErasedInfo>,
+    /// A legal hold, or its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold: Option<HoldInfo>,
     /// What closed a stream.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub close: Option<CloseInfo>,
@@ -131,6 +137,8 @@ impl Event {
             read: None,
             pod: None,
             checkpoint: None,
+            erased: None,
+            hold: None,
             close: None,
             config: None,
             masked: Vec::new(),
@@ -168,6 +176,15 @@ pub enum EventKind {
     /// A signed checkpoint of the ledger, so that it reaches wherever records go.
     #[serde(rename = "ledger.checkpoint")]
     LedgerCheckpoint,
+    /// Something of the ledger is about to be deleted. On disk before it is.
+    #[serde(rename = "ledger.erased")]
+    LedgerErased,
+    /// Somebody has put a legal hold on evidence: nothing deletes it any more.
+    #[serde(rename = "ledger.hold")]
+    LedgerHold,
+    /// Somebody has ended a legal hold.
+    #[serde(rename = "ledger.release")]
+    LedgerRelease,
     /// Other policies took effect.
     #[serde(rename = "config")]
     Config,
@@ -544,6 +561,84 @@ pub struct CheckpointInfo {
     pub root: String,
     /// The checkpoint as it was signed: all of it, with its signatures (C2SP tlog-checkpoint).
     pub note: String,
+}
+
+/// What of the ledger is about to be deleted, and why. Written by the ledger.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct ErasedInfo {
+    /// What goes: content (of bodies), records (of which the hashes stay).
+    pub what: String,
+    /// Why: retention (a rule says so), request (somebody asked for it).
+    pub cause: String,
+    /// The rule: the namespaces that it names, and for how long it keeps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<String>,
+    /// Who asked for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// Why, in the words of who asked for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The session that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<String>,
+    /// The namespace that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// Sessions that something goes of, at most 100.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sessions: Vec<String>,
+    /// Streams that something goes of, at most 100.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub streams: Vec<String>,
+    /// Sessions and streams beyond these. Absent: none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub more: u64,
+    /// What goes came to the ledger at this time or later.
+    pub from: String,
+    /// What goes came to the ledger before this time.
+    pub until: String,
+    /// Keys of content that are destroyed. Absent: none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub keys: u64,
+    /// Records that are deleted. Absent: none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub records: u64,
+}
+
+/// A legal hold: what it names is not deleted by anything. Written by the ledger.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct HoldInfo {
+    /// Its name.
+    pub name: String,
+    /// Why it was put, or ended.
+    pub reason: String,
+    /// Who put it, or ended it.
+    #[serde(default)]
+    pub user: String,
+    /// It holds this session.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<String>,
+    /// It holds this stream.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stream: Option<String>,
+    /// It holds this namespace; of a session, the session in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// Of the namespace this pod alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<String>,
+    /// It holds all that there is.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub everything: bool,
+    /// Of that what came to the ledger at this time or later. Absent: since ever.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    /// Of that what came to the ledger before this time. Absent: for ever.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<String>,
 }
 
 /// What closed a stream.

@@ -5,7 +5,7 @@
 
 use std::fmt::{self, Write as _};
 
-use crate::record::{Event, EventKind, Outcome, Record};
+use crate::record::{ErasedInfo, Event, EventKind, Outcome, Record};
 
 /// What was decided, as people are told it. A record may be several: a refused gap is both `gap` and `deny`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,10 +67,28 @@ pub fn word(kind: EventKind, verdict: Option<Verdict>) -> &'static str {
         (None, EventKind::LedgerRead) => "read",
         (None, EventKind::LedgerPod) => "pod",
         (None, EventKind::LedgerCheckpoint) => "checkpoint",
+        (None, EventKind::LedgerErased) => "erased",
+        (None, EventKind::LedgerHold) => "hold",
+        (None, EventKind::LedgerRelease) => "release",
         (None, EventKind::StreamClose | EventKind::WsClose) => "close",
         (None, EventKind::Connection) => "failed",
         (None, EventKind::Http | EventKind::WsMessage | EventKind::Gap) => "-",
     }
+}
+
+/// What is deleted, and why.
+#[must_use]
+pub fn deletion(erased: &ErasedInfo) -> String {
+    let what = match erased.what.as_str() {
+        "records" => format!("{} records", erased.records),
+        _ => format!("content under {} keys", erased.keys),
+    };
+    let words = |text: &Option<String>| text.clone().unwrap_or_default();
+    let why = match &erased.user {
+        Some(user) => format!("{user}: {}", words(&erased.reason)),
+        None => format!("retention ({})", words(&erased.rule)),
+    };
+    format!("{what} of {} to {} by {why}", erased.from, erased.until)
 }
 
 /// `HH:MM:SS.mmm` of an RFC 3339 time in UTC, or what is there if it is something else.
@@ -102,6 +120,12 @@ pub fn operation(event: &Event) -> String {
     }
     if let Some(read) = &event.read {
         return format!("{} read {}", read.user, read.what);
+    }
+    if let Some(erased) = &event.erased {
+        return deletion(erased);
+    }
+    if let Some(hold) = &event.hold {
+        return format!("{} by {}: {}", hold.name, hold.user, hold.reason);
     }
     if let Some(pod) = &event.pod {
         return match &pod.lacks {

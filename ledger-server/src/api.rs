@@ -15,7 +15,7 @@ use axum::{
     extract::{Path, Request, State},
     http::{HeaderMap, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
-    routing::{get, post},
+    routing::{delete, get, post},
 };
 use chaperone_crds::{chain::StreamId, record::ReadInfo};
 use chaperone_ledger::store::MAX_BATCH_BYTES;
@@ -25,9 +25,11 @@ use tokio::time::timeout;
 
 use crate::{
     authenticate::{Authenticator, Place, Workload},
+    custody::Custody,
     gaps::Gaps,
     metrics::{Metrics, Route},
     refusal::{Code, Refusal},
+    retention::Sweeps,
     search::Search,
     sinks::SinksHandle,
     writer::{self, Answer, Want, WriterHandle},
@@ -57,6 +59,8 @@ pub struct Api {
     reads: Reads,
     /// None where the ledger feeds none.
     sinks: Option<SinksHandle>,
+    custody: Custody,
+    sweeps: Sweeps,
 }
 
 /// `200` of a batch.
@@ -83,8 +87,9 @@ impl Api {
         dir: PathBuf,
         search: Search,
         gaps: Gaps,
-        metrics: Metrics,
+        (custody, sweeps): (Custody, Sweeps),
     ) -> Self {
+        let metrics = writer.metrics().clone();
         Self {
             authenticator,
             writer,
@@ -95,6 +100,8 @@ impl Api {
             gaps,
             reads: Reads::default(),
             sinks: None,
+            custody,
+            sweeps,
         }
     }
 
@@ -195,6 +202,9 @@ pub fn router(api: Arc<Api>) -> Router {
         .route("/v1/sessions/{id}", get(questions::session))
         .route("/v1/sessions/{id}/records", get(questions::session_records))
         .route("/v1/gaps", get(questions::gaps))
+        .route("/v1/holds", get(questions::holds).post(questions::hold))
+        .route("/v1/holds/{name}", delete(questions::release))
+        .route("/v1/erasures", post(questions::erase))
         .route("/checkpoint", get(checkpoint))
         .route("/checkpoint/witnessed", get(witnessed))
         .route("/tile/{*path}", get(tile))

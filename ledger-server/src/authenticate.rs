@@ -36,9 +36,9 @@ pub enum Place {
 /// What readers of records and sessions ask for: a verb on a resource of the group `chaperone.dev`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Sight {
-    /// `list`, `get` or `create`.
+    /// `list`, `get`, `create` or `delete`.
     pub verb: &'static str,
-    /// `records`, `sessions`, `gaps` or `auditsinks/test`: what stands after a slash is a subresource.
+    /// `records`, `sessions`, `gaps`, `holds`, `erasures` or `auditsinks/test`: what stands after a slash is a subresource.
     pub resource: &'static str,
 }
 
@@ -55,6 +55,15 @@ impl Sight {
     pub const LIST_SESSIONS: Self = Self::new("list", "sessions");
     /// One session.
     pub const GET_SESSIONS: Self = Self::new("get", "sessions");
+
+    /// A legal hold.
+    pub const CREATE_HOLDS: Self = Self::new("create", "holds");
+    /// Which legal holds there are.
+    pub const LIST_HOLDS: Self = Self::new("list", "holds");
+    /// The end of a legal hold.
+    pub const DELETE_HOLDS: Self = Self::new("delete", "holds");
+    /// A session's content, deleted.
+    pub const CREATE_ERASURES: Self = Self::new("create", "erasures");
 
     const fn new(verb: &'static str, resource: &'static str) -> Self {
         Self { verb, resource }

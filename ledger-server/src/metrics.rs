@@ -41,6 +41,10 @@ pub enum Route {
     Gaps,
     /// A marked record to a sink.
     SinkTest,
+    /// Legal holds.
+    Holds,
+    /// Erasures.
+    Erasures,
 }
 
 /// All metrics. Cheap to clone.
@@ -93,6 +97,16 @@ pub struct Metrics {
     pub question_seconds: Histogram,
     /// Pods whose evidence is missing, by reason.
     pub gaps: IntGaugeVec,
+    /// Keys of content destroyed, by cause.
+    pub erased_keys: IntCounterVec,
+    /// Records deleted.
+    pub deleted_records: IntCounter,
+    /// When a sweep last came to its end, in seconds since 1970.
+    pub sweep_time: IntGauge,
+    /// Failures of deletion, by stage.
+    pub sweep_errors: IntCounterVec,
+    /// Legal holds.
+    pub holds: IntGauge,
     /// 1 while pods are seen.
     pub watching: IntGauge,
     /// Checkpoints published, by place and result.
@@ -192,6 +206,25 @@ impl Metrics {
                     "Checkpoints published elsewhere, by place and what came of it.",
                     &["place", "result"],
                 ),
+            erased_keys: part.counters(
+                    "erased_keys_total",
+                    "Keys of content destroyed, by cause.",
+                    &["cause"],
+                ),
+            deleted_records: part.counter(
+                    "deleted_records_total",
+                    "Records deleted, of which the hashes stay.",
+                ),
+            sweep_time: part.gauge(
+                    "sweep_timestamp_seconds",
+                    "When a sweep for what is due to be deleted last came to its end, in seconds since 1970.",
+                ),
+            sweep_errors: part.counters(
+                    "sweep_errors_total",
+                    "Failures of deletion, by stage.",
+                    &["stage"],
+                ),
+            holds: part.gauge("holds", "Legal holds."),
             watching: part.gauge("watching_pods", "1 while the ledger sees which pods run."),
             registry,
         }
@@ -224,6 +257,8 @@ impl Metrics {
             Route::Console => "console",
             Route::Gaps => "gaps",
             Route::SinkTest => "sink-test",
+            Route::Holds => "holds",
+            Route::Erasures => "erasures",
         };
         self.requests.with_label_values(&[route, code]).inc();
     }
@@ -275,6 +310,11 @@ mod tests {
             index_rebuilds,
             question_seconds,
             gaps,
+            erased_keys,
+            deleted_records,
+            sweep_time,
+            sweep_errors,
+            holds,
             watching,
             publications,
         } = Metrics::new();
@@ -306,6 +346,11 @@ mod tests {
                 Box::new(index_rebuilds),
                 Box::new(question_seconds),
                 Box::new(gaps),
+                Box::new(erased_keys),
+                Box::new(deleted_records),
+                Box::new(sweep_time),
+                Box::new(sweep_errors),
+                Box::new(holds),
                 Box::new(watching),
                 Box::new(publications),
             ],

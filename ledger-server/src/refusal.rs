@@ -53,6 +53,10 @@ pub enum Code {
     TooSlow,
     /// Several sessions have this name.
     Ambiguous,
+    /// A legal hold keeps it.
+    Held,
+    /// Something of this name is there.
+    Exists,
     /// The process ends.
     Stopping,
     /// No more streams.
@@ -94,6 +98,8 @@ impl Code {
             Self::Indexing => "indexing",
             Self::TooSlow => "too-slow",
             Self::Ambiguous => "ambiguous",
+            Self::Held => "held",
+            Self::Exists => "exists",
             Self::Stopping => "stopping",
             Self::Full => "full",
         }
@@ -113,6 +119,8 @@ impl Code {
             | Self::Broken
             | Self::NotOpened
             | Self::Closed
+            | Self::Held
+            | Self::Exists
             | Self::Ambiguous => StatusCode::CONFLICT,
             Self::TooSlow => StatusCode::UNPROCESSABLE_ENTITY,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,

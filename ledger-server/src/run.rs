@@ -16,7 +16,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use chaperone_crds::record::AgentRef;
+use chaperone_crds::{chain::StreamId, record::AgentRef};
 use chaperone_ledger::store::{Config, SEGMENT_BYTES};
 use chaperone_server::{
     lifecycle::{Lifecycle, Phase},
@@ -37,10 +37,12 @@ use crate::{
     authenticate::Kubernetes,
     certificate::Certificate,
     console::{self, Console},
+    custody::Custody,
     gaps::{Gaps, Watched},
     key_file,
     metrics::Metrics,
     publish::Publisher,
+    retention::{Policy, Retention},
     search::Search,
     settings::Settings,
     sinks::{self, Desired, SinksHandle, Surroundings, from_cluster, from_file::SinksFile},
@@ -59,7 +61,10 @@ const LAST_COMMIT_TIMEOUT: Duration = Duration::from_secs(10);
 /// If keys, certificate or directory cannot be used, a port is taken, or the writer ended.
 pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let gaps = Gaps::default();
-    let config = writer_config(&settings, &gaps)?;
+    let custody = Custody::default();
+    let policy = settings.retention.as_deref().map(Policy::read);
+    let policy = policy.transpose()?.unwrap_or_default();
+    let config = writer_config(&settings, &gaps, custody.clone())?;
     let origin = config.store.origin.clone();
     let witnesses = witnesses(&settings, &config)?;
     let publisher = publisher(&settings, &config)?;
@@ -95,12 +100,14 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         opened = opened => opened.context("the writer ended")?.context("the directory was not opened")?,
         () = &mut terminated => return Ok(()),
     }
+    let own = StreamId::of_ledger(origin.as_str());
     let search = Search::start(
         settings.dir.clone(),
         origin.to_string(),
         committed.clone(),
         metrics.clone(),
     );
+    let ended_at = committed.clone();
     let around = Surroundings {
         dir: settings.dir.clone(),
         committed,
@@ -115,13 +122,27 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     if let Some(witnesses) = witnesses {
         tokio::spawn(witnesses.run(signed, handle.clone(), metrics.clone()));
     }
+    let search = search.context("the index's thread")?;
+    let retention = Retention {
+        dir: settings.dir.clone(),
+        own,
+        file: settings.retention.clone(),
+        policy,
+        every: Duration::from_secs(settings.sweep_seconds),
+        custody: custody.clone(),
+        committed: ended_at,
+        writer: handle.clone(),
+        search: search.clone(),
+        metrics,
+    };
+    let sweeps = retention.start().context("the thread that deletes")?;
     let api = Api::new(
         Arc::new(Kubernetes::new(client)),
         handle.clone(),
         settings.dir.clone(),
-        search.context("the index's thread")?,
+        search,
         gaps,
-        metrics,
+        (custody, sweeps),
     );
     let api = Arc::new(api.with_sinks(sinks));
     let console = settings
@@ -209,7 +230,11 @@ async fn finish(handle: writer::WriterHandle, ended: oneshot::Receiver<()>) {
     }
 }
 
-fn writer_config(settings: &Settings, gaps: &Gaps) -> anyhow::Result<WriterConfig> {
+fn writer_config(
+    settings: &Settings,
+    gaps: &Gaps,
+    custody: Custody,
+) -> anyhow::Result<WriterConfig> {
     let (origin, keys) = key_file::read_all(&settings.key_files, settings.origin.as_ref())?;
     Ok(WriterConfig {
         store: Config {
@@ -222,6 +247,7 @@ fn writer_config(settings: &Settings, gaps: &Gaps) -> anyhow::Result<WriterConfi
         keys,
         agent: own_agent(settings),
         roster: gaps.roster(),
+        custody,
     })
 }
 

@@ -6,11 +6,12 @@
 mod thread;
 
 use std::{
+    fs::File,
     io,
     path::PathBuf,
     sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -55,6 +56,26 @@ struct State {
     generation: AtomicU64,
     /// A reader has found the index wrong.
     broken: AtomicBool,
+    /// How many have it set aside, because what it knows is to be forgotten.
+    aside: AtomicUsize,
+    /// Held while it is set aside, and while what was set aside is removed.
+    gate: Mutex<()>,
+}
+
+/// While this is there the index answers nothing; after the last one it is made anew.
+#[must_use = "the index is made anew once it is let go"]
+pub struct Forgetting(Arc<Inner>);
+
+impl Drop for Forgetting {
+    fn drop(&mut self) {
+        self.0.state.aside.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl std::fmt::Debug for Forgetting {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Forgetting")
+    }
 }
 
 impl Search {
@@ -78,6 +99,27 @@ impl Search {
         });
         thread::start(Arc::clone(&inner), origin, committed)?;
         Ok(Self(inner))
+    }
+
+    /// Sets the index aside, before something is deleted that it knows: from here on it answers nothing, and it is made anew once the guard is let go, or when the process stops first. Records are taken meanwhile as ever.
+    ///
+    /// # Errors
+    /// The system's: then it is not set aside.
+    pub fn forget(&self) -> io::Result<Forgetting> {
+        let inner = &self.0;
+        let gate = inner.gate();
+        inner.state.aside.fetch_add(1, Ordering::AcqRel);
+        let guard = Forgetting(Arc::clone(inner));
+        // A stop may come between what is deleted and the index that still knows it.
+        File::create(inner.marker())?.sync_all()?;
+        File::open(&inner.dir)?.sync_all()?;
+        drop(gate);
+        inner
+            .readers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
+        Ok(guard)
     }
 
     /// Leaves that are committed now.
@@ -118,12 +160,28 @@ impl Inner {
         self.dir.join(FILE)
     }
 
+    /// The file that says that the index beside it knows too much.
+    fn marker(&self) -> PathBuf {
+        self.dir.join(format!("{FILE}.stale"))
+    }
+
+    fn gate(&self) -> MutexGuard<'_, ()> {
+        self.state
+            .gate
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_aside(&self) -> bool {
+        self.state.aside.load(Ordering::Acquire) > 0 || self.marker().exists()
+    }
+
     fn answer<T>(
         &self,
         question: impl FnOnce(&Reader) -> Result<T, IndexError>,
     ) -> Result<T, IndexError> {
         let generation = self.state.generation.load(Ordering::Acquire);
-        if generation == 0 || self.state.broken.load(Ordering::Acquire) {
+        if generation == 0 || self.is_aside() || self.state.broken.load(Ordering::Acquire) {
             return Err(IndexError::Stale("there is none yet".to_owned()));
         }
         let reader = match self.reader(generation) {
@@ -132,7 +190,7 @@ impl Inner {
         };
         let answer = question(&reader)?;
         // Made anew while it was asked: what it said is of a file that is gone.
-        if self.state.generation.load(Ordering::Acquire) != generation {
+        if self.is_aside() || self.state.generation.load(Ordering::Acquire) != generation {
             return Err(IndexError::Behind);
         }
         let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
@@ -147,7 +205,7 @@ impl Inner {
     }
 
     fn refuse(&self, error: IndexError) -> Refusal {
-        let no_index = self.state.generation.load(Ordering::Acquire) == 0;
+        let no_index = self.is_aside() || self.state.generation.load(Ordering::Acquire) == 0;
         let code = match &error {
             IndexError::TooSlow => Code::TooSlow,
             IndexError::Ambiguous(_) => Code::Ambiguous,

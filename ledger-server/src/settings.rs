@@ -110,6 +110,12 @@ pub struct Settings {
     /// Folder of the Secrets that the file's AuditSinks name: FOLDER/SECRET/KEY
     #[arg(long, env = "CHAPERONE_LEDGER_SINKS_SECRETS", requires = "sinks")]
     pub sinks_secrets: Option<PathBuf>,
+    /// File that says for how long content and records are kept, by namespace (YAML); read again when it changes. Without it all is kept for ever
+    #[arg(long, env = "CHAPERONE_LEDGER_RETENTION")]
+    pub retention: Option<PathBuf>,
+    /// Seconds between two looks for what is due to be deleted
+    #[arg(long, env = "CHAPERONE_LEDGER_SWEEP_SECONDS", default_value_t = 3600, value_parser = clap::value_parser!(u64).range(1..))]
+    pub sweep_seconds: u64,
     /// Log filter
     #[arg(long, env = "CHAPERONE_LOG", default_value = "info")]
     pub log: String,

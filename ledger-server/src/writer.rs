@@ -2,10 +2,12 @@
 //!
 //! Owns the order of records. Refuses to answer before a commit, and to take anything while the disk takes nothing. Invariant: nothing that is answered with `Ok` can be lost by a crash.
 
+mod custody;
 mod own;
 mod thread;
 
 use std::{
+    collections::HashSet,
     fmt, io,
     sync::{
         Arc, Mutex,
@@ -16,9 +18,10 @@ use std::{
 use bytes::Bytes;
 use chaperone_crds::{
     chain::StreamId,
-    record::{AgentRef, CheckpointInfo, PodInfo, ReadInfo},
+    record::{AgentRef, CheckpointInfo, ErasedInfo, EventKind, HoldInfo, PodInfo, ReadInfo},
 };
 use chaperone_ledger::{
+    content::{Day, KeyId},
     follow::Cursor,
     gaps::Roster,
     key::SigningKey,
@@ -28,6 +31,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 
 use crate::{
     authenticate::Workload,
+    custody::Custody,
     metrics::Metrics,
     refusal::{Code, Refusal},
 };
@@ -85,6 +89,12 @@ enum Message {
     Pod(Box<(AgentRef, PodInfo)>, Answered),
     /// To be put on record: a checkpoint.
     Checkpoint(Box<CheckpointInfo>, Answered),
+    /// Keys of a day to be destroyed, once it is on record that they are.
+    Destroy(Box<(Day, HashSet<KeyId>, ErasedInfo)>, Answered),
+    /// To be put on record: records are about to be deleted.
+    Erased(Box<ErasedInfo>, Answered),
+    /// To be put on record, and to be obeyed from then on: a hold, or its end.
+    Hold(EventKind, Box<HoldInfo>, Answered),
     Stop,
 }
 
@@ -106,6 +116,8 @@ pub struct WriterConfig {
     pub agent: AgentRef,
     /// Learns what is recorded of pods and streams.
     pub roster: Arc<Mutex<Roster>>,
+    /// Learns whose streams are and what is held.
+    pub custody: Custody,
 }
 
 /// The thread, from outside.
@@ -186,6 +198,12 @@ pub fn start(config: WriterConfig, metrics: Metrics) -> io::Result<WriterThread>
 }
 
 impl WriterHandle {
+    /// What the thread counts by.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
     /// Asks the thread. The future resolves once what the answer says is on disk.
     ///
     /// # Errors
@@ -221,6 +239,41 @@ impl WriterHandle {
     /// [`Refusal`], as of [`ask`](Self::ask).
     pub async fn record_checkpoint(&self, checkpoint: CheckpointInfo) -> Result<(), Refusal> {
         self.send(|answered| Message::Checkpoint(Box::new(checkpoint), answered))
+            .await
+            .map(|_| ())
+    }
+
+    /// Destroys keys of a day that are not held: `info` is put on record first, completed by what goes. How many were; the future resolves once they are gone.
+    ///
+    /// # Errors
+    /// [`Refusal`], as of [`ask`](Self::ask); `Held` where somebody asked for it and a hold keeps one of them.
+    pub async fn destroy(
+        &self,
+        day: Day,
+        keys: HashSet<KeyId>,
+        info: ErasedInfo,
+    ) -> Result<u64, Refusal> {
+        let what = Box::new((day, keys, info));
+        let done = self.send(|answered| Message::Destroy(what, answered)).await;
+        done.map(|answer| answer.added)
+    }
+
+    /// Puts on record that records are about to be deleted. The future resolves once that is on disk.
+    ///
+    /// # Errors
+    /// [`Refusal`], as of [`ask`](Self::ask).
+    pub async fn record_erased(&self, info: ErasedInfo) -> Result<(), Refusal> {
+        self.send(|answered| Message::Erased(Box::new(info), answered))
+            .await
+            .map(|_| ())
+    }
+
+    /// Puts a hold, or its end, on record. The future resolves once that is on disk and obeyed.
+    ///
+    /// # Errors
+    /// [`Refusal`], as of [`ask`](Self::ask); `Exists` and `NotFound` by its name.
+    pub async fn record_hold(&self, kind: EventKind, hold: HoldInfo) -> Result<(), Refusal> {
+        self.send(|answered| Message::Hold(kind, Box::new(hold), answered))
             .await
             .map(|_| ())
     }

@@ -13,7 +13,7 @@ use thiserror::Error;
 
 pub use day::{BadDay, Day};
 pub use keys::{Content, Entry, Keys};
-pub(crate) use keys::{MAX_SESSION_BYTES, file};
+pub(crate) use keys::{MAX_SESSION_BYTES, days, entries, file};
 pub(crate) use seal::Key;
 
 /// Names a key: the UTC day for which it was made, and eight random bytes.

@@ -74,6 +74,8 @@ pub struct Store {
     sealer: Sealer,
     tiles: Tiles,
     tree: merkle::Range,
+    /// The ledger's own stream.
+    own: StreamId,
     committed: u64,
     signed: Option<Last>,
     /// Locked as long as it is open.

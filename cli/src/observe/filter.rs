@@ -10,7 +10,7 @@ use clap::{
 };
 use jiff::Timestamp;
 
-use crate::glob;
+use chaperone_crds::glob;
 
 /// The verdicts, as the user names them.
 const VERDICTS: [(&str, Verdict, &str); 4] = [
@@ -81,7 +81,10 @@ impl Kind {
             | EventKind::StreamIdentity
             | EventKind::LedgerRead
             | EventKind::LedgerPod
-            | EventKind::LedgerCheckpoint => Self::Stream,
+            | EventKind::LedgerCheckpoint
+            | EventKind::LedgerErased
+            | EventKind::LedgerHold
+            | EventKind::LedgerRelease => Self::Stream,
         }
     }
 }

@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context, bail};
 use chaperone_index::{query::encoded, store::SessionKind};
 use chaperone_ledger::gaps::Answer;
-use http_body_util::{BodyExt as _, Empty, Limited};
+use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::{
     HeaderMap, Method, Request,
     body::Bytes,
@@ -16,7 +16,7 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use rustls_pki_types::ServerName;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use thiserror::Error;
 use tokio::{runtime::Runtime, time::timeout};
 use tokio_rustls::TlsConnector;
@@ -25,7 +25,7 @@ use super::{
     Named, Page, Words,
     reach::{LedgerArgs, Reached},
 };
-use crate::{output::clean, sink::Outcome};
+use crate::{hold::Holds, output::clean, sink::Outcome};
 
 /// How long connecting, and an answer, may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -40,7 +40,7 @@ const TOKEN_REST: Duration = Duration::from_secs(60);
 
 pub(crate) struct Server {
     runtime: Runtime,
-    requests: SendRequest<Empty<Bytes>>,
+    requests: SendRequest<Full<Bytes>>,
     ledger: Reached,
     args: LedgerArgs,
     /// When the token was read.
@@ -133,8 +133,31 @@ impl Server {
     /// What became of a marked record to a sink. Asked once: each answer has its own record.
     pub(crate) fn test_sink(&mut self, name: &str) -> anyhow::Result<Outcome> {
         let path = format!("/v1/sinks/{}/test", encoded(name));
-        match self.exchange(Method::POST, &path)? {
+        match self.exchange(Method::POST, &path, Bytes::new())? {
             (200, _, body) => {
+                serde_json::from_slice(&body).context("what answers is no ledger of this version")
+            }
+            (other, _, body) => bail!("the ledger answers {other}: {}", said(&body)),
+        }
+    }
+
+    /// The legal holds.
+    pub(crate) fn holds(&mut self, namespace: Option<&str>) -> anyhow::Result<Holds> {
+        let words = namespace.map(|name| ("namespace", name.to_owned()));
+        let (_, body) = self.ask_for("/v1/holds", &words.into_iter().collect())?;
+        serde_json::from_slice(&body).context("what answers is no ledger of this version")
+    }
+
+    /// Has the ledger do something. Asked once: each time is on record.
+    pub(crate) fn say<T: DeserializeOwned>(
+        &mut self,
+        method: Method,
+        path: &str,
+        what: &impl Serialize,
+    ) -> anyhow::Result<T> {
+        let body = serde_json::to_vec(what)?;
+        match self.exchange(method, path, body.into())? {
+            (200 | 201, _, body) => {
                 serde_json::from_slice(&body).context("what answers is no ledger of this version")
             }
             (other, _, body) => bail!("the ledger answers {other}: {}", said(&body)),
@@ -195,17 +218,22 @@ impl Server {
         if self.requests.is_closed() {
             self.requests = self.runtime.block_on(connect(&self.ledger))?;
         }
-        match self.exchange(Method::GET, path) {
+        match self.exchange(Method::GET, path, Bytes::new()) {
             // Every question may be asked again.
             Err(error) if is_hung_up(&error) => {
                 self.requests = self.runtime.block_on(connect(&self.ledger))?;
-                self.exchange(Method::GET, path)
+                self.exchange(Method::GET, path, Bytes::new())
             }
             answer => answer,
         }
     }
 
-    fn exchange(&mut self, method: Method, path: &str) -> anyhow::Result<(u16, HeaderMap, Bytes)> {
+    fn exchange(
+        &mut self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> anyhow::Result<(u16, HeaderMap, Bytes)> {
         let uri = format!("{}{path}", self.ledger.prefix);
         let mut request = Request::builder()
             .method(method)
@@ -219,7 +247,7 @@ impl Server {
         if let Some(token) = &self.ledger.token {
             request = request.header("authorization", format!("Bearer {token}"));
         }
-        let request = request.body(Empty::new())?;
+        let request = request.body(Full::new(body))?;
         let requests = &mut self.requests;
         let exchange = async {
             requests.ready().await?;
@@ -282,14 +310,14 @@ fn said(body: &[u8]) -> String {
     clean(&text).into_owned()
 }
 
-async fn connect(ledger: &Reached) -> anyhow::Result<SendRequest<Empty<Bytes>>> {
+async fn connect(ledger: &Reached) -> anyhow::Result<SendRequest<Full<Bytes>>> {
     timeout(CONNECT_TIMEOUT, dial(ledger))
         .await
         .context("no connection in time")?
         .with_context(|| format!("cannot reach {}", ledger.authority))
 }
 
-async fn dial(ledger: &Reached) -> anyhow::Result<SendRequest<Empty<Bytes>>> {
+async fn dial(ledger: &Reached) -> anyhow::Result<SendRequest<Full<Bytes>>> {
     let name = ServerName::try_from(ledger.name.clone())?;
     let stream = ledger.dial().await?;
     let connector = TlsConnector::from(Arc::clone(&ledger.config));

@@ -102,6 +102,8 @@ fn sorts(kind: EventKind) -> (&'static str, Vec<&'static str>) {
         | EventKind::LedgerPod
         | EventKind::LedgerCheckpoint => ("process", vec!["info"]),
         EventKind::LedgerRead => ("api", vec!["access"]),
+        EventKind::LedgerErased => ("process", vec!["deletion"]),
+        EventKind::LedgerHold | EventKind::LedgerRelease => ("configuration", vec!["change"]),
         EventKind::Config => ("configuration", vec!["change"]),
         EventKind::Begin => ("network", vec!["start"]),
         EventKind::Http | EventKind::WsMessage | EventKind::Dns => ("network", vec!["protocol"]),

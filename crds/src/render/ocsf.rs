@@ -65,8 +65,9 @@ pub(super) fn render(record: &Record, line: &str) -> String {
 
 fn class(record: &Record) -> Class {
     use EventKind::{
-        Begin, Config, Connection, Dns, Gap, Http, LedgerCheckpoint, LedgerPod, LedgerRead,
-        StreamClose, StreamHeartbeat, StreamIdentity, StreamOpen, StreamResume, WsClose, WsMessage,
+        Begin, Config, Connection, Dns, Gap, Http, LedgerCheckpoint, LedgerErased, LedgerHold,
+        LedgerPod, LedgerRead, LedgerRelease, StreamClose, StreamHeartbeat, StreamIdentity,
+        StreamOpen, StreamResume, WsClose, WsMessage,
     };
     let protocol = |name: &str| {
         let operation = record.event.operation.as_ref();
@@ -77,7 +78,7 @@ fn class(record: &Record) -> Class {
         Dns => Class::Dns,
         Gap | Connection => Class::Network,
         StreamOpen | StreamResume | StreamHeartbeat | StreamClose | StreamIdentity | LedgerPod
-        | LedgerCheckpoint | Config => Class::Lifecycle,
+        | LedgerCheckpoint | LedgerErased | LedgerHold | LedgerRelease | Config => Class::Lifecycle,
         Begin if protocol("dns") => Class::Dns,
         Begin if protocol("http") => Class::Api,
         Begin => Class::Network,
@@ -121,6 +122,13 @@ fn activity(class: Class, record: &Record) -> (u32, Option<String>) {
         }
         (Class::Lifecycle, EventKind::LedgerCheckpoint) => {
             (OTHER, Some("Checkpoint of the ledger".to_owned()))
+        }
+        (Class::Lifecycle, EventKind::LedgerErased) => {
+            (OTHER, Some("Evidence is deleted".to_owned()))
+        }
+        (Class::Lifecycle, EventKind::LedgerHold) => (OTHER, Some("Legal hold".to_owned())),
+        (Class::Lifecycle, EventKind::LedgerRelease) => {
+            (OTHER, Some("End of a legal hold".to_owned()))
         }
         (Class::Lifecycle, _) => (OTHER, Some("Policies took effect".to_owned())),
     }

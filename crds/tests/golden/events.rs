@@ -6,9 +6,9 @@ use chaperone_crds::{
     pod::PodIdentity,
     record::{
         AgentRef, BodyInfo, CertificateInfo, CheckpointInfo, CloseInfo, ConfigInfo, DecisionInfo,
-        DestinationInfo, DnsInfo, Event, EventKind, GapInfo, GrpcInfo, HttpInfo, IdentityInfo,
-        MaskedInfo, MessageInfo, OpenInfo, OperationInfo, Outcome, PodInfo, ReadInfo, SessionInfo,
-        Timing, WsInfo,
+        DestinationInfo, DnsInfo, ErasedInfo, Event, EventKind, GapInfo, GrpcInfo, HoldInfo,
+        HttpInfo, IdentityInfo, MaskedInfo, MessageInfo, OpenInfo, OperationInfo, Outcome, PodInfo,
+        ReadInfo, SessionInfo, Timing, WsInfo,
     },
     resources::Mode,
     snapshot::{Policy, Revision, Snapshot},
@@ -50,6 +50,11 @@ pub(crate) fn golden_streams() -> Vec<(&'static str, u8, Vec<Event>)> {
         ("quiet", 0xdd, vec![open(), heartbeat(), close(3)]),
         ("explained", 0xee, vec![open(), explained(), close(3)]),
         ("published", 0xef, vec![open(), checkpoint(), close(3)]),
+        (
+            "kept",
+            0xed,
+            vec![open(), erased(), hold(), release(), close(5)],
+        ),
         ("seen", 0xee, vec![open(), running(), gone(), close(4)]),
         (
             "resumed",
@@ -163,6 +168,51 @@ fn checkpoint() -> Event {
             note: format!("{origin}\n20852163\n{root}\n\n— {origin} {signature}\n"),
         }),
         ..event(EventKind::LedgerCheckpoint)
+    }
+}
+
+/// A rule says that content of a day goes.
+fn erased() -> Event {
+    Event {
+        erased: Some(ErasedInfo {
+            what: "content".to_owned(),
+            cause: "retention".to_owned(),
+            rule: Some("agents, team-*: content 30d".to_owned()),
+            sessions: vec!["5b7e4b7c-2a55-4a0e-9f0e-1f2d3c4b5a69".to_owned()],
+            streams: vec!["7d9f1c1e-6f0a-4c53-9d5b-0b8a3c1f2e4d".to_owned()],
+            from: "2025-10-24T00:00:00Z".to_owned(),
+            until: "2025-10-25T00:00:00Z".to_owned(),
+            keys: 2,
+            ..ErasedInfo::default()
+        }),
+        ..event(EventKind::LedgerErased)
+    }
+}
+
+fn hold() -> Event {
+    Event {
+        hold: Some(HoldInfo {
+            name: "case-42".to_owned(),
+            reason: "incident 42 is being looked into".to_owned(),
+            user: "jane@example.com".to_owned(),
+            namespace: Some("agents".to_owned()),
+            pod: Some("claude-6d5f7c9b4-x2x7p".to_owned()),
+            from: Some("2025-11-01T00:00:00Z".to_owned()),
+            ..HoldInfo::default()
+        }),
+        ..event(EventKind::LedgerHold)
+    }
+}
+
+fn release() -> Event {
+    Event {
+        hold: Some(HoldInfo {
+            name: "case-42".to_owned(),
+            reason: "closed".to_owned(),
+            user: "jane@example.com".to_owned(),
+            ..HoldInfo::default()
+        }),
+        ..event(EventKind::LedgerRelease)
     }
 }
 

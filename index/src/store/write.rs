@@ -2,13 +2,14 @@
 
 use std::{
     collections::HashMap,
-    fs, io,
+    fs,
+    io::{self, Write as _},
     path::{Path, PathBuf},
 };
 
 use chaperone_crds::{chain::StreamId, head::Head};
 use chaperone_ledger::{
-    follow::{Cursor, Follower, Place},
+    follow::{Cursor, FollowError, Follower, Place},
     leaf::Leaf,
 };
 use rusqlite::{Connection, params};
@@ -206,6 +207,22 @@ impl Index {
     /// [`IndexError`]. What waits stays where it is then.
     pub fn settle(&self) -> Result<(), IndexError> {
         sums::checkpoint(&self.db, &self.path, 0)
+    }
+
+    /// Writes zeros over an index that no process has open for writing, and removes it: on a disk that writes in place nothing of what it knew is left.
+    ///
+    /// # Errors
+    /// [`IndexError`].
+    pub fn scrub(path: &Path) -> Result<(), IndexError> {
+        for file in files(path) {
+            match overwrite(&file) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(failed(&file, error));
+                }
+                _ => {}
+            }
+        }
+        remove(path)
     }
 
     /// Removes the file and begins anew.
@@ -444,13 +461,29 @@ fn remove(path: &Path) -> Result<(), IndexError> {
     for file in files(path) {
         match fs::remove_file(&file) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                let file = file.display().to_string();
-                return Err(IndexError::Follow(
-                    chaperone_ledger::follow::FollowError::Io { file, error },
-                ));
+                return Err(failed(&file, error));
             }
             _ => {}
         }
     }
     Ok(())
+}
+
+fn overwrite(path: &Path) -> io::Result<()> {
+    /// Bytes that are written at a time.
+    const BLOCK: usize = 256 * 1024;
+    let mut file = fs::OpenOptions::new().write(true).open(path)?;
+    let mut left = file.metadata()?.len();
+    let zeros = vec![0; BLOCK];
+    while left > 0 {
+        let more = usize::try_from(left).map_or(BLOCK, |left| left.min(BLOCK));
+        file.write_all(zeros.get(..more).unwrap_or_default())?;
+        left = left.saturating_sub(u64::try_from(more).unwrap_or(u64::MAX));
+    }
+    file.sync_data()
+}
+
+fn failed(file: &Path, error: io::Error) -> IndexError {
+    let file = file.display().to_string();
+    IndexError::Follow(FollowError::Io { file, error })
 }

@@ -3,6 +3,7 @@
 //! Owns who may ask what, and what of it is recorded; how answers are written is `answers`. Invariant: an answer leaves only once a record of who asked it is on disk.
 
 mod answers;
+mod custody;
 mod gaps;
 mod ledgered;
 mod proof;
@@ -29,6 +30,8 @@ use crate::{
 
 pub(crate) use answers::held;
 pub(super) use answers::{proof, record, records, session, session_records, sessions};
+pub(super) use custody::{erase, hold, holds, release};
+pub(crate) use custody::{is_held, no_such_hold};
 pub(super) use gaps::gaps;
 pub(super) use ledgered::Reads;
 pub(super) use trial::test;

@@ -7,7 +7,7 @@ use std::{
 };
 
 use chaperone_index::store::{Index, IndexError, Opened};
-use chaperone_ledger::follow::Cursor;
+use chaperone_ledger::follow::{Cursor, FollowError};
 use nix::sys::statvfs::statvfs;
 use tokio::{runtime::Handle, sync::watch, time::timeout};
 
@@ -37,6 +37,8 @@ enum Left {
     Ended,
     /// It is wrong.
     Wrong(String),
+    /// It knows what is to be forgotten.
+    Aside,
 }
 
 pub(super) fn start(
@@ -63,6 +65,7 @@ impl Thread {
             self.inner.state.broken.store(false, Ordering::Release);
             let state = &self.inner.state;
             state.generation.fetch_add(1, Ordering::AcqRel);
+            // Readers of what is left now have nothing to ask of the next one.
             while let Left::Wrong(why) = self.follow(&mut index) {
                 self.inner.metrics.index_error("wrong");
                 self.inner.metrics.index_rebuilds.inc();
@@ -78,6 +81,8 @@ impl Thread {
                 state.generation.fetch_add(1, Ordering::AcqRel);
                 state.broken.store(false, Ordering::Release);
             }
+            // There is none until the next is open.
+            self.inner.state.broken.store(true, Ordering::Release);
             if self.has_ended() {
                 return;
             }
@@ -87,6 +92,21 @@ impl Thread {
     /// Opens the index, for as long as it takes. `None` when the ledger ends.
     fn open(&mut self) -> Option<Index> {
         loop {
+            if self.has_ended() {
+                return None;
+            }
+            match self.scrub() {
+                Ok(true) => {}
+                Ok(false) => {
+                    self.pause(GATHER);
+                    continue;
+                }
+                Err(error) => {
+                    self.failed("open", &error);
+                    self.pause(LOOK);
+                    continue;
+                }
+            }
             let end = self.committed.borrow_and_update().place;
             let path = self.inner.path();
             match Index::open(&path, &self.inner.dir, &self.origin, end) {
@@ -110,8 +130,29 @@ impl Thread {
         }
     }
 
+    /// Removes an index that knows too much. False while that is still being deleted.
+    fn scrub(&self) -> Result<bool, IndexError> {
+        let _gate = self.inner.gate();
+        if self.inner.state.aside.load(Ordering::Acquire) > 0 {
+            return Ok(false);
+        }
+        let marker = self.inner.marker();
+        if marker.exists() {
+            Index::scrub(&self.inner.path())?;
+            if let Err(error) = std::fs::remove_file(&marker) {
+                let file = marker.display().to_string();
+                return Err(IndexError::Follow(FollowError::Io { file, error }));
+            }
+            tracing::info!("what was deleted is forgotten; the index is made anew");
+        }
+        Ok(true)
+    }
+
     fn follow(&mut self, index: &mut Index) -> Left {
         loop {
+            if self.inner.is_aside() {
+                return Left::Aside;
+            }
             if self.inner.state.broken.load(Ordering::Acquire) {
                 return Left::Wrong("a question found it so".to_owned());
             }
@@ -141,7 +182,7 @@ impl Thread {
     /// Takes all up to this end, a batch at a time, and rests for a quarter of the time that each took.
     fn catch_up(&mut self, index: &mut Index, end: Cursor) -> Result<(), IndexError> {
         while index.cursor().leaf < end.leaf {
-            let is_wrong = self.inner.state.broken.load(Ordering::Acquire);
+            let is_wrong = self.inner.state.broken.load(Ordering::Acquire) || self.inner.is_aside();
             if is_wrong || self.has_ended() || !self.has_room() {
                 return Ok(());
             }

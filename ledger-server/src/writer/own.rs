@@ -12,8 +12,8 @@ use chaperone_crds::{
     chain::StreamId,
     pod::PodIdentity,
     record::{
-        AgentRef, CheckpointInfo, Event, EventKind, IdentityInfo, OpenInfo, PodInfo, ReadInfo,
-        Record,
+        AgentRef, CheckpointInfo, ErasedInfo, Event, EventKind, HoldInfo, IdentityInfo, OpenInfo,
+        PodInfo, ReadInfo, Record,
     },
 };
 use chaperone_ledger::{
@@ -24,6 +24,7 @@ use jiff::Timestamp;
 
 use crate::{
     authenticate::Workload,
+    custody::Custody,
     refusal::{Code, Refusal},
 };
 
@@ -35,6 +36,8 @@ pub(super) struct Own {
     bindings: HashMap<StreamId, Binding>,
     /// Learns of pods and streams what is recorded of them.
     roster: Arc<Mutex<Roster>>,
+    /// Learns whose streams are, and what is held.
+    custody: Custody,
 }
 
 /// Whose a stream is: some 150 bytes for each.
@@ -46,13 +49,23 @@ struct Binding {
 }
 
 impl Own {
-    pub(super) fn new(origin: &str, agent: AgentRef, roster: Arc<Mutex<Roster>>) -> Self {
+    pub(super) fn new(
+        origin: &str,
+        agent: AgentRef,
+        roster: Arc<Mutex<Roster>>,
+        custody: Custody,
+    ) -> Self {
         Self {
             stream: StreamId::of_ledger(origin),
             agent,
             bindings: HashMap::new(),
             roster,
+            custody,
         }
+    }
+
+    pub(super) fn custody(&self) -> &Custody {
+        &self.custody
     }
 
     pub(super) fn roster(&self) -> MutexGuard<'_, Roster> {
@@ -67,10 +80,12 @@ impl Own {
             return None;
         }
         // The store has checked the line's head. What else of it cannot be read binds nothing, and a stream without a binding is refused.
-        let record = serde_json::from_slice::<Record>(line).ok();
-        let identity = record.and_then(|record| record.event.identity);
-        let identity = identity?;
+        let record = serde_json::from_slice::<Record>(line).ok()?;
+        self.custody.learn(&record);
+        let identity = record.event.identity?;
         let stream: StreamId = identity.stream.parse().ok()?;
+        let whose = &identity.workload;
+        self.custody.own(&stream, &whose.namespace, &whose.pod);
         let workload = Workload {
             identity: identity.workload,
             image_ids: identity.image_ids,
@@ -129,6 +144,25 @@ impl Own {
         Ok(staged)
     }
 
+    /// Records what is about to be deleted.
+    pub(super) fn erased(&self, store: &mut Store, info: ErasedInfo) -> Result<Staged, Refused> {
+        let mut event = Event::new(EventKind::LedgerErased, self.agent.clone());
+        event.erased = Some(info);
+        self.write(store, &event)
+    }
+
+    /// Records a hold, or its end.
+    pub(super) fn hold(
+        &self,
+        store: &mut Store,
+        kind: EventKind,
+        info: HoldInfo,
+    ) -> Result<Staged, Refused> {
+        let mut event = Event::new(kind, self.agent.clone());
+        event.hold = Some(info);
+        self.write(store, &event)
+    }
+
     /// Records a checkpoint.
     pub(super) fn checkpoint(
         &self,
@@ -182,6 +216,8 @@ impl Own {
         // The commit that has the batch behind it has this too.
         let _with_the_batch = self.write(store, &event)?;
         self.bindings.insert(stream.clone(), Binding::of(workload));
+        let whose = &workload.identity;
+        self.custody.own(stream, &whose.namespace, &whose.pod);
         let (who, now) = (&workload.identity, Timestamp::now());
         self.roster().bind(stream, who, from, now);
         Ok(())

@@ -45,10 +45,10 @@ pub(super) struct Tells {
 
 /// The store and what belongs to it.
 pub(super) struct Thread {
-    store: Store,
-    own: Own,
+    pub(super) store: Store,
+    pub(super) own: Own,
     keys: Vec<SigningKey>,
-    metrics: Metrics,
+    pub(super) metrics: Metrics,
     tells: Tells,
     /// When a commit last failed, while none has succeeded since.
     failing: Option<Instant>,
@@ -82,7 +82,12 @@ impl Thread {
         metrics: Metrics,
         tells: Tells,
     ) -> Result<Self, OpenFailed> {
-        let mut own = Own::new(config.store.origin.as_str(), config.agent, config.roster);
+        let mut own = Own::new(
+            config.store.origin.as_str(),
+            config.agent,
+            config.roster,
+            config.custody,
+        );
         let store = Store::open_with(config.store, &mut |kept| own.replay(kept));
         let mut store = store.map_err(OpenFailed::Open)?;
         store.at(Timestamp::now());
@@ -160,6 +165,18 @@ impl Thread {
                     let taken = self.take_own(write, answered);
                     waiting.extend(taken.map(Waiting::of_checkpoint));
                 }
+                Message::Destroy(what, answered) => {
+                    let (day, keys, info) = *what;
+                    self.alone(&mut waiting, answered, |thread| {
+                        thread.destroy(day, &keys, info)
+                    });
+                }
+                Message::Erased(info, answered) => {
+                    self.alone(&mut waiting, answered, |thread| thread.erased(*info));
+                }
+                Message::Hold(kind, info, answered) => {
+                    self.alone(&mut waiting, answered, |thread| thread.hold(kind, &info));
+                }
                 Message::Stop => {
                     goes_on = false;
                     break;
@@ -174,6 +191,33 @@ impl Thread {
         }
         self.settle(waiting);
         goes_on
+    }
+
+    /// Commits what waits, and does what is a commit of its own.
+    fn alone(
+        &mut self,
+        waiting: &mut Vec<Waiting>,
+        answered: Answered,
+        work: impl FnOnce(&mut Self) -> Result<Answer, Refusal>,
+    ) {
+        self.metrics.queue.dec();
+        self.settle(std::mem::take(waiting));
+        let answer = work(self);
+        self.show();
+        // Who asked may be gone.
+        let _ = answered.send(answer);
+    }
+
+    pub(super) fn is_failing(&self) -> bool {
+        self.failing.is_some()
+    }
+
+    /// One commit, of records that are a reason for a checkpoint.
+    pub(super) fn commit_now(&mut self) -> Option<Committed> {
+        let committed = self.commit()?;
+        self.tells.other.send_replace(committed.leaves());
+        self.metrics.records.inc();
+        Some(committed)
     }
 
     /// Puts a request into the next commit. One that is refused is answered at once.
@@ -376,7 +420,7 @@ impl Thread {
         }
     }
 
-    fn failed(&mut self, stage: &str, error: &dyn fmt::Display) {
+    pub(super) fn failed(&mut self, stage: &str, error: &dyn fmt::Display) {
         self.metrics
             .storage_errors
             .with_label_values(&[stage])
@@ -425,7 +469,7 @@ impl Want {
     }
 }
 
-fn acknowledge(staged: Staged, committed: Committed) -> Result<Answer, Refusal> {
+pub(super) fn acknowledge(staged: Staged, committed: Committed) -> Result<Answer, Refusal> {
     let receipt = staged.receipt(committed).ok_or_else(not_stored)?;
     Ok(Answer {
         next_seq: receipt.next_seq,
@@ -440,7 +484,7 @@ fn last_time(batch: &[u8]) -> Option<Timestamp> {
     Head::parse(last).ok()?.time.parse().ok()
 }
 
-fn not_stored() -> Refusal {
+pub(super) fn not_stored() -> Refusal {
     let why = "the disk does not take records now; what was sent is tried again";
     Refusal::new(Code::Storage, why)
 }

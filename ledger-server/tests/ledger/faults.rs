@@ -135,7 +135,7 @@ fn a_network_that_is_silent_for_a_while_loses_and_doubles_nothing() {
 }
 
 /// The clock of a program, an hour off, by libfaketime.
-fn at(command: &mut Command, offset: &str) {
+pub(crate) fn clock(command: &mut Command, offset: &str) {
     let library = succeeds(
         Command::new("sh").args(["-c", "ls /usr/lib/*/faketime/libfaketimeMT.so.1 | head -1"]),
     );
@@ -159,7 +159,7 @@ fn a_clock_an_hour_off_changes_no_order_and_checkpoints_go_on() {
     let mut next = 0;
     for offset in ["+0", "+1h", "-1h", "+0"] {
         let mut command = world.command();
-        at(&mut command, offset);
+        clock(&mut command, offset);
         let ledger: Ledger = world.start_as(command);
         let (status, body) = ledger.post("pod-a", &id, &lines.take(50));
         assert_eq!(status, 200, "{offset}: {body}");

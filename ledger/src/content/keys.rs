@@ -5,7 +5,7 @@
 
 use std::{
     collections::HashMap,
-    fs::File,
+    fs::{self, File},
     io,
     os::unix::fs::{FileExt as _, MetadataExt as _},
     path::{Path, PathBuf},
@@ -132,6 +132,22 @@ impl Keys {
         }
     }
 
+    /// Days of which there are keys, in order.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn days(&self) -> io::Result<Vec<Day>> {
+        days(&self.folder)
+    }
+
+    /// The keys of a day, in the order in which they were made.
+    ///
+    /// # Errors
+    /// The system's, and what is no key.
+    pub fn entries(&self, day: Day) -> io::Result<Vec<Entry>> {
+        entries(&self.folder, day)
+    }
+
     /// The record with its content.
     pub(crate) fn open(&self, sealed: &Sealed<'_>) -> io::Result<Content> {
         let Ok(head) = Head::parse(sealed.detached) else {
@@ -224,6 +240,31 @@ fn read(line: &[u8]) -> Option<(KeyId, Key)> {
     let entry: Entry = serde_json::from_slice(line).ok()?;
     let bytes: [u8; KEY_BYTES] = STANDARD.decode(&entry.key).ok()?.try_into().ok()?;
     Some((entry.id, Key::new(&bytes)))
+}
+
+/// Days of which a folder has keys, in order.
+pub(crate) fn days(folder: &Path) -> io::Result<Vec<Day>> {
+    let mut days = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let name = entry?.file_name();
+        let day = name.to_str().and_then(|name| name.strip_suffix(".jsonl"));
+        days.extend(day.and_then(|day| day.parse::<Day>().ok()));
+    }
+    days.sort_unstable();
+    Ok(days)
+}
+
+/// The keys of a day. A line that is being written at the end is none yet.
+pub(crate) fn entries(folder: &Path, day: Day) -> io::Result<Vec<Entry>> {
+    let bytes = match fs::read(file(folder, day)) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let lines = bytes.split_inclusive(|b| *b == b'\n');
+    let whole = lines.filter(|line| line.ends_with(b"\n"));
+    let read = whole.map(|line| serde_json::from_slice(line).map_err(io::Error::other));
+    read.collect()
 }
 
 /// A day's file.

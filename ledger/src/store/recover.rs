@@ -8,6 +8,7 @@ use std::{
 };
 
 use chaperone_crds::chain::StreamId;
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -25,6 +26,7 @@ use super::{
 };
 use crate::{
     checkpoint::{self, Checkpoint, CheckpointError},
+    content::Day,
     leaf::Leaf,
     line::{BadLine, Sealed, Stored},
     merkle::{self, Hash},
@@ -144,6 +146,7 @@ pub(super) fn open(config: Config, each: Each<'_>) -> Result<Store, OpenError> {
         sealer,
         tiles: Tiles::new(config.dir.clone()),
         tree: merkle::Range::default(),
+        own: StreamId::of_ledger(config.origin.as_str()),
         committed: 0,
         signed: signed.as_ref().map(|c| Last {
             size: c.size,
@@ -291,6 +294,10 @@ fn replay(
             Stored::Record(line) | Stored::Sealed(Sealed { detached: line, .. }) => {
                 let head = place(store, line, onward).map_err(damaged)?;
                 store.sealer.learn(&head.stream, line);
+                let told = head.time.parse::<Timestamp>();
+                if let Some(time) = told.ok().filter(|_| head.stream == store.own) {
+                    store.segments.told(Day::of(time));
+                }
                 let kept = Kept {
                     stream: &head.stream,
                     seq: head.seq,

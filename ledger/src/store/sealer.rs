@@ -19,7 +19,7 @@ use serde::Deserialize;
 
 use super::{files::sync_dir, judge::Fresh, layout::KEYS};
 use crate::{
-    content::{Day, Entry, Key, KeyId, MAX_SESSION_BYTES, file},
+    content::{Day, Entry, Key, KeyId, MAX_SESSION_BYTES, days, entries, file},
     line,
 };
 
@@ -187,26 +187,12 @@ impl Sealer {
 
     /// Days of which there are keys, in order.
     pub(super) fn days(&self) -> io::Result<Vec<Day>> {
-        let mut days = Vec::new();
-        for entry in fs::read_dir(&self.folder)? {
-            let name = entry?.file_name();
-            let day = name.to_str().and_then(|name| name.strip_suffix(".jsonl"));
-            days.extend(day.and_then(|day| day.parse::<Day>().ok()));
-        }
-        days.sort_unstable();
-        Ok(days)
+        days(&self.folder)
     }
 
-    /// The keys of a day, each with its line.
+    /// The keys of a day.
     pub(super) fn entries(&self, day: Day) -> io::Result<Vec<Entry>> {
-        let bytes = match fs::read(file(&self.folder, day)) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(error),
-        };
-        let lines = bytes.split_inclusive(|b| *b == b'\n');
-        let read = lines.map(|line| serde_json::from_slice(line).map_err(io::Error::other));
-        read.collect()
+        entries(&self.folder, day)
     }
 
     /// Destroys keys of a day: its file is put in its place anew without them, and the old one is written over.

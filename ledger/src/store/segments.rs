@@ -50,6 +50,11 @@ impl Segments {
         })
     }
 
+    /// A record of the ledger's own in it says what day it was. Without one the file does.
+    pub(super) fn told(&mut self, day: Day) {
+        self.day = day;
+    }
+
     /// Bytes that wait for a commit.
     pub(super) fn waiting(&self) -> usize {
         self.waiting.len()

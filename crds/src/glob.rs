@@ -1,7 +1,8 @@
 //! Shell-like patterns for filters: `*` is any text, `?` any character; case does not matter.
 
 /// Whether `text` matches `pattern` as a whole. Linear in practice, and never worse than the product of the lengths.
-pub(crate) fn matches(pattern: &str, text: &str) -> bool {
+#[must_use]
+pub fn matches(pattern: &str, text: &str) -> bool {
     let pattern: Vec<char> = pattern.chars().flat_map(char::to_lowercase).collect();
     let text: Vec<char> = text.chars().flat_map(char::to_lowercase).collect();
     let (mut p, mut t) = (0, 0);
