@@ -26,7 +26,7 @@ pub use frame::{Frame, Place};
 pub use gaps::{GapsPage, gaps};
 pub use impact::{ImpactPage, Judged, impact};
 pub use live::{LivePage, live, live_rows};
-pub use login::login;
+pub use login::{logged_in, login};
 pub use record::{RecordPage, Rule, RuleText, record};
 pub use records::{RecordsPage, records};
 pub use refusal::{Notice, refusal};

@@ -39,7 +39,7 @@ POLICY = {
 
 
 class ApiServer(BaseHTTPRequestHandler):
-    """`reader` may see all, `team` what is in namespace agents, `pod` writes; every other token is nobody's."""
+    """`reader` may see all, `team` and the provider's group `audit` what is in namespace agents, `pod` writes; every other token is nobody's."""
 
     def do_POST(self):
         spec = json.loads(self.rfile.read(int(self.headers["content-length"])))["spec"]
@@ -51,7 +51,8 @@ class ApiServer(BaseHTTPRequestHandler):
             self.answer({"kind": "TokenReview", "apiVersion": "authentication.k8s.io/v1", "spec": {}, "status": {"authenticated": known, "audiences": spec["audiences"], "user": user}})
         else:
             resource = spec.get("resourceAttributes") or {}
-            allowed = spec["user"] == "reader" or spec["user"] == "team" and resource.get("namespace") == "agents"
+            is_team = spec["user"] == "team" or "oidc:audit" in (spec.get("groups") or [])
+            allowed = spec["user"] == "reader" or is_team and resource.get("namespace") == "agents"
             self.answer({"kind": "SubjectAccessReview", "apiVersion": "authorization.k8s.io/v1", "spec": {}, "status": {"allowed": allowed}})
 
     def do_GET(self):
@@ -131,7 +132,7 @@ def session(stream):
 class Ledger:
     """The program, with one session in it."""
 
-    def __init__(self):
+    def __init__(self, *more, port=0):
         target = json.loads(sh("cargo", "metadata", "--no-deps", "--format-version=1", cwd=ROOT).stdout)["target_directory"]
         sh("cargo", "build", "--quiet", "--locked", "--workspace", "--bin", "chaperone-ledger", cwd=ROOT)
         self.program, self.folder = Path(target) / "debug/chaperone-ledger", STATE / "console"
@@ -149,8 +150,8 @@ class Ledger:
         environment.pop("KUBERNETES_SERVICE_HOST", None)
         self.environment = environment
         self.words = [self.program, "serve", "--origin", ORIGIN, "--status-listen", "127.0.0.1:0", "--checkpoint-seconds", "1", "--dir", self.folder / "data",
-                      "--key-file", self.folder / "skey", "--certificate", crt, "--certificate-key", key]
-        self.port = 0
+                      "--key-file", self.folder / "skey", "--certificate", crt, "--certificate-key", key, *more]
+        self.port = port
         self.start()
         try:
             self.begin()
@@ -208,8 +209,8 @@ class Ledger:
 
 
 @contextlib.contextmanager
-def ledger():
-    running = Ledger()
+def ledger(*more, port=0):
+    running = Ledger(*more, port=port)
     try:
         yield running
     finally:

@@ -4,7 +4,7 @@
 
 mod kubernetes;
 
-use std::{pin::Pin, sync::Arc};
+use std::{pin::Pin, sync::Arc, time::Duration};
 
 use chaperone_crds::{pod::PodIdentity, resources::PolicyRule};
 use sha2::{Digest, Sha256};
@@ -104,6 +104,8 @@ pub trait Authenticator: Send + Sync + 'static {
         sight: Sight,
         namespace: Option<&'a str>,
     ) -> Verdict<'a, Arc<Reader>>;
+    /// A token for a user whom the ledger itself knows, by somebody's word that it takes; it holds so long, here alone, and for what readers ask.
+    fn vouch(&self, user: User, life: Duration) -> Result<String, Refusal>;
     /// The policy of this name (of no namespace: a cluster's), if who has this token may get it. None: there is none.
     fn policy<'a>(
         &'a self,

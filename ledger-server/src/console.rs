@@ -7,6 +7,7 @@ mod guard;
 mod impact;
 mod logins;
 mod pages;
+mod provider;
 mod rule;
 
 use std::{sync::Arc, time::Duration};
@@ -32,6 +33,7 @@ use crate::{
     api::Api,
     authenticate::Sight,
     metrics::Route,
+    oidc::Oidc,
     refusal::{Code, Refusal},
 };
 use logins::{Login, Logins};
@@ -48,16 +50,19 @@ pub struct Console {
     api: Arc<Api>,
     origin: String,
     logins: Logins,
+    /// Logins by a provider, if there is one.
+    provider: Option<provider::Logins>,
 }
 
 impl Console {
-    /// A console over this API.
+    /// A console over this API, with a provider of logins besides tokens or without one.
     #[must_use]
-    pub fn new(api: Arc<Api>, origin: String) -> Self {
+    pub fn new(api: Arc<Api>, origin: String, oidc: Option<Oidc>) -> Self {
         Self {
             api,
             origin,
             logins: Logins::default(),
+            provider: oidc.map(provider::Logins::new),
         }
     }
 
@@ -99,7 +104,52 @@ impl Console {
     fn login_page(&self, then: &str, why: Option<&Refusal>) -> Response {
         let status = why.map_or(StatusCode::OK, |why| why.code.status());
         let why = why.map(notice);
-        html(status, login(&self.frame(None), then, why.as_ref()))
+        let provider = self.provider.as_ref().map(|logins| logins.oidc.issuer());
+        let text = login(&self.frame(None), then, provider, why.as_ref());
+        html(status, text)
+    }
+
+    /// Counts a login that failed, and says why.
+    fn refuse_login(&self, then: &str, why: &Refusal) -> Response {
+        self.count_login(match why.code {
+            // Nothing else is forbidden at a login.
+            Code::Forbidden => "cross-site",
+            Code::Busy => "busy",
+            Code::Unavailable => "unavailable",
+            Code::Unauthenticated => "refused",
+            _ => "malformed",
+        });
+        self.login_page(&guard::within(then), Some(why))
+    }
+
+    fn count_login(&self, word: &str) {
+        let logins = &self.api.metrics().logins;
+        logins.with_label_values(&[word]).inc();
+        self.tell_logins();
+    }
+
+    fn may_try(&self) -> Result<(), Refusal> {
+        let why = "too many logins are tried; try again in a second";
+        let may = self.logins.may_try();
+        may.then_some(())
+            .ok_or_else(|| Refusal::new(Code::Busy, why))
+    }
+
+    /// Begins a login, in place of the browser's one before. Its cookie.
+    fn begin_login(
+        &self,
+        headers: &HeaderMap,
+        token: String,
+        user: &str,
+    ) -> Result<String, Refusal> {
+        if let Some(id) = cookie(headers) {
+            self.logins.end(id);
+        }
+        let id = self.logins.begin(token, user.to_owned())?;
+        tracing::info!(user, "logged in to the console");
+        Ok(format!(
+            "{COOKIE_NAME}={id}; Path=/; Secure; HttpOnly; SameSite=Strict"
+        ))
     }
 
     async fn log_in(&self, headers: &HeaderMap, body: Body) -> Result<Response, (String, Refusal)> {
@@ -108,10 +158,7 @@ impl Console {
             let why = "the form was not sent from a page of this console";
             return Err(nowhere(Refusal::new(Code::Forbidden, why)));
         }
-        if !self.logins.may_try() {
-            let why = "too many logins are tried; try again in a second";
-            return Err(nowhere(Refusal::new(Code::Busy, why)));
-        }
+        self.may_try().map_err(nowhere)?;
         let (token, then) = read_form(body).await.map_err(nowhere)?;
         // Who it is; what may be seen is asked with each page.
         let authenticator = self.api.authenticator();
@@ -119,18 +166,10 @@ impl Console {
             .reader(&token, Sight::LIST_SESSIONS, None)
             .await;
         let reader = asked.map_err(|why| (then.clone(), why))?;
-        if let Some(id) = cookie(headers) {
-            self.logins.end(id);
-        }
-        let user = reader.user.name.clone();
-        let id = self.logins.begin(token, user);
-        let id = id.map_err(|why| (then.clone(), why))?;
-        tracing::info!(user = reader.user.name, "logged in to the console");
+        let begun = self.begin_login(headers, token, &reader.user.name);
+        let cookie = begun.map_err(|why| (then.clone(), why))?;
         let mut response = see(&guard::within(&then));
-        set_cookie(
-            &mut response,
-            &format!("{COOKIE_NAME}={id}; Path=/; Secure; HttpOnly; SameSite=Strict"),
-        );
+        set_cookie(&mut response, &cookie);
         Ok(response)
     }
 
@@ -148,6 +187,8 @@ pub fn router(console: Console) -> Router {
         .route("/console/", get(home))
         .route("/console/login", get(login_form).post(log_in))
         .route("/console/logout", post(log_out))
+        .route("/console/oidc/login", get(provider::begin))
+        .route("/console/oidc/callback", get(provider::callback))
         .route("/console/sessions", get(pages::sessions))
         .route("/console/session", get(pages::session))
         .route("/console/records", get(pages::records))
@@ -180,25 +221,13 @@ async fn login_form(State(console): State<Arc<Console>>, RawQuery(query): RawQue
 async fn log_in(State(console): State<Arc<Console>>, request: Request) -> Response {
     let (head, body) = request.into_parts();
     let result = console.log_in(&head.headers, body).await;
-    let word = match &result {
-        Ok(_) => "ok",
-        Err((_, why)) => match why.code {
-            // Nothing else is forbidden at a login.
-            Code::Forbidden => "cross-site",
-            Code::Busy => "busy",
-            Code::Unavailable => "unavailable",
-            Code::Unauthenticated => "refused",
-            _ => "malformed",
-        },
-    };
-    console
-        .api
-        .metrics()
-        .logins
-        .with_label_values(&[word])
-        .inc();
-    console.tell_logins();
-    result.unwrap_or_else(|(then, why)| console.login_page(&guard::within(&then), Some(&why)))
+    match result {
+        Ok(response) => {
+            console.count_login("ok");
+            response
+        }
+        Err((then, why)) => console.refuse_login(&then, &why),
+    }
 }
 
 async fn log_out(State(console): State<Arc<Console>>, headers: HeaderMap) -> Response {
@@ -270,24 +299,28 @@ async fn read_form(body: Body) -> Result<(String, String), Refusal> {
 }
 
 fn cookie(headers: &HeaderMap) -> Option<&str> {
+    cookie_of(headers, COOKIE_NAME)
+}
+
+fn cookie_of<'h>(headers: &'h HeaderMap, wanted: &str) -> Option<&'h str> {
     let all = headers.get_all(COOKIE).into_iter();
     let pairs = all
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(';'));
     pairs
         .filter_map(|pair| pair.trim().split_once('='))
-        .find(|(name, _)| *name == COOKIE_NAME)
+        .find(|(name, _)| *name == wanted)
         .map(|(_, value)| value)
 }
 
 fn set_cookie(response: &mut Response, cookie: &str) {
     let value = HeaderValue::from_str(cookie).expect("hex digits and our own words are visible");
-    response.headers_mut().insert(SET_COOKIE, value);
+    response.headers_mut().append(SET_COOKIE, value);
 }
 
 fn notice(refused: &Refusal) -> Notice<'_> {
     let title = match refused.code {
-        Code::Unauthenticated => "The token is not accepted",
+        Code::Unauthenticated => "The login is not accepted",
         Code::Forbidden => "You may not see this",
         Code::NotFound => "There is no such thing",
         Code::Malformed => "The question cannot be read",

@@ -145,9 +145,10 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         (custody, sweeps),
     );
     let api = Arc::new(api.with_sinks(sinks));
+    let oidc = settings.oidc.open(env!("CARGO_PKG_VERSION"))?;
     let console = settings
         .console
-        .then(|| console::router(Console::new(Arc::clone(&api), origin.to_string())));
+        .then(|| console::router(Console::new(Arc::clone(&api), origin.to_string(), oidc)));
     let server = Server {
         tls: Some(certificate.server_config()),
         router: router(api).merge(console.unwrap_or_default()),

@@ -9,6 +9,8 @@ use chaperone_server::{
 };
 use clap::{Args, Parser, Subcommand};
 
+use crate::oidc::OidcArgs;
+
 /// Command line of `chaperone-ledger`. Each flag of `serve` can also be given by its environment variable.
 #[derive(Parser, Clone, Debug)]
 #[command(
@@ -74,6 +76,9 @@ pub struct Settings {
     /// Serve the web console under /console/
     #[arg(long, env = "CHAPERONE_LEDGER_CONSOLE", default_value_t = true, action = clap::ArgAction::Set)]
     pub console: bool,
+    /// Who may vouch for people at the console, besides the cluster
+    #[command(flatten)]
+    pub oidc: OidcArgs,
     /// Seconds between two checkpoints while records come
     #[arg(long, env = "CHAPERONE_LEDGER_CHECKPOINT_SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
     pub checkpoint_seconds: u64,

@@ -10,7 +10,10 @@ use std::{
 
 use sha2::{Digest, Sha256};
 
-use crate::refusal::{Code, Refusal};
+use crate::{
+    random,
+    refusal::{Code, Refusal},
+};
 
 /// Logins that hold at a time, and those of one user: the oldest of the user's makes room.
 const MAX_LOGINS: usize = 1024;
@@ -71,11 +74,7 @@ impl Logins {
     /// # Errors
     /// Where there are too many.
     pub(super) fn begin(&self, token: String, user: String) -> Result<String, Refusal> {
-        let mut random = [0; 32];
-        let provider = rustls::crypto::aws_lc_rs::default_provider();
-        let filled = provider.secure_random.fill(&mut random);
-        filled.map_err(|_| Refusal::new(Code::Storage, "there are no random numbers"))?;
-        let name: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+        let name = random::name()?;
         let login = Login {
             token: token.into(),
             user: user.into(),
