@@ -40,6 +40,13 @@ pub fn render(format: Format, record: &Record, line: &str) -> String {
     }
 }
 
+/// The path of a URL as it is written, without decoding; `None` for what has no scheme and authority, or no path.
+#[must_use]
+pub fn url_path(url: &str) -> Option<&str> {
+    let path = parts::Url::split(url)?.path;
+    (!path.is_empty()).then_some(path)
+}
+
 /// Renders lines of records, each ended by a newline, as lines.
 ///
 /// # Errors

@@ -25,6 +25,8 @@ mod identity;
 mod jars;
 #[path = "ledger/publish.rs"]
 mod publish;
+#[path = "ledger/python.rs"]
+mod python;
 #[path = "ledger/retention.rs"]
 mod retention;
 #[path = "ledger/search.rs"]

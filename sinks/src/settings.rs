@@ -10,7 +10,7 @@ use std::{fmt, time::Duration};
 
 use chaperone_crds::resources::{AuditSinkSpec, Format, SinkStart};
 
-pub use chaperone_crds::resources::{KafkaCompression, OtlpProtocol, SaslMechanism};
+pub use chaperone_crds::resources::{KafkaCompression, OtlpProtocol, S3Format, SaslMechanism};
 pub use kinds::{
     Elasticsearch, Http, Kafka, KafkaLogin, Nats, NatsLogin, Otlp, Postgres, Redis, S3, Splunk,
     Syslog,

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 pub use elasticsearch::ElasticsearchSink;
 pub use kafka::{KafkaCompression, KafkaSink, SaslMechanism};
 pub use nats::NatsSink;
-pub use s3::S3Sink;
+pub use s3::{S3Format, S3Sink};
 pub use splunk::SplunkSink;
 
 use crate::filter::MAX_FILTER_BYTES;
@@ -50,7 +50,8 @@ use crate::filter::MAX_FILTER_BYTES;
     validation = Rule::new("!has(self.from) || self.from == 'Ledger' || has(self.stdout) || has(self.file) || has(self.http)").message("sidecars deliver stdout, file and http only: leave out from, or set from: Ledger, and the ledger delivers"),
     validation = Rule::new("!has(self.from) || self.from == 'Sidecar' || !(has(self.stdout) || has(self.file))").message("stdout and file are delivered by the sidecars, and the ledger keeps every record in files already: leave out from, or use another kind with from: Ledger"),
     validation = Rule::new("(has(self.from) ? self.from == 'Ledger' : !(has(self.stdout) || has(self.file) || has(self.http))) || !(has(self.start) || has(self.batch))").message("start and batch are settings of sinks that the ledger delivers: add from: Ledger, or leave them out"),
-    validation = Rule::new("!(has(self.http) && has(self.http.batchSize) && has(self.batch) && has(self.batch.records))").message("http.batchSize and batch.records are the same setting: leave out one")
+    validation = Rule::new("!(has(self.http) && has(self.http.batchSize) && has(self.batch) && has(self.batch.records))").message("http.batchSize and batch.records are the same setting: leave out one"),
+    validation = Rule::new("!(has(self.s3) && has(self.s3.format) && self.s3.format == 'Parquet' && has(self.format) && self.format != 'Native')").message("Parquet has columns of its own and holds the record itself: leave out format, or s3.format")
 )]
 pub struct AuditSinkSpec {
     /// Write records to the sidecar's standard output, one JSON object a line, so that the cluster's log collector takes them.

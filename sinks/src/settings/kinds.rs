@@ -1,6 +1,6 @@
 //! The settings of each kind.
 
-use super::{Credential, KafkaCompression, OtlpProtocol, SaslMechanism, Tls};
+use super::{Credential, KafkaCompression, OtlpProtocol, S3Format, SaslMechanism, Tls};
 
 /// An HTTP endpoint that takes batches of records.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -176,6 +176,8 @@ pub struct S3 {
     pub endpoint: Option<String>,
     /// Beginning of the objects' names, without a slash at its end.
     pub prefix: String,
+    /// What objects are.
+    pub format: S3Format,
     /// The key's name.
     pub key_id: String,
     /// The key.

@@ -8,15 +8,15 @@ use std::time::Duration;
 use chaperone_crds::{
     filter::Filter,
     resources::{
-        AuditSinkSpec, BatchSettings, Deliverer, HttpSink, OtlpSink, PostgresSink, RedisSink,
-        SecretKeyRef, SecretRef, SyslogSink,
+        AuditSinkSpec, BatchSettings, Deliverer, Format, HttpSink, OtlpSink, PostgresSink,
+        RedisSink, SecretKeyRef, SecretRef, SyslogSink,
     },
 };
 use rustls_pki_types::ServerName;
 
 use super::{
-    Batch, Credential, Http, Otlp, OtlpProtocol, Postgres, Redis, Sink, Syslog, Target, Tls,
-    is_name,
+    Batch, Credential, Http, Otlp, OtlpProtocol, Postgres, Redis, S3Format, Sink, Syslog, Target,
+    Tls, is_name,
 };
 use crate::{Endpoint, client::bearer_header};
 
@@ -76,6 +76,11 @@ impl<'a> Reader<'a> {
         }
         if spec.delivered_by() != Deliverer::Ledger {
             self.problem("it is delivered by the sidecars; add from: Ledger".to_owned());
+        }
+        let is_parquet = spec.s3.as_ref().and_then(|s3| s3.format) == Some(S3Format::Parquet);
+        if is_parquet && spec.format.unwrap_or_default() != Format::Native {
+            let why = "spec.s3.format: Parquet holds the record itself; leave out spec.format";
+            self.problem(why.to_owned());
         }
         Some(Sink {
             name: name.to_owned(),

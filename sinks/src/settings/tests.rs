@@ -162,6 +162,11 @@ fn what_is_wrong_with_a_sink_is_said_apart_from_what_its_secrets_lack() {
             Some("no key access-key-id"),
         ),
         (
+            json!({"format": "ECS", "s3": {"bucket": "audit", "format": "Parquet", "credentialsSecret": {"name": "gone"}}}),
+            Some("Parquet holds the record itself"),
+            Some("Secret gone"),
+        ),
+        (
             json!({"from": "Ledger", "filter": "record.sq > 1", "http": {"url": "https://c.example/"}}),
             Some("spec.filter, line 1"),
             None,

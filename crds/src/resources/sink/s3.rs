@@ -1,6 +1,7 @@
 //! `spec.s3`.
 
 use kube::KubeSchema;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::SecretRef;
@@ -38,6 +39,9 @@ pub struct S3Sink {
         )
     )]
     pub prefix: Option<String>,
+    /// What objects are: `NDJSON` (a record a line, compressed by zstd) or `Parquet` (a row for each record, with columns of what is asked most and the record's line). Default NDJSON.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format: Option<S3Format>,
     /// Name of a Secret in Chaperone's namespace with the keys `access-key-id` and `secret-access-key`, and `session-token` where there is one.
     pub credentials_secret: SecretRef,
     /// Allow a plain http:// endpoint. Records then cross the network in clear.
@@ -50,4 +54,15 @@ pub struct S3Sink {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 65536))]
     pub ca_bundle: Option<String>,
+}
+
+/// What objects are: `NDJSON` (a record a line, compressed by zstd) or `Parquet` (a row for each record, with columns of what is asked most and the record's line). Default NDJSON.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum S3Format {
+    /// A record a line, compressed.
+    #[default]
+    #[serde(rename = "NDJSON")]
+    Ndjson,
+    /// A row for each record.
+    Parquet,
 }

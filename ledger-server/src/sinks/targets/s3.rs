@@ -1,14 +1,15 @@
-//! S3 and stores with its API: one object for each batch.
+//! S3 and stores with its API: one object for each batch, of lines or of Parquet.
 //!
 //! Contract: a batch is acknowledged once the store has its object. The object's name begins with the number of its first record in the log and ends with that record's stream and number, and the loop goes on after
 //! the last record of a batch only once it was taken: so what comes again, with more records or fewer, has the name of what it replaces, and copies never show. A log that begins anew replaces nothing of the one before.
 
 mod bridge;
 mod object;
+mod rows;
 
-use std::time::Duration;
+use std::{io, time::Duration};
 
-use chaperone_sinks::settings::S3;
+use chaperone_sinks::settings::{S3, S3Format};
 use object_store::{
     Attribute, Attributes, ObjectStore, PutOptions, RetryConfig,
     aws::{AmazonS3, AmazonS3Builder, Checksum},
@@ -25,6 +26,7 @@ pub(super) struct S3Target {
     /// What the last request ended with.
     said: Said,
     prefix: String,
+    format: S3Format,
 }
 
 impl S3Target {
@@ -63,12 +65,16 @@ impl S3Target {
             store,
             said,
             prefix: s3.prefix.clone(),
+            format: s3.format,
         })
     }
 
     async fn deliver(&mut self, batch: &[Outgoing]) -> Result<Answer, Failure> {
         match batch.first() {
-            Some(first) => self.put(object::name(&self.prefix, first), batch).await,
+            Some(first) => {
+                let name = object::name(&self.prefix, first, self.format);
+                self.put(name, batch).await
+            }
             None => Ok(Answer::default()),
         }
     }
@@ -77,9 +83,16 @@ impl S3Target {
     async fn put(&mut self, name: String, batch: &[Outgoing]) -> Result<Answer, Failure> {
         let path =
             Path::parse(name).map_err(|error| Failure::new(Then::Rarely, "settings", error))?;
-        let body = object::body(batch).map_err(|error| Failure::soon("write", error))?;
+        let (body, kind) = match self.format {
+            S3Format::Ndjson => (object::body(batch), "application/zstd"),
+            S3Format::Parquet => (
+                rows::body(batch).map_err(io::Error::other),
+                "application/vnd.apache.parquet",
+            ),
+        };
+        let body = body.map_err(|error| Failure::soon("write", error))?;
         let mut attributes = Attributes::new();
-        attributes.insert(Attribute::ContentType, "application/zstd".into());
+        attributes.insert(Attribute::ContentType, kind.into());
         let options = PutOptions {
             attributes,
             ..PutOptions::default()
@@ -102,7 +115,7 @@ impl Target for S3Target {
     }
 
     fn test<'a>(&'a mut self, record: &'a Outgoing) -> Sending<'a> {
-        let name = object::test_name(&self.prefix, record);
+        let name = object::test_name(&self.prefix, record, self.format);
         Box::pin(self.put(name, std::slice::from_ref(record)))
     }
 }

@@ -5,7 +5,7 @@ use std::fs;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::go;
+use crate::{go, python};
 
 struct Gateway {
     folder: PathBuf,
@@ -201,4 +201,105 @@ fn a_store_that_refuses_or_is_not_trusted_is_said_and_gets_nothing() {
         });
     }
     assert_eq!(gateway.objects(), Vec::<PathBuf>::new());
+}
+
+/// Another reader of Parquet.
+const DUCKDB: &str = "duckdb==2.0.1";
+/// Rows in the order of the log, one object of JSON a line.
+const READ: &str = "
+import duckdb, json, sys
+found = duckdb.sql(f\"SELECT *, epoch_us(time) AS microseconds, typeof(time) AS type FROM read_parquet('{sys.argv[1]}', hive_partitioning = true) ORDER BY leaf\")
+for row in found.fetchall():
+    print(json.dumps(dict(zip(found.columns, row)), default=str))
+";
+
+impl Gateway {
+    fn rows(&self) -> Vec<Value> {
+        let files = self
+            .folder
+            .join("store/audit/chaperone/archive/date=*/*.parquet");
+        let mut duckdb = Command::new(python::with(DUCKDB));
+        let read = duckdb.args(["-c", READ]).arg(files).output().unwrap();
+        assert!(read.status.success(), "{read:?}");
+        let text = String::from_utf8(read.stdout).unwrap();
+        text.lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
+    }
+}
+
+#[test]
+fn rows_of_parquet_are_every_record_once_as_another_reader_has_them() {
+    let mut feed = Feed::new("sinks-s3-parquet");
+    let gateway = Gateway::new(&feed.world);
+    let mut server = gateway.start();
+    feed.world.set_secret("s3", "access-key-id", "ledger");
+    feed.world.set_secret("s3", "secret-access-key", "s3cret");
+    let batch = json!({"records": 40, "waitMilliseconds": 200});
+    let more = json!({"format": "Parquet"});
+    feed.world
+        .set_sinks(&sink(&feed, gateway.port, &more, &batch));
+    feed.start();
+    feed.grow(50);
+    let http = json!({
+        "kind": "http", "agent": {"namespace": "agents", "pod": "coder", "serviceAccount": "robot"},
+        "destination": {"host": "api.example", "ip": "192.0.2.1", "port": 443}, "session": {"id": "s-1"},
+        "operation": {"protocol": "http", "verb": "POST", "resource": "https://api.example/v1/m?q=\u{e9}"},
+        "decision": {"action": "Deny", "mode": "Enforce", "policy": "agents/p", "rule": "r", "revision": "0", "reason": "rule"},
+        "http": {"status": 403, "requestBytes": 12}
+    });
+    let mut line = Vec::new();
+    feed.lines.event(http, &mut line);
+    let (status, body) = feed.ledger().post("pod-coder", &stream(1), &line);
+    assert_eq!(status, 200, "{body}");
+    feed.drained("archive");
+    let outcome = feed.test("archive");
+    assert_eq!(outcome["acknowledged"], true, "{outcome}");
+    // Killed on both sides while records are under way.
+    feed.grow(300);
+    feed.kill();
+    server.kill();
+    feed.start();
+    feed.grow(100);
+    until("it was noticed", || feed.errors("archive") > 0.0);
+    server = gateway.start();
+    feed.drained("archive");
+    let (records, rows) = (feed.records(), gateway.rows());
+    assert!(rows.len() >= 451, "{}", rows.len());
+    let lines: Vec<_> = rows
+        .iter()
+        .map(|row| row["record"].as_str().unwrap())
+        .collect();
+    assert!(
+        lines.iter().zip(&records).all(|(a, b)| a == b),
+        "in order, byte for byte"
+    );
+    for (leaf, row) in rows.iter().enumerate() {
+        let record: Value = serde_json::from_str(row["record"].as_str().unwrap()).unwrap();
+        for name in ["stream", "seq", "kind"] {
+            assert_eq!(row[name], record[name], "{name}");
+        }
+        let time: jiff::Timestamp = record["time"].as_str().unwrap().parse().unwrap();
+        assert_eq!(row["microseconds"], time.as_microsecond());
+        assert_eq!(row["type"], "TIMESTAMP WITH TIME ZONE");
+        assert_eq!(row["leaf"], leaf, "once");
+        assert!(row["date"].is_string(), "the folder is a column");
+    }
+    let denied = rows.iter().find(|row| row["decision"] == "Deny").unwrap();
+    for (name, value) in [
+        ("host", json!("api.example")),
+        ("path", json!("/v1/m")),
+        ("method", json!("POST")),
+        ("status", json!(403)),
+        ("port", json!(443)),
+        ("request_bytes", json!(12)),
+        ("session", json!("s-1")),
+        ("policy", json!("agents/p")),
+        ("would_deny", json!(false)),
+        ("service_account", json!("robot")),
+        ("error", json!(null)),
+    ] {
+        assert_eq!(denied[name], value, "{name}");
+    }
+    drop(server);
 }

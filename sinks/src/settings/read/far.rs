@@ -122,6 +122,7 @@ impl Reader<'_> {
                 .as_deref()
                 .map(|url| url.trim_end_matches('/').to_owned()),
             prefix,
+            format: s3.format.unwrap_or_default(),
             key_id: id?.trim().to_owned(),
             key: credential(key?),
             token,

@@ -3,6 +3,7 @@
 use std::io::{self, Write as _};
 
 use bytes::Bytes;
+use chaperone_sinks::settings::S3Format;
 use jiff::{Timestamp, tz::TimeZone};
 
 use crate::sinks::target::Outgoing;
@@ -10,8 +11,8 @@ use crate::sinks::target::Outgoing;
 /// zstd's own default.
 const LEVEL: i32 = 3;
 
-/// `PREFIX/date=YYYY-MM-DD/LEAF-STREAM-SEQ.ndjson.zst`, by the first record: its day in UTC, its number in the log, so that names are in the order of the log, and whose it is, so that no other log has the name.
-pub(super) fn name(prefix: &str, first: &Outgoing) -> String {
+/// `PREFIX/date=YYYY-MM-DD/LEAF-STREAM-SEQ.ndjson.zst`, or `.parquet`, by the first record: its day in UTC, its number in the log, so that names are in the order of the log, and whose it is, so that no other log has the name.
+pub(super) fn name(prefix: &str, first: &Outgoing, format: S3Format) -> String {
     let time = first.about.time.parse::<Timestamp>();
     let day = time.map(|time| {
         time.to_zoned(TimeZone::UTC)
@@ -20,15 +21,23 @@ pub(super) fn name(prefix: &str, first: &Outgoing) -> String {
     });
     let day = day.unwrap_or_else(|_| "unknown".to_owned());
     format!(
-        "{prefix}/date={day}/{:020}-{}.ndjson.zst",
+        "{prefix}/date={day}/{:020}-{}.{}",
         first.leaf,
-        first.key()
+        first.key(),
+        ending(format)
     )
 }
 
-/// `PREFIX/test/STREAM-SEQ.ndjson.zst`: beside the days, so that it is among no records of the log.
-pub(super) fn test_name(prefix: &str, record: &Outgoing) -> String {
-    format!("{prefix}/test/{}.ndjson.zst", record.key())
+/// `PREFIX/test/STREAM-SEQ.ndjson.zst`, or `.parquet`: beside the days, so that it is among no records of the log.
+pub(super) fn test_name(prefix: &str, record: &Outgoing, format: S3Format) -> String {
+    format!("{prefix}/test/{}.{}", record.key(), ending(format))
+}
+
+fn ending(format: S3Format) -> &'static str {
+    match format {
+        S3Format::Ndjson => "ndjson.zst",
+        S3Format::Parquet => "parquet",
+    }
 }
 
 /// The lines of a batch in one frame of zstd (RFC 8878), with a checksum. The same records become the same bytes.
@@ -62,7 +71,7 @@ mod tests {
 
     #[test]
     fn a_name_is_the_first_records_day_and_place() {
-        let of = |time| name("chaperone/archive", &record(42, time, ""));
+        let of = |time| name("chaperone/archive", &record(42, time, ""), S3Format::Ndjson);
         let rest = "00000000000000000042-s-7.ndjson.zst";
         assert_eq!(
             of("2026-11-29T23:59:59.9Z"),
