@@ -53,7 +53,25 @@ pub(crate) fn golden_streams() -> Vec<(&'static str, u8, Vec<Event>)> {
         (
             "kept",
             0xed,
-            vec![open(), erased(), hold(), release(), close(5)],
+            vec![
+                open(),
+                erased(),
+                erased_on_request(),
+                records_erased(),
+                hold(),
+                release(),
+                held(|hold| {
+                    hold.session = Some("5b7e4b7c-2a55-4a0e-9f0e-1f2d3c4b5a69".to_owned());
+                }),
+                held(|hold| {
+                    hold.stream = Some("7d9f1c1e-6f0a-4c53-9d5b-0b8a3c1f2e4d".to_owned());
+                }),
+                held(|hold| {
+                    hold.everything = true;
+                    hold.until = Some("2025-12-01T00:00:00Z".to_owned());
+                }),
+                close(10),
+            ],
         ),
         ("seen", 0xee, vec![open(), running(), gone(), close(4)]),
         (
@@ -186,6 +204,60 @@ fn erased() -> Event {
             ..ErasedInfo::default()
         }),
         ..event(EventKind::LedgerErased)
+    }
+}
+
+/// Somebody had a session's content deleted.
+fn erased_on_request() -> Event {
+    let session = "5b7e4b7c-2a55-4a0e-9f0e-1f2d3c4b5a69".to_owned();
+    Event {
+        erased: Some(ErasedInfo {
+            what: "content".to_owned(),
+            cause: "request".to_owned(),
+            user: Some("jane@example.com".to_owned()),
+            reason: Some("a person asked".to_owned()),
+            session: Some(session.clone()),
+            namespace: Some("agents".to_owned()),
+            sessions: vec![session],
+            streams: vec!["7d9f1c1e-6f0a-4c53-9d5b-0b8a3c1f2e4d".to_owned()],
+            from: "2025-11-24T00:00:00Z".to_owned(),
+            until: "2025-11-25T00:00:00Z".to_owned(),
+            keys: 1,
+            ..ErasedInfo::default()
+        }),
+        ..event(EventKind::LedgerErased)
+    }
+}
+
+/// A rule says that records of many streams go.
+fn records_erased() -> Event {
+    Event {
+        erased: Some(ErasedInfo {
+            what: "records".to_owned(),
+            cause: "retention".to_owned(),
+            rule: Some("default: records 400d".to_owned()),
+            streams: vec!["7d9f1c1e-6f0a-4c53-9d5b-0b8a3c1f2e4d".to_owned()],
+            more: 3,
+            from: "2024-10-20T00:00:01Z".to_owned(),
+            until: "2024-10-20T23:59:59Z".to_owned(),
+            records: 31_415,
+            ..ErasedInfo::default()
+        }),
+        ..event(EventKind::LedgerErased)
+    }
+}
+
+fn held(change: impl FnOnce(&mut HoldInfo)) -> Event {
+    let mut hold = HoldInfo {
+        name: "case-43".to_owned(),
+        reason: "an audit".to_owned(),
+        user: "jane@example.com".to_owned(),
+        ..HoldInfo::default()
+    };
+    change(&mut hold);
+    Event {
+        hold: Some(hold),
+        ..event(EventKind::LedgerHold)
     }
 }
 
