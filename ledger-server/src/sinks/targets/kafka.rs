@@ -99,7 +99,7 @@ impl KafkaTarget {
         // After a failure connections are not used again: who leads is asked anew.
         let mut cluster = match self.cluster.take().filter(Cluster::is_fresh) {
             Some(cluster) => cluster,
-            None => Cluster::reach(&self.way).await?,
+            None => Cluster::reach(&mut self.way).await?,
         };
         let first = batch.first().map_or(0, |record| record.leaf);
         self.there.retain(|leaf| *leaf >= first);
@@ -328,7 +328,7 @@ impl KafkaTarget {
 
     /// One message without a number in the log, which no delivery looks for.
     async fn try_one(&mut self, record: &Outgoing) -> Result<Answer, Failure> {
-        let mut cluster = Cluster::reach(&self.way).await?;
+        let mut cluster = Cluster::reach(&mut self.way).await?;
         let partition = partition::of(key(record).as_bytes(), cluster.partitions());
         let leader = cluster.leader(partition)?;
         let written = self.written(&[record], Producer::NONE, false)?;

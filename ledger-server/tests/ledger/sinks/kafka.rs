@@ -389,7 +389,7 @@ fn what_a_broker_does_not_take_waits_and_says_why_and_records_too_large_are_name
         (
             "scram256",
             sasl,
-            json!({"mechanism": "SCRAM-SHA-256", "compression": "LZ4"}),
+            json!({"mechanism": "SCRAM-SHA-256", "compression": "LZ4", "brokers": [format!("127.0.0.1:{}", free_port()), format!("localhost:{sasl}")]}),
         ),
         (
             "certificate",

@@ -61,12 +61,18 @@ pub(super) struct Cluster {
 }
 
 impl Cluster {
-    /// Asks the first broker that answers.
-    pub(super) async fn reach(way: &Way) -> Result<Self, Failure> {
+    /// Asks the first broker that answers, beginning with the one that answered last. Those that keep us waiting until nobody waits for us are not the first that are asked again.
+    pub(super) async fn reach(way: &mut Way) -> Result<Self, Failure> {
         let mut failure = Failure::soon("settings", "there is no broker to ask");
-        for broker in &way.brokers {
-            match Self::ask_about(way, broker).await {
-                Ok(cluster) => return Ok(cluster),
+        for _ in 0..way.brokers.len() {
+            let asked = way.brokers.first().cloned();
+            let Some(broker) = asked else { break };
+            way.brokers.rotate_left(1);
+            match Self::ask_about(way, &broker).await {
+                Ok(cluster) => {
+                    way.brokers.rotate_right(1);
+                    return Ok(cluster);
+                }
                 Err(error) => failure = error,
             }
         }
