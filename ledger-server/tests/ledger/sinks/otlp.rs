@@ -16,6 +16,8 @@ struct Collector {
     folder: PathBuf,
     http: u16,
     grpc: u16,
+    /// A receiver whose path is Loki's.
+    loki: u16,
     runs: u32,
 }
 
@@ -30,6 +32,7 @@ impl Collector {
             folder,
             http: free_port(),
             grpc: free_port(),
+            loki: free_port(),
             runs: 0,
         }
     }
@@ -44,14 +47,17 @@ receivers:
     protocols:
       http: {{endpoint: "127.0.0.1:{}", tls: {{cert_file: {folder}/tls.crt, key_file: {folder}/tls.key}}}}
       grpc: {{endpoint: "127.0.0.1:{}", tls: {{cert_file: {folder}/tls.crt, key_file: {folder}/tls.key}}}}
+  otlp/loki:
+    protocols:
+      http: {{endpoint: "127.0.0.1:{}", logs_url_path: /otlp/v1/logs, tls: {{cert_file: {folder}/tls.crt, key_file: {folder}/tls.key}}}}
 exporters:
   file: {{path: {folder}/out-{}.jsonl, flush_interval: 10ms}}
 service:
   telemetry: {{metrics: {{level: none}}}}
   pipelines:
-    logs: {{receivers: [otlp], exporters: [file]}}
+    logs: {{receivers: [otlp, otlp/loki], exporters: [file]}}
 "#,
-            self.http, self.grpc, self.runs
+            self.http, self.grpc, self.loki, self.runs
         );
         let file = self.folder.join("config.yaml");
         fs::write(&file, config).unwrap();
@@ -65,6 +71,7 @@ service:
         let mut server = Server::start(&mut command);
         server.listens(self.http);
         server.listens(self.grpc);
+        server.listens(self.loki);
         server
     }
 
@@ -229,4 +236,17 @@ fn an_endpoint_that_is_no_collector_or_is_not_trusted_is_named_and_gets_nothing(
         !feed.world.data.join("sinks/c.refused.jsonl").exists(),
         "nothing is given up"
     );
+}
+
+#[test]
+fn a_receiver_whose_path_is_lokis_gets_everything_there() {
+    let mut feed = Feed::new("sinks-otlp-loki");
+    let mut collector = Collector::new(&feed.world);
+    let _server = collector.start();
+    let url = format!("https://localhost:{}/otlp/v1/logs", collector.loki);
+    feed.world.set_sinks(&sink(&feed.root(), &url, "HTTP"));
+    feed.start();
+    feed.grow(30);
+    collector.has_all(&feed);
+    assert_eq!(collector.bodies(), feed.records(), "once, and in order");
 }
