@@ -5,6 +5,7 @@
 //! there is, and how long it keeps what, is the cluster's to say: none is made.
 
 mod batch;
+mod chunks;
 mod cluster;
 mod connection;
 mod fault;
@@ -28,6 +29,7 @@ use tokio::time::timeout;
 use super::Maker;
 use crate::sinks::target::{Answer, Failure, Outgoing, Sending, Target};
 use batch::{Message, Producer};
+use chunks::Chunk;
 use cluster::{Address, Cluster, Way};
 use held::Question;
 use messages::Produced;
@@ -36,8 +38,6 @@ use messages::Produced;
 const PATIENCE: Duration = Duration::from_secs(50);
 /// Most bytes of a batch of Kafka before it is compressed, until a topic takes fewer: less than what a topic takes unless it says otherwise (1,048,588).
 const MOST_BYTES: usize = 1_000_000;
-/// What stands around a record, at most, in bytes.
-const AROUND: usize = 400;
 /// Batches are made no smaller than that by a topic that takes less, but for single records.
 const FEWEST_BYTES: usize = 1_024;
 /// Numbers of a producer's messages go on with 0 after the last.
@@ -67,9 +67,6 @@ struct Partition {
     /// A batch that was sent and may be there, and of how many messages.
     doubt: Option<(Producer, usize)>,
 }
-
-/// Places in the batch that are one batch of Kafka.
-type Chunk = Vec<usize>;
 
 impl KafkaTarget {
     /// Reads the settings.
@@ -179,7 +176,7 @@ impl KafkaTarget {
         let mut answer = Answer::default();
         let left = self.left(cluster, batch).into_iter();
         let mut waiting: BTreeMap<i32, VecDeque<Chunk>> = left
-            .map(|(partition, places)| (partition, chunks(&places, batch, self.most_bytes)))
+            .map(|(partition, places)| (partition, chunks::of(&places, batch, self.most_bytes)))
             .collect();
         while !waiting.is_empty() {
             let mut rounds: BTreeMap<Address, Vec<(i32, Chunk)>> = BTreeMap::new();
@@ -260,40 +257,18 @@ impl KafkaTarget {
         if fault::is_about_the_producer(error) {
             self.producer = None;
         }
-        let failure = fault::of(error, &self.way.topic, &produced.message);
         if !fault::is_about_records(error) {
-            return Err(failure);
+            return Err(fault::of(error, &self.way.topic, &produced.message));
         }
         // Nothing of it was written.
         state.doubt = None;
-        let faulty: BTreeMap<usize, &str> = produced
-            .faulty
-            .iter()
-            .filter_map(|(place, why)| Some((usize::try_from(*place).ok()?, why.as_str())))
-            .filter(|(place, _)| *place < chunk.len())
-            .collect();
-        if let [place] = chunk[..] {
-            answer.refused.push((place, failure.message));
-            return Ok(Vec::new());
+        if fault::is_too_large(error) && chunk.len() > 1 {
+            let half = chunks::bytes(&chunk, batch) / 2;
+            self.most_bytes = self.most_bytes.min(half).max(FEWEST_BYTES);
         }
-        if !faulty.is_empty() {
-            let (mut refused, mut again) = (Vec::new(), Vec::new());
-            for (at, place) in chunk.into_iter().enumerate() {
-                match faulty.get(&at) {
-                    Some(why) => refused.push((place, fault::of(error, &self.way.topic, why))),
-                    None => again.push(place),
-                }
-            }
-            let refused = refused.into_iter().map(|(place, f)| (place, f.message));
-            answer.refused.extend(refused);
-            return Ok(Vec::from_iter((!again.is_empty()).then_some(again)));
-        }
-        if fault::is_too_large(error) {
-            let bytes = chunk.iter().map(|place| size(batch, *place)).sum::<usize>();
-            self.most_bytes = self.most_bytes.min(bytes / 2).max(FEWEST_BYTES);
-        }
-        let (one, other) = chunk.split_at(chunk.len() / 2);
-        Ok(vec![one.to_vec(), other.to_vec()])
+        let parts = chunks::parts(produced, &chunk, &self.way.topic);
+        answer.refused.extend(parts.refused);
+        Ok(parts.again)
     }
 
     /// A batch of Kafka. One that is of no log has no number there.
@@ -387,29 +362,6 @@ fn after(sequence: i32, count: usize) -> i32 {
     let count = i64::try_from(count).unwrap_or_default();
     let next = i64::from(sequence).saturating_add(count) % SEQUENCES;
     i32::try_from(next).unwrap_or_default()
-}
-
-fn size(batch: &[Outgoing], place: usize) -> usize {
-    batch
-        .get(place)
-        .map_or(0, |record| record.line.len().saturating_add(AROUND))
-}
-
-/// Places as batches of at most so many bytes, or one record.
-fn chunks(places: &[usize], batch: &[Outgoing], most: usize) -> VecDeque<Chunk> {
-    let mut all: VecDeque<Chunk> = VecDeque::new();
-    let mut bytes = 0_usize;
-    for place in places {
-        bytes = bytes.saturating_add(size(batch, *place));
-        match all.back_mut() {
-            Some(chunk) if bytes <= most => chunk.push(*place),
-            _ => {
-                bytes = size(batch, *place);
-                all.push_back(vec![*place]);
-            }
-        }
-    }
-    all
 }
 
 /// What a message's value is. Of CloudEvents as their binding for Kafka has it (structured mode).

@@ -1,30 +1,5 @@
 use super::*;
 
-fn record(leaf: u64, bytes: usize) -> Outgoing {
-    Outgoing {
-        leaf,
-        about: crate::sinks::target::About {
-            stream: "s".to_owned(),
-            seq: leaf,
-            ..Default::default()
-        },
-        line: "x".repeat(bytes),
-    }
-}
-
-#[test]
-fn records_are_batches_that_a_topic_takes_and_a_longer_one_is_alone() {
-    let batch: Vec<_> = [10, 10, 5_000, 10, 10, 10]
-        .into_iter()
-        .zip(0..)
-        .map(|(bytes, leaf)| record(leaf, bytes))
-        .collect();
-    let places: Vec<_> = (0..batch.len()).collect();
-    let found = chunks(&places, &batch, 2 * (10 + AROUND));
-    assert_eq!(found, [vec![0, 1], vec![2], vec![3, 4], vec![5]]);
-    assert!(chunks(&[], &batch, 1).is_empty());
-}
-
 #[test]
 fn numbers_of_messages_go_on_with_zero_after_the_last() {
     assert_eq!(after(0, 3), 3);
