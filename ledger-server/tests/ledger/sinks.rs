@@ -50,8 +50,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A ledger with one stream, and its sinks.
 struct Feed {
-    world: World,
+    // Ends before its folder goes, in which it would write on.
     ledger: Option<Ledger>,
+    world: World,
     lines: Lines,
     sent: u64,
 }
