@@ -179,7 +179,7 @@ impl<W: io::Write> Shown<W> {
             return self.out.write_all(b"\n");
         }
         // A record of a later version is shown as it stands.
-        let record = serde_json::from_slice::<Record>(line);
+        let record = Record::read(line);
         let text = match &record {
             Ok(record) => render(record, self.color),
             Err(_) => clean(&String::from_utf8_lossy(line)).into_owned(),

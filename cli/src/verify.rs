@@ -216,6 +216,8 @@ fn write_text(out: &mut impl Write, report: &impl Display) -> io::Result<()> {
 struct Verdict {
     intact: bool,
     records: u64,
+    /// Records whose texts of bodies were deleted.
+    deleted_content: u64,
     lines: u64,
     streams: Vec<StreamJson>,
     /// Lines that are no records; the first hundred.
@@ -231,6 +233,7 @@ struct StreamJson {
     intact: bool,
     records: u64,
     first_seq: u64,
+    deleted_content: u64,
     copies: u64,
     first_time: String,
     last_time: String,
@@ -255,6 +258,7 @@ impl Verdict {
         Self {
             intact: report.is_intact(),
             records: report.records(),
+            deleted_content: report.deleted_content(),
             lines: report.lines,
             streams: report.streams.iter().map(StreamJson::of).collect(),
             bad_lines: report
@@ -278,6 +282,7 @@ impl StreamJson {
             intact: verdict.fault.is_none(),
             records: verdict.records,
             first_seq: verdict.first_seq,
+            deleted_content: verdict.deleted_content,
             copies: verdict.copies,
             first_time: verdict.first_time.clone(),
             last_time: verdict.last_time.clone(),

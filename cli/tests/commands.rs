@@ -21,6 +21,7 @@ use std::{
 };
 
 use chaperone_crds::{
+    bodies::Salt,
     chain::{Chain, StreamId},
     record::{AgentRef, Event, EventKind},
 };
@@ -50,6 +51,7 @@ fn log() -> Vec<u8> {
         chain.append(
             &event,
             "2026-11-24T10:11:12.345678Z".parse().unwrap(),
+            || Some(Salt::from_random([7; 16])),
             &mut log,
         );
     }

@@ -31,7 +31,7 @@ pub(crate) fn heads(first: &str) -> Markup {
 pub(crate) fn row(shown: &Shown<'_>, when: Option<&str>) -> Markup {
     let href = link::record(shown.stream, shown.seq, shown.namespace);
     // A record of a later version is shown as it stands.
-    let Ok(record) = serde_json::from_slice::<Record>(shown.line) else {
+    let Ok(record) = Record::read(shown.line) else {
         let line = String::from_utf8_lossy(shown.line);
         return html! {
             tr {

@@ -135,7 +135,7 @@ fn told(judged: &Judged<'_>, far: &Extent) -> Markup {
 }
 
 fn row(shown: &Shown<'_>, impact: &Impact) -> Markup {
-    let Ok(record) = serde_json::from_slice::<Record>(shown.line) else {
+    let Ok(record) = Record::read(shown.line) else {
         return html! {};
     };
     let href = link::record(shown.stream, shown.seq, shown.namespace);

@@ -62,14 +62,14 @@ pub fn record(frame: &Frame<'_>, this: &RecordPage<'_>) -> String {
     let shown = &this.shown;
     let title = format!("Record {} of {}", shown.seq, plain(shown.stream, 40));
     let content = html! {
-        @match serde_json::from_slice::<Record>(shown.line) {
+        @match Record::read(shown.line) {
             Ok(record) => (known(&record, this)),
             Err(_) => p { "This version of the console does not know this record's form; it is shown as it stands." },
         }
         (place(this))
         (proof(frame.origin, shown))
         h2 { "The record as it stands" }
-        p { a href=(beside(shown, "raw")) download { "Download it" } ", byte for byte: what is hashed, without its newline." }
+        p { a href=(beside(shown, "raw")) download { "Download it" } ", byte for byte, without its newline. It is hashed without " code { "bodies" } ", the texts that may be deleted." }
         (block(&String::from_utf8_lossy(shown.line), BODY_CHARS))
     };
     let this = Page {
@@ -115,7 +115,7 @@ fn known(record: &Record, this: &RecordPage<'_>) -> Markup {
         p.lead { (verdict_mark(record)) " " (inline(&what(record), FIELD_CHARS)) }
         @if let Some(error) = &event.error { p.error { "Error: " (inline(error, FIELD_CHARS)) } }
         @if let Some(decision) = &event.decision { (decided(decision, &this.rule)) }
-        (exchange(event))
+        (exchange(event, record.is_content_deleted()))
         @if !event.masked.is_empty() { (masked(event)) }
         h2 { "Facts" }
         (facts(record, this.shown.line))
@@ -167,8 +167,8 @@ fn rule_text(text: &RuleText<'_>) -> Markup {
     }
 }
 
-/// Request and response beside each other, where the record has them.
-fn exchange(event: &Event) -> Markup {
+/// Request and response beside each other, where the record has them. `deleted`: their texts are gone.
+fn exchange(event: &Event, deleted: bool) -> Markup {
     if let Some(http) = &event.http {
         let status = http
             .status
@@ -176,8 +176,8 @@ fn exchange(event: &Event) -> Markup {
         let (sent, received) = (http.request_bytes, http.response_bytes);
         return html! {
             div.pair {
-                (message("Request", &format!("{sent} bytes of body"), http.request_headers.as_ref(), http.request_body.as_ref()))
-                (message("Response", &format!("{status}, {received} bytes of body from the server"), http.response_headers.as_ref(), http.response_body.as_ref()))
+                (message("Request", &format!("{sent} bytes of body"), http.request_headers.as_ref(), http.request_body.as_ref(), deleted))
+                (message("Response", &format!("{status}, {received} bytes of body from the server"), http.response_headers.as_ref(), http.response_body.as_ref(), deleted))
             }
         };
     }
@@ -191,6 +191,7 @@ fn exchange(event: &Event) -> Markup {
             &format!("{} bytes", told.bytes),
             None,
             told.body.as_ref(),
+            deleted,
         );
     }
     html! {}
@@ -201,6 +202,7 @@ fn message(
     about: &str,
     headers: Option<&BTreeMap<String, String>>,
     body: Option<&BodyInfo>,
+    deleted: bool,
 ) -> Markup {
     let id = name.to_lowercase().replace(' ', "-");
     html! {
@@ -226,6 +228,7 @@ fn message(
                     @match (&body.text, &body.omitted) {
                         (Some(text), _) => (block(text, BODY_CHARS)),
                         (None, Some(why)) => p { "Not kept: " (inline(why, FIELD_CHARS)) },
+                        (None, None) if deleted => p.note { strong { "Content deleted. " } "The record had a text here, which was deleted since. The rest of it is as it was written, and still proved; " code { "bodiesSha256" } " is what a copy of the text must have." },
                         (None, None) => p { "Not kept." },
                     }
                     @if body.truncated { p.note { "The body was longer; the record has no more of it." } }
@@ -254,8 +257,8 @@ fn masked(event: &Event) -> Markup {
 }
 
 /// Members that are shown elsewhere on the page, or stand for its place.
-const ELSEWHERE: [&str; 8] = [
-    "v", "stream", "seq", "prev", "kind", "decision", "masked", "error",
+const ELSEWHERE: [&str; 9] = [
+    "v", "stream", "seq", "prev", "kind", "decision", "masked", "error", "bodies",
 ];
 /// The same within `http`.
 const LONG: [&str; 6] = [
@@ -337,5 +340,35 @@ fn place(this: &RecordPage<'_>) -> Markup {
             @if let Some(before) = shown.seq.checked_sub(1) { a rel="prev" href=(at(before)) { "Record " (before) } " " }
             a rel="next" href=(at(shown.seq.saturating_add(1))) { "Record " (shown.seq.saturating_add(1)) }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_text_that_was_deleted_is_said_to_be_and_the_rest_is_shown() {
+        let mut line = json!({"v": "chaperone.dev/v2", "stream": "s", "seq": 1, "prev": "00", "time": "t", "kind": "http", "agent": {"namespace": "a", "pod": "p"},
+            "http": {"status": 200, "requestHeaders": {"accept": "text/html"}, "requestBody": {}, "responseBody": {"omitted": "binary"}}, "bodiesSha256": "5e5e",
+            "bodies": {"salt": "5a5a", "http.requestBody": {"text": "said <b>"}}});
+        let shown = |line: &Value| {
+            let bytes = line.to_string();
+            let record = Record::read(bytes.as_bytes()).unwrap();
+            let deleted = record.is_content_deleted();
+            let page = exchange(&record.event, deleted).into_string();
+            page + &facts(&record, bytes.as_bytes()).into_string()
+        };
+        let there = shown(&line);
+        assert!(there.contains("said &lt;b&gt;") && there.contains("5e5e"));
+        assert!(!there.contains("Content deleted") && !there.contains("5a5a"));
+        line.as_object_mut().unwrap().remove("bodies");
+        let gone = shown(&line);
+        assert_eq!(gone.matches("Content deleted").count(), 1, "{gone}");
+        assert!(
+            gone.contains("text/html") && gone.contains("Not kept: ") && !gone.contains("said")
+        );
     }
 }

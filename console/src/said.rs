@@ -20,7 +20,7 @@ pub(crate) fn said(line: &[u8], record: &Value) -> Markup {
     if !Facts::of(record).is_turn() {
         return html! {};
     }
-    let record = serde_json::from_slice::<Record>(line).ok();
+    let record = Record::read(line).ok();
     let http = record
         .as_ref()
         .and_then(|record| record.event.http.as_ref());
@@ -29,12 +29,14 @@ pub(crate) fn said(line: &[u8], record: &Value) -> Markup {
     let answer = text(http.and_then(|http| http.response_body.as_ref()));
     let asked = request.as_deref().map(messages::asked);
     let is_cut = asked == Some(Err(Cut));
+    let is_deleted = record.as_ref().is_some_and(Record::is_content_deleted);
     let asked = asked.and_then(Result::ok).unwrap_or_default();
     let answered = answer
         .as_deref()
         .map(messages::answered)
         .unwrap_or_default();
     html! {
+        @if is_deleted { p.note { "Content deleted: the record had what was said here." } }
         @if is_cut { p.note { "The record ends before the newest message that the model was told." } }
         @if !asked.is_empty() || !answered.is_empty() {
             dl.said { (all(&asked)) (all(&answered)) }
@@ -106,5 +108,25 @@ mod tests {
         let cut = shown("/v1/messages", &request.to_string()[..20], &answer);
         assert!(cut.contains("ends before the newest message") && cut.contains("&lt;script&gt;"));
         assert_eq!(shown("/other", &request.to_string(), &answer), "");
+    }
+
+    #[test]
+    fn what_was_said_and_deleted_since_is_said_to_be() {
+        let mut record = json!({"v": "chaperone.dev/v2", "stream": "7d9f1c1e-6f0a-4c53-9d5b-0b8a3c1f2e4d", "seq": 1, "prev": "00", "time": "2026-11-24T10:11:12.345678Z",
+            "kind": "http", "agent": {"namespace": "agents", "pod": "claude"}, "session": {"id": "s"},
+            "operation": {"protocol": "http", "verb": "POST", "resource": "https://api.example.com/v1/messages"},
+            "http": {"status": 200, "requestBody": {}}, "bodiesSha256": "00",
+            "bodies": {"salt": "", "http.requestBody": {"text": json!({"messages": [{"role": "user", "content": "Hello"}]}).to_string()}}});
+        let there = said(record.to_string().as_bytes(), &record).into_string();
+        assert!(
+            there.contains("Hello") && !there.contains("deleted"),
+            "{there}"
+        );
+        record.as_object_mut().unwrap().remove("bodies");
+        let gone = said(record.to_string().as_bytes(), &record).into_string();
+        assert!(
+            gone.contains("Content deleted") && !gone.contains("Hello"),
+            "{gone}"
+        );
     }
 }

@@ -7,9 +7,13 @@ use std::{
     fs,
     path::Path,
     process::{Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
 };
 
-use chaperone_crds::chain::{RecordHash, StreamId};
+use chaperone_crds::{
+    bodies,
+    chain::{RecordHash, StreamId},
+};
 use chaperone_ledger::{
     checkpoint::Checkpoint,
     cosignature::Time,
@@ -37,8 +41,28 @@ impl Subtrees for Leaves {
     }
 }
 
+/// A record: by its number without texts of bodies, with them, or without those that it had.
 fn line(number: u64) -> String {
-    format!("{{\"record\":{number},\"text\":\"grün\"}}")
+    let plain = format!("{{\"record\":{number},\"text\":\"grün\"");
+    match number % 3 {
+        0 => plain + "}",
+        1 => with_content(number),
+        _ => String::from_utf8(bodies::detached(with_content(number).as_bytes()).into()).unwrap(),
+    }
+}
+
+fn with_content(number: u64) -> String {
+    let content =
+        format!("{{\"salt\":\"5a\",\"http.requestBody\":{{\"text\":\"blau {number}\"}}}}");
+    let digest = RecordHash::of(content.as_bytes());
+    let line = format!(
+        "{{\"record\":{number},\"text\":\"grün\",\"bodiesSha256\":\"{digest}\",\"bodies\":{content}}}"
+    );
+    assert!(matches!(
+        bodies::parts(line.as_bytes()),
+        bodies::Parts::With { .. }
+    ));
+    line
 }
 
 fn stream() -> StreamId {
@@ -72,10 +96,11 @@ fn case(tree: &Leaves, size: u64, index: u64) -> Value {
 
 /// What each case comes to: its steps' words, or none where it is not what the script should say.
 fn checked(cases: &[Value]) -> Vec<Vec<String>> {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!(
         "proof-{}-{}",
         std::process::id(),
-        cases.len()
+        NEXT.fetch_add(1, Ordering::Relaxed)
     ));
     fs::create_dir_all(&folder).unwrap();
     let module = concat!(env!("CARGO_MANIFEST_DIR"), "/src/assets/proof.js");
@@ -120,6 +145,61 @@ fn the_browser_accepts_what_the_ledger_proves() {
     assert_eq!(found.len(), cases.len());
     for (case, steps) in cases.iter().zip(found) {
         assert_eq!(steps, ["yes", "yes", "yes"], "{case}");
+    }
+}
+
+#[test]
+fn the_browser_cuts_content_off_where_the_ledger_does() {
+    let whole = with_content(1);
+    let tail = whole.split_once("\"bodies\":").unwrap().1;
+    let bare = String::from_utf8(bodies::detached(whole.as_bytes()).into()).unwrap();
+    for line in [
+        whole.clone(),
+        bare.clone(),
+        format!("{{\"a\":{whole}}}"),
+        format!("[{whole}]"),
+        format!("{{\"a\":{bare}}}"),
+        format!("{whole} "),
+        whole.replace("blau", "grün"),
+        whole.replace("\"salt\"", "\"Salt\""),
+        bare.to_uppercase(),
+        format!("{}, \"bodies\":{tail}", bare.strip_suffix('}').unwrap()),
+        json!({"text": whole, "more": bare}).to_string(),
+        format!("{{\"x\":{whole},\"bodiesSha256\":\"{}\"}}", "0".repeat(64)),
+        String::new(),
+    ] {
+        let leaf = Leaf {
+            record: RecordHash::of(line.as_bytes()),
+            ..leaf(0)
+        };
+        let mut case = case(&Leaves(vec![leaf.hash()]), 1, 0);
+        case["line"] = json!(line);
+        assert_eq!(checked(&[case]), [["yes", "yes", "yes"]], "{line}");
+    }
+}
+
+#[test]
+fn a_record_is_proved_with_its_content_and_without_and_with_no_other() {
+    let tree = Leaves((0..300).map(|number| leaf(number).hash()).collect());
+    let good = case(&tree, 211, 76);
+    let line = good["line"].as_str().unwrap();
+    let with = |line: &str| {
+        let mut changed = good.clone();
+        changed["line"] = json!(line);
+        changed
+    };
+    let bare = String::from_utf8(bodies::detached(line.as_bytes()).into()).unwrap();
+    assert!(line.contains("blau 76") && !bare.contains("blau"));
+    let found = checked(&[
+        with(line),
+        with(&bare),
+        with(&line.replace("blau", "grau")),
+        with(&bare.replace("grün", "grau")),
+    ]);
+    assert_eq!(found[0], ["yes", "yes", "yes"]);
+    assert_eq!(found[1], ["yes", "yes", "yes"]);
+    for altered in &found[2..] {
+        assert!(altered.contains(&"no".to_owned()), "{altered:?}");
     }
 }
 

@@ -3,10 +3,11 @@
 use std::hint::black_box;
 
 use chaperone_crds::{
-    chain::{Chain, StreamId},
+    bodies::{Salt, unsalted},
+    chain::{Chain, RecordHash, StreamId},
     record::{
-        AgentRef, DecisionInfo, DestinationInfo, Event, EventKind, HttpInfo, OperationInfo,
-        Outcome, Timing,
+        AgentRef, BodyInfo, DecisionInfo, DestinationInfo, Event, EventKind, HttpInfo,
+        OperationInfo, Outcome, Timing,
     },
     resources::Mode,
     snapshot::Revision,
@@ -62,6 +63,21 @@ fn event() -> Event {
     event
 }
 
+/// A turn of a model: two texts of the usual `maxBodyBytes`.
+fn turn() -> Event {
+    let text = "{\"role\":\"user\",\"content\":\"Tidy up the accounts.\"},";
+    let body = |bytes: usize| BodyInfo {
+        text: Some(text.repeat(bytes / text.len())),
+        ..BodyInfo::default()
+    };
+    let mut event = event();
+    if let Some(http) = &mut event.http {
+        http.request_body = Some(body(64 * 1024));
+        http.response_body = Some(body(64 * 1024));
+    }
+    event
+}
+
 fn record(c: &mut Criterion) {
     let event = event();
     let time = "2026-11-24T10:00:00.000007Z"
@@ -69,14 +85,29 @@ fn record(c: &mut Criterion) {
         .expect("the bench's own time is well formed");
     let mut chain = Chain::new(StreamId::from_random([7; 16]));
     let mut line = Vec::new();
-    chain.append(&event, time, &mut line);
+    chain.append(&event, time, unsalted, &mut line);
     let mut group = c.benchmark_group("record");
     group.throughput(Throughput::Bytes(line.len() as u64));
     group.bench_function("serialise-and-hash", |b| {
         b.iter(|| {
             line.clear();
-            chain.append(black_box(&event), time, &mut line)
+            chain.append(black_box(&event), time, unsalted, &mut line)
         });
+    });
+    let turn = turn();
+    let salt = || Some(Salt::from_random([7; 16]));
+    line.clear();
+    chain.append(&turn, time, salt, &mut line);
+    group.throughput(Throughput::Bytes(line.len() as u64));
+    group.bench_function("serialise-and-hash-bodies", |b| {
+        b.iter(|| {
+            line.clear();
+            chain.append(black_box(&turn), time, salt, &mut line)
+        });
+    });
+    let whole = line.trim_ascii_end();
+    group.bench_function("hash-bodies-again", |b| {
+        b.iter(|| RecordHash::of(black_box(whole)));
     });
     group.finish();
 }

@@ -19,11 +19,32 @@ const BEFORE_TAIL: &[u8] = b"\",\"bodies\":";
 /// What ends a line whose content is gone, after the digest.
 const END: &[u8] = b"\"}";
 /// How content begins.
-const SALT: &[u8] = b"{\"salt\":\"";
+const BEFORE_SALT: &[u8] = b"{\"salt\":\"";
 /// Digits of a digest.
 const DIGITS: usize = 64;
 
 static CUT: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(BEFORE_DIGEST));
+
+/// What makes the digest of a record's content one that nobody can find by trying contents: 16 random bytes, new for each record, which go when the content goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Salt([u8; Salt::BYTES]);
+
+impl Salt {
+    /// Length in bytes.
+    pub const BYTES: usize = 16;
+
+    /// Of bytes that nobody can foresee.
+    #[must_use]
+    pub const fn from_random(bytes: [u8; Self::BYTES]) -> Self {
+        Self(bytes)
+    }
+}
+
+/// For who writes records that have no content: none is kept without a salt.
+#[must_use]
+pub const fn unsalted() -> Option<Salt> {
+    None
+}
 
 /// The pieces of a record's line, without its newline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,9 +102,56 @@ pub fn attach(detached: &[u8], tail: &[u8]) -> Option<Vec<u8>> {
     (there && commits(digest, tail)).then_some(whole)
 }
 
+/// Whether the line had content that is gone. Looks at its end only.
+#[must_use]
+pub fn is_detached(line: &[u8]) -> bool {
+    gone(line).is_some()
+}
+
+/// Gives the record that stands at the end of `out`, from `start` on, its content: pairs of a place, which JSON need not escape, and a text. Returns the hash of the line. What stands there is one JSON
+/// object with something in it.
+pub(crate) fn put<'a>(
+    out: &mut Vec<u8>,
+    start: usize,
+    salt: Salt,
+    content: impl Iterator<Item = (&'static str, &'a str)>,
+) -> [u8; 32] {
+    // The brace that ends the object.
+    out.pop();
+    out.extend_from_slice(BEFORE_DIGEST);
+    let digest_at = out.len();
+    out.extend_from_slice(&[b'0'; DIGITS]);
+    let digest_end = out.len();
+    out.extend_from_slice(BEFORE_TAIL);
+    let tail_at = out.len();
+    let mut hex = [0; 2 * Salt::BYTES];
+    hex::encode_to_slice(salt.0, &mut hex).expect("16 bytes are 32 hex digits");
+    for part in [BEFORE_SALT, &hex, b"\""] {
+        out.extend_from_slice(part);
+    }
+    for (place, text) in content {
+        for part in [b",\"", place.as_bytes(), b"\":{\"text\":"] {
+            out.extend_from_slice(part);
+        }
+        serde_json::to_writer(&mut *out, text).expect("a text serialises, and memory takes it");
+        out.push(b'}');
+    }
+    out.push(b'}');
+    let digest = Sha256::digest(out.get(tail_at..).unwrap_or_default());
+    if let Some(room) = out.get_mut(digest_at..digest_end) {
+        hex::encode_to_slice(digest, room).expect("32 bytes are 64 hex digits");
+    }
+    out.push(b'}');
+    Sha256::new()
+        .chain_update(out.get(start..digest_end).unwrap_or_default())
+        .chain_update(END)
+        .finalize()
+        .into()
+}
+
 /// SHA-256 of the line without its content, which is nowhere put together.
-pub(crate) fn hash(line: &[u8]) -> [u8; 32] {
-    match parts(line) {
+pub(crate) fn hash(parts: Parts<'_>) -> [u8; 32] {
+    match parts {
         Parts::Whole(line) | Parts::Detached { line, .. } => Sha256::digest(line).into(),
         Parts::With { head, digest, .. } => Sha256::new()
             .chain_update(head)
@@ -97,31 +165,31 @@ pub(crate) fn hash(line: &[u8]) -> [u8; 32] {
 
 /// Where the cut would be if the digest is the content's.
 fn cut(line: &[u8]) -> Option<Parts<'_>> {
-    let shortest = DIGITS.saturating_add(END.len());
+    if let Some(digest) = gone(line) {
+        return Some(Parts::Detached { line, digest });
+    }
     // A quotation mark within a string is escaped: whatever JSON object the line is, this is a name in it. That it is the outermost object's shows what follows.
     let at = CUT.find_iter(line).last()?;
     let (head, rest) = line.split_at_checked(at)?;
-    let rest = rest.strip_prefix(BEFORE_DIGEST)?;
-    if rest.len() < shortest {
-        return None;
-    }
-    let (digest, rest) = rest.split_at_checked(DIGITS)?;
-    if !digest
-        .iter()
-        .all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
-    {
-        return None;
-    }
-    if rest == END {
-        return Some(Parts::Detached { line, digest });
-    }
+    let (digest, rest) = rest.strip_prefix(BEFORE_DIGEST)?.split_at_checked(DIGITS)?;
     let tail = rest.strip_prefix(BEFORE_TAIL)?.strip_suffix(b"}")?;
-    is_content(tail).then_some(Parts::With { head, digest, tail })
+    (is_digest(digest) && is_content(tail)).then_some(Parts::With { head, digest, tail })
+}
+
+/// The digest of content that the line had and has not.
+fn gone(line: &[u8]) -> Option<&[u8]> {
+    let rest = line.strip_suffix(END)?;
+    let (head, digest) = rest.split_at_checked(rest.len().checked_sub(DIGITS)?)?;
+    (head.ends_with(BEFORE_DIGEST) && is_digest(digest)).then_some(digest)
+}
+
+fn is_digest(hex: &[u8]) -> bool {
+    hex.iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 /// Whether this is one JSON object that begins as content does, and nothing after it.
 fn is_content(tail: &[u8]) -> bool {
-    tail.starts_with(SALT)
+    tail.starts_with(BEFORE_SALT)
         && tail.ends_with(b"}")
         && serde_json::from_slice::<IgnoredAny>(tail).is_ok()
 }

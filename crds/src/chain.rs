@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 use crate::{
-    bodies,
+    bodies::{self, Parts, Salt},
     record::{BodyInfo, Event, EventKind, RECORD_VERSION},
 };
 
@@ -97,19 +97,33 @@ impl Chain {
     }
 
     /// Appends the event's line and a newline to `out`. An event whose line would be longer than [`MAX_RECORD_BYTES`] loses its bodies (they stand
-    /// as empty and truncated), then everything but what identifies it, with an `error` that says so.
-    pub fn append(&mut self, event: &Event, time: Timestamp, out: &mut Vec<u8>) -> Link {
+    /// as empty and truncated), then everything but what identifies it, with an `error` that says so. `salt` is asked where the event has content of bodies; where it gives none, the bodies are lost too: without
+    /// a salt their digest would tell what they were once they are deleted.
+    pub fn append(
+        &mut self,
+        event: &Event,
+        time: Timestamp,
+        salt: impl FnOnce() -> Option<Salt>,
+        out: &mut Vec<u8>,
+    ) -> Link {
         let start = out.len();
-        self.write(event, time, out);
-        if out.len().saturating_sub(start) > MAX_RECORD_BYTES {
-            out.truncate(start);
-            self.write(&without_bodies(event), time, out);
+        let has_content = event.content().next().is_some();
+        let salt = has_content.then(salt).flatten();
+        let mut hash = match salt {
+            None if has_content => self.write(&without_bodies(event), time, out),
+            _ => self.write(event, time, out),
+        };
+        if let Some(salt) = salt {
+            hash = RecordHash(bodies::put(out, start, salt, event.content()));
         }
         if out.len().saturating_sub(start) > MAX_RECORD_BYTES {
             out.truncate(start);
-            self.write(&bare(event), time, out);
+            hash = self.write(&without_bodies(event), time, out);
         }
-        let hash = RecordHash::of(out.get(start..).unwrap_or_default());
+        if out.len().saturating_sub(start) > MAX_RECORD_BYTES {
+            out.truncate(start);
+            hash = self.write(&bare(event), time, out);
+        }
         out.push(b'\n');
         let link = Link {
             seq: self.next_seq,
@@ -121,8 +135,9 @@ impl Chain {
     }
 
     /// One line. The fields of the chain come first, in fixed order; the event's own object follows with its `{` turned into a comma, which is what
-    /// serde's `flatten` would give at several times the cost.
-    fn write(&self, event: &Event, time: Timestamp, out: &mut Vec<u8>) {
+    /// serde's `flatten` would give at several times the cost. Content of bodies is not in it.
+    fn write(&self, event: &Event, time: Timestamp, out: &mut Vec<u8>) -> RecordHash {
+        let start = out.len();
         out.reserve(TYPICAL_RECORD_BYTES);
         let mut prev = [0; 64];
         self.prev.encode(&mut prev);
@@ -149,6 +164,8 @@ impl Chain {
         if let Some(brace) = out.get_mut(brace) {
             *brace = b',';
         }
+        // No event ends its line as content does or as what is left of it: this is the hash that `RecordHash::of` gives.
+        RecordHash(Sha256::digest(out.get(start..).unwrap_or_default()).into())
     }
 }
 
@@ -293,7 +310,13 @@ impl RecordHash {
     /// The hash of this line: SHA-256 over it without the content of its bodies, as [`bodies`] says. `line` is without its newline.
     #[must_use]
     pub fn of(line: &[u8]) -> Self {
-        Self(bodies::hash(line))
+        Self::of_parts(bodies::parts(line))
+    }
+
+    /// The hash of the line with these pieces.
+    #[must_use]
+    pub fn of_parts(parts: Parts<'_>) -> Self {
+        Self(bodies::hash(parts))
     }
 
     fn encode(self, out: &mut [u8; 64]) {
@@ -330,8 +353,13 @@ impl fmt::Debug for RecordHash {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
-    use crate::record::{AgentRef, HttpInfo, Record};
+    use crate::{
+        bodies::unsalted,
+        record::{AgentRef, HttpInfo, MessageInfo, Record},
+    };
 
     fn stream() -> StreamId {
         StreamId::from_random([7; 16])
@@ -356,7 +384,7 @@ mod tests {
     fn a_line_reads_back_as_the_record_that_flatten_would_have_written() {
         let mut chain = Chain::new(stream());
         let mut out = Vec::new();
-        let link = chain.append(&event(EventKind::Http), time(), &mut out);
+        let link = chain.append(&event(EventKind::Http), time(), unsalted, &mut out);
         let record: Record = serde_json::from_slice(&out).unwrap();
         assert_eq!(record.seq, 0);
         assert_eq!(record.prev, "0".repeat(64));
@@ -367,15 +395,118 @@ mod tests {
         assert_eq!(chain.prev(), link.hash);
     }
 
+    fn with_text(text: &str) -> Event {
+        let mut event = event(EventKind::Http);
+        event.http = Some(HttpInfo {
+            request_body: Some(BodyInfo {
+                text: Some(text.to_owned()),
+                ..BodyInfo::default()
+            }),
+            ..HttpInfo::default()
+        });
+        event
+    }
+
+    const SALT: Salt = Salt::from_random([0x5a; 16]);
+
+    #[test]
+    fn texts_stand_at_the_end_of_the_line_and_are_no_part_of_its_hash() {
+        let mut chain = Chain::new(stream());
+        let mut out = b"before\n".to_vec();
+        let event = with_text("said \"x\"");
+        let link = chain.append(&event, time(), || Some(SALT), &mut out);
+        let text = String::from_utf8(out).unwrap();
+        let line = text.strip_prefix("before\n").unwrap().trim_end();
+        let salt = "5a".repeat(16);
+        let tail = format!(r#"{{"salt":"{salt}","http.requestBody":{{"text":"said \"x\""}}}}"#);
+        let digest = hex::encode(Sha256::digest(&tail));
+        let end = format!(
+            r#","http":{{"complete":false,"requestBody":{{}}}},"bodiesSha256":"{digest}","bodies":{tail}}}"#
+        );
+        assert!(line.ends_with(&end), "{line}");
+        let bare = line.replace(&format!(r#","bodies":{tail}"#), "");
+        assert_eq!(link.hash.to_string(), hex::encode(Sha256::digest(&bare)));
+        assert_eq!(link.hash, RecordHash::of(line.as_bytes()));
+        assert_eq!(link.hash, RecordHash::of(bare.as_bytes()));
+        assert_eq!(chain.prev(), link.hash);
+        let record = Record::read(line.as_bytes()).unwrap();
+        assert_eq!(record.event, event);
+        assert!(!record.is_content_deleted());
+        let bare = Record::read(bare.as_bytes()).unwrap();
+        assert!(bare.is_content_deleted());
+        assert_eq!(bare.event, with_nothing(&event));
+    }
+
+    fn with_nothing(event: &Event) -> Event {
+        let mut event = event.clone();
+        event.http.as_mut().unwrap().request_body = Some(BodyInfo::default());
+        event
+    }
+
+    #[test]
+    fn without_a_salt_no_text_is_written_and_none_is_asked_for_where_there_is_no_text() {
+        let mut out = Vec::new();
+        let mut chain = Chain::new(stream());
+        chain.append(&with_text("secret"), time(), unsalted, &mut out);
+        let record = Record::read(&out).unwrap();
+        assert!(!record.is_content_deleted() && !out.windows(6).any(|part| part == b"secret"));
+        let body = record.event.http.unwrap().request_body.unwrap();
+        assert_eq!((body.text, body.truncated), (None, true));
+        let asked = || panic!("there is no text");
+        chain.append(&event(EventKind::Dns), time(), asked, &mut out);
+    }
+
+    proptest! {
+        #[test]
+        fn any_event_reads_back_and_its_line_is_cut_where_its_texts_begin(
+            request: Option<String>, response: Option<String>, message: Option<String>,
+            headers in prop::collection::btree_map(".*", ".*", 0..4), name in "bodies|bodiesSha256|.*", salt: [u8; 16]
+        ) {
+            let body = |text: &Option<String>| text.as_ref().map(|text| BodyInfo { text: Some(text.clone()), ..BodyInfo::default() });
+            let mut event = event(EventKind::Http);
+            event.http = Some(HttpInfo {
+                complete: true,
+                request_headers: Some(headers.into_iter().chain([(name.clone(), "5e".repeat(32))]).collect()),
+                request_body: body(&request),
+                response_body: body(&response),
+                content_type: Some(format!("{{\"a\":1,\"{name}\":\"{}\"}}", "5e".repeat(32))),
+                ..HttpInfo::default()
+            });
+            event.message = message.as_ref().map(|_| MessageInfo { body: body(&message), ..MessageInfo::default() });
+            event.error = response.clone();
+            let mut out = Vec::new();
+            let link = Chain::new(stream()).append(&event, time(), || Some(Salt::from_random(salt)), &mut out);
+            let line = out.strip_suffix(b"\n").unwrap();
+            prop_assert!(!line.contains(&b'\n'));
+            prop_assert_eq!(&Record::read(line).unwrap().event, &event);
+            let bare = bodies::detached(line);
+            prop_assert_eq!(link.hash, RecordHash::of(line));
+            prop_assert_eq!(link.hash.to_string(), hex::encode(Sha256::digest(&bare)));
+            let has_text = request.is_some() || response.is_some() || message.is_some();
+            let is_with = matches!(bodies::parts(line), Parts::With { .. });
+            prop_assert_eq!(is_with, has_text);
+            prop_assert_eq!(bodies::is_detached(&bare), has_text);
+            let read = Record::read(&bare).unwrap();
+            prop_assert_eq!(read.is_content_deleted(), has_text);
+            prop_assert_eq!(read.event.content().count(), 0);
+            prop_assert_eq!(read.event.error, event.error);
+        }
+    }
+
     #[test]
     fn a_resumed_chain_writes_what_the_unbroken_one_would_have_written() {
         let mut whole = Chain::new(stream());
         let mut expected = Vec::new();
-        whole.append(&event(EventKind::StreamOpen), time(), &mut expected);
+        whole.append(
+            &event(EventKind::StreamOpen),
+            time(),
+            unsalted,
+            &mut expected,
+        );
         let mut resumed = Chain::resume(stream(), whole.next_seq(), whole.prev());
         let mut actual = expected.clone();
-        whole.append(&event(EventKind::Dns), time(), &mut expected);
-        resumed.append(&event(EventKind::Dns), time(), &mut actual);
+        whole.append(&event(EventKind::Dns), time(), unsalted, &mut expected);
+        resumed.append(&event(EventKind::Dns), time(), unsalted, &mut actual);
         assert_eq!(actual, expected);
     }
 
@@ -383,31 +514,24 @@ mod tests {
     fn a_whole_second_still_has_six_digits() {
         let mut out = Vec::new();
         let whole = "2026-11-24T10:00:00Z".parse().unwrap();
-        Chain::new(stream()).append(&event(EventKind::Dns), whole, &mut out);
+        Chain::new(stream()).append(&event(EventKind::Dns), whole, unsalted, &mut out);
         let record: Record = serde_json::from_slice(&out).unwrap();
         assert_eq!(record.time, "2026-11-24T10:00:00.000000Z");
     }
 
     #[test]
     fn an_event_that_is_too_long_is_shortened_and_says_so() {
-        let mut long = event(EventKind::Http);
-        long.http = Some(HttpInfo {
-            request_body: Some(BodyInfo {
-                text: Some("\u{1}".repeat(MAX_RECORD_BYTES)),
-                ..BodyInfo::default()
-            }),
-            ..HttpInfo::default()
-        });
+        let mut long = with_text(&"\u{1}".repeat(MAX_RECORD_BYTES));
         let mut out = Vec::new();
         let mut chain = Chain::new(stream());
-        chain.append(&long, time(), &mut out);
+        chain.append(&long, time(), || Some(SALT), &mut out);
         let record: Record = serde_json::from_slice(&out).unwrap();
         let body = record.event.http.unwrap().request_body.unwrap();
         assert_eq!((body.text, body.truncated), (None, true));
 
         long.http.as_mut().unwrap().content_type = Some("x".repeat(MAX_RECORD_BYTES));
         out.clear();
-        chain.append(&long, time(), &mut out);
+        chain.append(&long, time(), || Some(SALT), &mut out);
         let record: Record = serde_json::from_slice(&out).unwrap();
         assert_eq!(record.seq, 1);
         assert!(record.event.error.unwrap().contains("shortened"));

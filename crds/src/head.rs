@@ -4,12 +4,13 @@
 
 use std::borrow::Cow;
 
-use serde::Deserialize;
+use serde::{Deserialize, de::IgnoredAny};
 use thiserror::Error;
 
 use crate::{
+    bodies::{self, Parts},
     chain::{MAX_RECORD_BYTES, RecordHash, StreamId},
-    record::{EventKind, RECORD_VERSION},
+    record::{EventKind, READ_VERSIONS},
 };
 
 /// Longest foreign text that is kept of a record, in characters, to be shown.
@@ -32,8 +33,23 @@ pub struct Head {
     pub agent: String,
     /// The record that said that this was about to begin.
     pub begun: Option<u64>,
-    /// Its version where that is not ours, its first characters.
+    /// What there is of its texts of bodies.
+    pub content: Content,
+    /// Its version where that is none that we read, its first characters.
     pub foreign_version: Option<String>,
+}
+
+/// What there is of a record's texts of bodies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// It never had any apart from itself.
+    None,
+    /// They are there; of a head that was read with the record's hash: and are what was written.
+    There,
+    /// It had some that were deleted.
+    Deleted,
+    /// What is there is not what was written.
+    Altered,
 }
 
 /// What a record does to its stream.
@@ -83,6 +99,7 @@ struct Raw<'a> {
     agent: Agent<'a>,
     begun: Option<u64>,
     close: Option<Close>,
+    bodies: Option<IgnoredAny>,
 }
 
 #[derive(Deserialize)]
@@ -117,8 +134,26 @@ impl Head {
             time: raw.time.into_owned(),
             agent: [&*raw.agent.namespace, "/", &*raw.agent.pod].concat(),
             begun: raw.begun,
-            foreign_version: (raw.v != RECORD_VERSION).then(|| shown(&raw.v)),
+            content: match raw.bodies {
+                Some(_) => Content::There,
+                None if bodies::is_detached(line) => Content::Deleted,
+                None => Content::None,
+            },
+            foreign_version: (!READ_VERSIONS.contains(&&*raw.v)).then(|| shown(&raw.v)),
         })
+    }
+
+    /// Reads a line, without its newline, hashes it, and says whether its texts of bodies are what was written.
+    ///
+    /// # Errors
+    /// [`NotARecord`].
+    pub fn parse_hashed(line: &[u8]) -> Result<(Self, RecordHash), NotARecord> {
+        let mut head = Self::parse(line)?;
+        let parts = bodies::parts(line);
+        if head.content == Content::There && !matches!(parts, Parts::With { .. }) {
+            head.content = Content::Altered;
+        }
+        Ok((head, RecordHash::of_parts(parts)))
     }
 }
 

@@ -1,4 +1,4 @@
-//! The audit record, version `chaperone.dev/v1`: what Chaperone leaves as evidence.
+//! The audit record, version `chaperone.dev/v2`: what Chaperone leaves as evidence.
 //!
 //! An [`Event`] is what the data path knows; a [`Record`] is an event in its place in a stream's hash chain. One record is one line of
 //! JSON. Invariant: values that a mask or a built-in secret detector finds, `Authorization`, cookies and API keys never stand in a record in clear: whoever
@@ -12,7 +12,10 @@ use serde::{Deserialize, Serialize};
 use crate::{pod::PodIdentity, resources::Mode, snapshot::Revision};
 
 /// Value of a record's `v`.
-pub const RECORD_VERSION: &str = "chaperone.dev/v1";
+pub const RECORD_VERSION: &str = "chaperone.dev/v2";
+
+/// Values of `v` that are read: in version 1 texts of bodies stand within them, and are part of what is hashed.
+pub const READ_VERSIONS: [&str; 2] = ["chaperone.dev/v1", RECORD_VERSION];
 
 /// Seconds without a record after which a sidecar writes a `stream.heartbeat`. Part of the format: whoever waits for longer than a few of them knows that a stream is cut off.
 pub const HEARTBEAT_SECONDS: u64 = 60;
@@ -21,19 +24,106 @@ pub const HEARTBEAT_SECONDS: u64 = 60;
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Record {
-    /// Version of this format: `chaperone.dev/v1`.
+    /// Version of this format: `chaperone.dev/v2`; `chaperone.dev/v1` of older records.
     pub v: String,
     /// Stream that the record belongs to: a UUID, one per pod and sidecar.
     pub stream: String,
     /// Place in the stream, from 0, without gaps.
     pub seq: u64,
-    /// SHA-256 of the previous record's line as written, without its newline, in lower-case hex; 64 zeros for the first.
+    /// SHA-256 of the previous record's line as written, without its newline and without `bodies`, in lower-case hex; 64 zeros for the first.
     pub prev: String,
     /// When the event was complete: RFC 3339, UTC, microseconds.
     pub time: String,
     /// What happened.
     #[serde(flatten)]
     pub event: Event,
+    /// SHA-256 over the bytes of `bodies`, in lower-case hex. Absent: the record never had texts of bodies. The line's last member but `bodies`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bodies_sha256: Option<String>,
+    /// Texts of bodies, by the place where they belong. The line's last member, and no part of what is hashed: absent beside `bodiesSha256` where they were deleted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bodies: Option<Bodies>,
+}
+
+/// Texts of bodies, apart from what is proved.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+pub struct Bodies {
+    /// 16 random bytes in hex, new for each record: without them nobody can try texts against `bodiesSha256`.
+    pub salt: String,
+    /// Of the request.
+    #[serde(
+        rename = "http.requestBody",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub request: Option<Content>,
+    /// Of the response.
+    #[serde(
+        rename = "http.responseBody",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub response: Option<Content>,
+    /// Of the message on a WebSocket connection.
+    #[serde(
+        rename = "message.body",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub message: Option<Content>,
+}
+
+/// What was in one body.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+pub struct Content {
+    /// The text, masked.
+    pub text: String,
+}
+
+impl Record {
+    /// Reads a line of any version, with texts of bodies at their places, where plain deserialising leaves them in [`Self::bodies`].
+    ///
+    /// # Errors
+    /// When it is no record that this version knows.
+    pub fn read(line: &[u8]) -> Result<Self, serde_json::Error> {
+        serde_json::from_slice(line).map(Self::joined)
+    }
+
+    /// The record with texts of bodies at their places. Whether these are the texts that were written is the line's hash to show.
+    #[must_use]
+    pub fn joined(mut self) -> Self {
+        let bodies = self.bodies.as_mut();
+        let Some([request, response, message]) = bodies.map(Bodies::take) else {
+            return self;
+        };
+        if let Some(http) = &mut self.event.http {
+            put(&mut http.request_body, request);
+            put(&mut http.response_body, response);
+        }
+        if let Some(told) = &mut self.event.message {
+            put(&mut told.body, message);
+        }
+        self
+    }
+
+    /// Whether it had texts of bodies that were deleted since.
+    #[must_use]
+    pub fn is_content_deleted(&self) -> bool {
+        self.bodies_sha256.is_some() && self.bodies.is_none()
+    }
+}
+
+impl Bodies {
+    fn take(&mut self) -> [Option<Content>; 3] {
+        [&mut self.request, &mut self.response, &mut self.message].map(Option::take)
+    }
+}
+
+/// A body that the record does not describe has no text.
+fn put(body: &mut Option<BodyInfo>, content: Option<Content>) {
+    if let (Some(body), Some(content)) = (body, content) {
+        body.text = Some(content.text);
+    }
 }
 
 /// What happened. `kind` tells which fields are there.
@@ -116,6 +206,21 @@ pub struct Event {
 }
 
 impl Event {
+    /// Texts of bodies, with their places in the record, in order.
+    pub fn content(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let http = self.http.as_ref();
+        let request = http.and_then(|http| http.request_body.as_ref());
+        let response = http.and_then(|http| http.response_body.as_ref());
+        let message = self.message.as_ref().and_then(|told| told.body.as_ref());
+        [
+            ("http.requestBody", request),
+            ("http.responseBody", response),
+            ("message.body", message),
+        ]
+        .into_iter()
+        .filter_map(|(place, body)| Some((place, body?.text.as_deref()?)))
+    }
+
     /// An event of this kind and agent with nothing else in it.
     #[must_use]
     pub fn new(kind: EventKind, agent: AgentRef) -> Self {
@@ -378,6 +483,11 @@ fn is_zero(number: &u64) -> bool {
     *number == 0
 }
 
+/// No text is written where its body is: [`crate::chain`] writes it at the end of the line.
+fn stands_apart(_: &Option<String>) -> bool {
+    true
+}
+
 fn is_true(flag: &bool) -> bool {
     *flag
 }
@@ -390,8 +500,8 @@ fn yes() -> bool {
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct BodyInfo {
-    /// The text, where the bytes are UTF-8.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// The text, where the bytes are UTF-8. It stands here in records of version 1; since then in `bodies` of the record, and is never written here.
+    #[serde(default, skip_serializing_if = "stands_apart")]
     pub text: Option<String>,
     /// Why there is no text: `binary`, the content coding that was not undone, or why a gRPC message cannot be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -58,7 +58,7 @@ pub fn render_lines(format: Format, lines: &[u8]) -> Result<Vec<u8>, RenderError
     let mut out = Vec::with_capacity(lines.len().saturating_mul(2));
     for line in lines.split(|b| *b == b'\n').filter(|line| !line.is_empty()) {
         let fault = |source| RenderError { format, source };
-        let record: Record = serde_json::from_slice(line).map_err(fault)?;
+        let record = Record::read(line).map_err(fault)?;
         // What was read as JSON is UTF-8.
         let line = String::from_utf8_lossy(line);
         out.extend_from_slice(render(format, &record, &line).as_bytes());

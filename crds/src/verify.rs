@@ -116,8 +116,8 @@ impl Seen {
     }
 
     fn record(line: &[u8]) -> Result<Self, NotARecord> {
-        let head = Box::new(Head::parse(line)?);
-        Ok(Self::Record(head, RecordHash::of(line)))
+        let (head, hash) = Head::parse_hashed(line)?;
+        Ok(Self::Record(Box::new(head), hash))
     }
 }
 
@@ -238,6 +238,12 @@ impl Report {
     pub fn records(&self) -> u64 {
         self.streams.iter().map(|s| s.records).sum()
     }
+
+    /// Records whose texts of bodies were deleted.
+    #[must_use]
+    pub fn deleted_content(&self) -> u64 {
+        self.streams.iter().map(|s| s.deleted_content).sum()
+    }
 }
 
 impl fmt::Display for Report {
@@ -264,10 +270,14 @@ impl fmt::Display for Report {
         };
         write!(
             f,
-            "{} records in {} streams: {verdict}",
+            "{} records in {} streams",
             self.records(),
             self.streams.len()
-        )
+        )?;
+        if self.deleted_content() > 0 {
+            write!(f, ", content of {} deleted", self.deleted_content())?;
+        }
+        write!(f, ": {verdict}")
     }
 }
 

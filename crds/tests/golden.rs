@@ -1,14 +1,19 @@
-//! The promise of record version `chaperone.dev/v1`: golden files that today's writer must reproduce byte for byte, that the verifier accepts, and
-//! that fit the published schema. A new field gets a new golden file; a golden file that exists never changes. `BLESS=1` writes files that are not there yet.
+//! The promise of the record's versions: golden files that the verifier accepts, that read to what was written, and that fit the published schema; those of the version that is written (in `golden/v2`) today's writer must reproduce
+//! byte for byte. A new field gets a new golden file; a golden file that exists never changes. `BLESS=1` writes files that are not there yet.
 
 #![allow(clippy::unwrap_used, reason = "tests may")]
 
 #[path = "golden/events.rs"]
 mod events;
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
 
 use chaperone_crds::{
+    bodies::{self, Parts, Salt},
     chain::{Chain, StreamId},
     record::{Event, Record},
     verify::{Start, verify},
@@ -20,17 +25,43 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
+/// Where the files of the version that is written stand.
+const WRITTEN: &str = "tests/golden/v2";
+/// Where all stand.
+const FOLDERS: [&str; 2] = ["tests/golden", WRITTEN];
+
 fn golden(name: &str) -> Vec<u8> {
-    let path = root().join(format!("tests/golden/{name}.jsonl"));
+    let path = root().join(format!("{WRITTEN}/{name}.jsonl"));
     fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
+
+/// All golden files of all versions, by path.
+fn all() -> Vec<(PathBuf, Vec<u8>)> {
+    let folders = FOLDERS.iter().map(|folder| root().join(folder));
+    let files = folders.flat_map(|folder| fs::read_dir(folder).unwrap());
+    let paths = files.map(|file| file.unwrap().path());
+    let paths = paths.filter(|path| path.extension().is_some_and(|end| end == "jsonl"));
+    let mut all: Vec<_> = paths
+        .map(|path| (path.clone(), fs::read(path).unwrap()))
+        .collect();
+    all.sort();
+    assert!(all.len() > golden_streams().len(), "{}", all.len());
+    all
+}
+
+fn lines(file: &[u8]) -> impl Iterator<Item = &[u8]> {
+    file.split(|b| *b == b'\n').filter(|line| !line.is_empty())
+}
+
+/// Known, so that a file can be written again.
+const SALT: Salt = Salt::from_random([0x5a; 16]);
 
 fn write(stream: u8, events: &[Event]) -> Vec<u8> {
     let mut chain = Chain::new(StreamId::from_random([stream; 16]));
     let mut out = Vec::new();
     for (at, event) in (1_764_000_000_000_001_i64..).step_by(1_234_567).zip(events) {
         let time = jiff::Timestamp::from_microsecond(at).unwrap();
-        chain.append(event, time, &mut out);
+        chain.append(event, time, || Some(SALT), &mut out);
     }
     out
 }
@@ -41,15 +72,10 @@ fn schema() -> Value {
 }
 
 fn golden_values() -> Vec<Value> {
-    golden_streams()
+    let read = |line| serde_json::from_slice(line).unwrap();
+    all()
         .iter()
-        .flat_map(|(name, ..)| {
-            golden(name)
-                .split(|b| *b == b'\n')
-                .filter(|line| !line.is_empty())
-                .map(|line| serde_json::from_slice(line).unwrap())
-                .collect::<Vec<Value>>()
-        })
+        .flat_map(|(_, file)| lines(file).map(read).collect::<Vec<Value>>())
         .collect()
 }
 
@@ -57,7 +83,7 @@ fn golden_values() -> Vec<Value> {
 fn the_writer_reproduces_the_golden_files() {
     for (name, stream, events) in golden_streams() {
         let written = write(stream, &events);
-        let path = root().join(format!("tests/golden/{name}.jsonl"));
+        let path = root().join(format!("{WRITTEN}/{name}.jsonl"));
         if std::env::var_os("BLESS").is_some() && !path.exists() {
             fs::write(&path, &written).unwrap();
         }
@@ -67,20 +93,59 @@ fn the_writer_reproduces_the_golden_files() {
 
 #[test]
 fn the_verifier_accepts_the_golden_files() {
-    for (name, ..) in golden_streams() {
-        let report = verify(&golden(name)[..], Start::Open).unwrap();
-        assert!(report.is_intact(), "{name}: {report}");
-        assert!(report.streams[0].closed, "{name}: {report}");
+    for (path, file) in all() {
+        let report = verify(&file[..], Start::Open).unwrap();
+        assert!(report.is_intact(), "{path:?}: {report}");
+        assert!(report.streams[0].closed, "{path:?}: {report}");
+        assert_eq!(report.deleted_content(), 0, "{path:?}");
     }
+}
+
+#[test]
+fn a_stream_is_proved_with_its_content_and_without() {
+    for (path, file) in all() {
+        let without: Vec<u8> = lines(&file)
+            .flat_map(|line| [&*bodies::detached(line), b"\n"].concat())
+            .collect();
+        let report = verify(&without[..], Start::Open).unwrap();
+        assert!(report.is_intact(), "{path:?}: {report}");
+        let is_written = path.starts_with(root().join(WRITTEN));
+        let had = lines(&file).filter(|line| Record::read(line).unwrap().bodies.is_some());
+        assert_eq!(report.deleted_content() as usize, had.count(), "{path:?}");
+        assert!(is_written || without == file, "{path:?}");
+        assert!(!String::from_utf8(without).unwrap().contains("\"salt\""));
+        for (line, cut) in lines(&file).zip(lines(&file).map(bodies::detached)) {
+            let Parts::With { tail, .. } = bodies::parts(line) else {
+                assert_eq!(*cut, *line);
+                continue;
+            };
+            assert_eq!(bodies::attach(&cut, tail).as_deref(), Some(line));
+            let (record, gone) = (Record::read(line).unwrap(), Record::read(&cut).unwrap());
+            assert!(gone.is_content_deleted() && !record.is_content_deleted());
+            assert!(record.event.content().count() > 0);
+            assert_eq!(gone.event.content().count(), 0);
+        }
+    }
+}
+
+#[test]
+fn both_versions_read_to_the_same_events() {
+    let mut older = 0;
+    for (path, file) in all() {
+        let name = path.file_stem().unwrap().to_str().unwrap();
+        let streams = golden_streams();
+        let (_, _, events) = streams.iter().find(|(other, ..)| *other == name).unwrap();
+        let read = lines(&file).map(|line| Record::read(line).unwrap().event);
+        assert_eq!(read.collect::<Vec<_>>(), *events, "{path:?}");
+        older += usize::from(!path.starts_with(root().join(WRITTEN)));
+    }
+    assert_eq!(older, 18, "files of version 1");
 }
 
 #[test]
 fn a_golden_record_reads_and_serialises_to_the_same_bytes() {
     for (name, ..) in golden_streams() {
-        for line in golden(name)
-            .split(|b| *b == b'\n')
-            .filter(|line| !line.is_empty())
-        {
+        for line in lines(&golden(name)) {
             let record: Record = serde_json::from_slice(line).unwrap();
             assert_eq!(
                 serde_json::to_string(&record).unwrap(),

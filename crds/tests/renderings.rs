@@ -13,8 +13,10 @@ use chaperone_crds::{
 #[test]
 fn every_golden_record_renders_to_the_golden_bytes() {
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
-    let mut records: Vec<_> = fs::read_dir(&golden)
-        .unwrap()
+    let folders = [golden.clone(), golden.join("v2")];
+    let mut records: Vec<_> = folders
+        .iter()
+        .flat_map(|folder| fs::read_dir(folder).unwrap())
         .map(|entry| entry.unwrap().path())
         .filter(|path| path.extension().is_some_and(|end| end == "jsonl"))
         .collect();

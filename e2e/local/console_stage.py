@@ -82,19 +82,30 @@ class ApiServer(BaseHTTPRequestHandler):
 # --- records ---------------------------------------------------------------------------------------------------
 
 
+def compact(value):
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+
+
 class Stream:
     """Records of one stream, each with the hash of the one before."""
 
     def __init__(self):
         self.name, self.seq, self.prev, self.time = str(uuid.uuid4()), 0, "0" * 64, time.time() - 600
 
-    def line(self, kind, **fields):
+    def line(self, kind, deleted=False, **fields):
+        """The next record. Texts of bodies stand at its end, or are left out as deleted ones are."""
         self.time += 0.7
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(self.time)) + f".{int(self.time % 1 * 1e6):06}Z"
-        head = {"v": "chaperone.dev/v1", "stream": self.name, "seq": self.seq, "prev": self.prev, "time": stamp, "kind": kind}
+        head = {"v": "chaperone.dev/v2", "stream": self.name, "seq": self.seq, "prev": self.prev, "time": stamp, "kind": kind}
         agent = {"namespace": "agents", "pod": POD, "serviceAccount": "coder"}
-        line = json.dumps({**head, "agent": agent, **fields}, ensure_ascii=False, separators=(",", ":")).encode()
-        self.prev, self.seq = hashlib.sha256(line).hexdigest(), self.seq + 1
+        http = fields.get("http", {})
+        texts = {f"http.{name}": {"text": http[name].pop("text")} for name in ("requestBody", "responseBody") if "text" in http.get(name, {})}
+        proved = line = compact({**head, "agent": agent, **fields})
+        if texts:
+            tail = compact({"salt": os.urandom(16).hex(), **texts})
+            proved = line[:-1] + f',"bodiesSha256":"{hashlib.sha256(tail).hexdigest()}"}}'.encode()
+            line = proved if deleted else proved[:-1] + b',"bodies":' + tail + b"}"
+        self.prev, self.seq = hashlib.sha256(proved).hexdigest(), self.seq + 1
         return line
 
     def http(self, verb, url, status=200, decision=None, **more):
@@ -124,6 +135,7 @@ def session(stream):
                       decision={"action": "Allow", "mode": "Audit", "revision": "dd56de4137951d9c", "reason": "default"}, gap={"reason": "passthrough", "detail": HOSTILE, "sentBytes": 10, "receivedBytes": 20})
     yield stream.http("GET", f"javascript:window.owned=5//{HOSTILE}", 200, {"message": HOSTILE}, error=HOSTILE, session={"id": HOSTILE},
                       http={"requestHeaders": {"x-evil": HOSTILE}, "requestBody": {"text": HOSTILE}, "responseBody": {"text": HOSTILE * 2000}})
+    yield stream.http("POST", "https://api.example.com/deleted", deleted=True, http={"requestBody": {"text": "what nobody shall read any more"}})
 
 
 # --- the ledger ------------------------------------------------------------------------------------------------

@@ -65,7 +65,7 @@ def cloud_events_are_read_by_the_python_sdk():
 
 @test
 def records_are_taken_out_of_events_byte_for_byte():
-    golden = b"".join(path.read_bytes() for path in sorted(RENDERED.parent.glob("*.jsonl")))
+    golden = b"".join(path.read_bytes() for path in sorted([*RENDERED.parent.glob("*.jsonl"), *RENDERED.parent.glob("v2/*.jsonl")]))
     # The commands of docs/sinks.md.
     cut = {name: ["perl", "-pe", f's/^.*?,"{field}":(?=\\{{"v":)//; s/\\}}$//'] for name, field in (("CloudEvents", "data"), ("ECS", "chaperone"))}
     raw = [sys.executable, "-c", "import json, sys\nfor line in sys.stdin: print(json.loads(line)['raw_data'])"]

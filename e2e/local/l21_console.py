@@ -18,6 +18,7 @@ def pages(running_ledger):
         "record": f"{record}/3?namespace=agents",
         "denied": f"{record}/5?namespace=agents",
         "hostile": f"{record}/14?namespace=agents",
+        "deleted": f"{record}/15?namespace=agents",
         "live": "/console/live?namespace=agents",
         "gaps": "/console/gaps?namespace=agents",
         "impact": "/console/impact?namespace=agents",
@@ -126,8 +127,9 @@ def a_record_is_proved_in_the_browser_and_what_does_not_fit_is_told():
     with ledger() as running_ledger, browser() as running:
         log_in(running, running_ledger.url, then="/console/sessions?namespace=agents")
         path = running_ledger.url + pages(running_ledger)["record"]
+        deleted = running_ledger.url + pages(running_ledger)["deleted"]
 
-        def verify(vkey, change=""):
+        def verify(vkey, change="", path=path):
             running.get(path)
             running.execute_script(change)
             key = running.find_element(By.ID, "vkey")
@@ -148,8 +150,13 @@ def a_record_is_proved_in_the_browser_and_what_does_not_fit_is_told():
         verdict, steps = verify(running_ledger.vkey)
         assert verdict.startswith("Proved: this record, byte for byte"), (verdict, steps)
         assert [step.split(":")[0] for step in steps] == ["proved"] * 3, steps
+        assert "without its bodies, whose SHA-256 is among them and is right" in steps[0], steps
         assert faults_of_access(running) == []
         picture(running, "proved-light")
+        # A record whose text was deleted is proved as before, and the page says that it had one.
+        verdict, steps = verify(running_ledger.vkey, path=deleted)
+        assert verdict.startswith("Proved: this record") and "its bodies were deleted" in steps[0], (verdict, steps)
+        assert "Content deleted." in running.find_element(By.CSS_SELECTOR, "section[aria-labelledby=request]").text
         running.get(path)
         assert running.find_element(By.ID, "vkey").get_attribute("value") == running_ledger.vkey, "the key stays in the browser"
         # Another record's bytes under this number; another number; another log's key.

@@ -182,12 +182,21 @@ def strike_stage():
 # --- running under Chaperone -----------------------------------------------------------------------------------
 
 
+def joined(record):
+    """A record with the texts of its bodies at their places, which its line has at its end."""
+    for place, text in record.pop("bodies", {}).items():
+        if place != "salt":
+            part, body = place.split(".")
+            record[part][body] |= text
+    return record
+
+
 class Run:
     """What came of one command under Chaperone."""
 
     def __init__(self, done, log):
         self.code, self.out, self.err, self.log = done.returncode, done.stdout, done.stderr, log
-        self.records = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+        self.records = [joined(json.loads(line)) for line in log.read_text().splitlines()] if log.exists() else []
 
     def only(self, kind):
         return [record for record in self.records if record["kind"] == kind]

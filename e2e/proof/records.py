@@ -35,7 +35,11 @@ class Collected:
 
 
 def with_defaults(record):
-    """Fields that are absent because they have their usual value."""
+    """A record with fields that are absent because they have their usual value, and with the texts of its bodies at their places, which its line has at its end."""
+    for place, text in record.pop("bodies", {}).items():
+        if place != "salt":
+            part, body = place.split(".")
+            record[part][body] |= text
     if "http" in record:
         record["http"] = {"requestBytes": 0, "responseBytes": 0, "complete": True} | record["http"]
     return record

@@ -7,7 +7,19 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 /// Top-level fields whose texts are in every record, or nobody looks for by words.
-const FRAME: [&str; 5] = ["v", "stream", "prev", "time", "kind"];
+const FRAME: [&str; 7] = [
+    "v",
+    "stream",
+    "prev",
+    "time",
+    "kind",
+    "bodiesSha256",
+    BODIES,
+];
+/// Texts of bodies, which stand apart from the rest.
+const BODIES: &str = "bodies";
+/// What in them is none.
+const SALT: &str = "salt";
 /// Most levels of a path and of a name that are told apart.
 pub const MAX_LEVELS: usize = 16;
 /// How deep a record is read for its texts; the format has 5 levels.
@@ -159,7 +171,7 @@ pub fn micros(time: &str) -> Option<i64> {
         .map(Timestamp::as_microsecond)
 }
 
-/// Shows each text of a record: every string in it that is not of its frame.
+/// Shows each text of a record: every string in it that is not of its frame. Texts of bodies come last.
 pub fn texts<'r>(record: &'r Value, take: &mut impl FnMut(&'r str)) {
     let Value::Object(fields) = record else {
         return;
@@ -168,6 +180,10 @@ pub fn texts<'r>(record: &'r Value, take: &mut impl FnMut(&'r str)) {
         if !FRAME.contains(&name.as_str()) {
             walk(value, MAX_DEPTH, take);
         }
+    }
+    if let Some(Value::Object(bodies)) = fields.get(BODIES) {
+        let bodies = bodies.iter().filter(|(name, _)| *name != SALT);
+        bodies.for_each(|(_, body)| walk(body, MAX_DEPTH, take));
     }
 }
 
@@ -222,6 +238,15 @@ mod tests {
         texts(&record, &mut |text| found.push(text));
         assert!(found.contains(&"hello") && found.contains(&"203.0.113.7"));
         assert!(!found.contains(&"chaperone.dev/v1") && !found.contains(&"s"));
+    }
+
+    #[test]
+    fn texts_of_bodies_come_last_and_without_their_salt() {
+        let record = json!({"v": "chaperone.dev/v2", "operation": {"resource": "url"}, "http": {"requestBody": {}}, "bodiesSha256": "digest",
+            "bodies": {"salt": "salt", "http.requestBody": {"text": "asked"}, "http.responseBody": {"text": "answered"}}, "timing": {"x": "y"}});
+        let mut found = Vec::new();
+        texts(&record, &mut |text| found.push(text));
+        assert_eq!(found, ["url", "y", "asked", "answered"]);
     }
 
     #[test]

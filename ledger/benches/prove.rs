@@ -3,6 +3,7 @@
 use std::{fs, hint::black_box, path::PathBuf};
 
 use chaperone_crds::{
+    bodies::unsalted,
     chain::{Chain, StreamId},
     record::{AgentRef, Event, EventKind},
     verify::{Start, verify},
@@ -56,7 +57,7 @@ fn batches() -> Vec<(StreamId, Vec<u8>)> {
                 };
                 let mut event = Event::new(kind, AgentRef::default());
                 event.error = Some("x".repeat(PADDING));
-                chain.append(&event, now, &mut batch);
+                chain.append(&event, now, unsalted, &mut batch);
             }
             batches.push((chain.stream().clone(), batch));
         }

@@ -16,7 +16,7 @@ use std::{
 use chaperone_crds::{
     bodies::{self, Parts},
     chain::{RecordHash, StreamId},
-    head::Head,
+    head::{self, Head},
     record::{EventKind, Record},
     verify::{Line, LineFault, Seen, Verifier, each_line},
 };
@@ -146,7 +146,7 @@ impl Looked {
         };
         let stored = Stored::read(bytes);
         let record = stored.as_ref().ok().and_then(Stored::record);
-        let seen = match (&stored, line) {
+        let mut seen = match (&stored, line) {
             (_, Line::TooLong) => Seen::of(line),
             (Ok(Stored::Deleted(leaf)), _) => {
                 Seen::Deleted(leaf.stream.clone(), leaf.seq, leaf.record)
@@ -156,6 +156,11 @@ impl Looked {
             (Ok(_), Line::Last(_)) => Seen::of(Line::Last(record.unwrap_or_default())),
             (Ok(_), _) => Seen::of(Line::Whole(record.unwrap_or_default())),
         };
+        let content = content(stored.as_ref().ok(), keys);
+        if let (Seen::Record(head, _), Some(Content::There(_))) = (&mut seen, &content) {
+            // It is sealed beside its record.
+            head.content = head::Content::There;
+        }
         let leaf = match &seen {
             Seen::Record(head, hash) => Some(entry(&head.stream, head.seq, *hash)),
             Seen::Deleted(stream, seq, hash) => Some(entry(stream, *seq, *hash)),
@@ -168,7 +173,7 @@ impl Looked {
         Self {
             seen,
             onward,
-            content: content(stored.as_ref().ok(), keys),
+            content,
             begins: match stored {
                 Ok(Stored::Begins(leaf)) => Some(leaf),
                 _ => None,
@@ -199,7 +204,7 @@ fn onward(head: &Head, line: &[u8]) -> Option<Onward> {
     if head.place.kind() != EventKind::StreamIdentity.as_str() {
         return None;
     }
-    let record = serde_json::from_slice::<Record>(line).ok()?;
+    let record = Record::read(line).ok()?;
     let identity = record.event.identity?;
     Some(Onward {
         stream: identity.stream.parse().ok()?,

@@ -64,7 +64,12 @@ fn batch(chain: &mut Chain, kinds: &[EventKind]) -> Vec<u8> {
             reason: "terminated".to_owned(),
         });
         let seconds = 1_795_946_400 + i64::try_from(chain.next_seq()).unwrap();
-        chain.append(&event, Timestamp::from_second(seconds).unwrap(), &mut out);
+        chain.append(
+            &event,
+            Timestamp::from_second(seconds).unwrap(),
+            bodies::unsalted,
+            &mut out,
+        );
     }
     out
 }

@@ -337,7 +337,7 @@ async fn values_of_response_fields_are_masked_but_those_that_frame_or_route() {
     let event = exchange(&records);
     let found = event.masked.iter().map(|m| (m.detector.as_str(), m.count));
     assert_eq!(found.collect::<Vec<_>>(), [("email", 3), ("header", 1)]);
-    let written = serde_json::to_string(event).unwrap();
+    let written = format!("{event:?}");
     assert!(!written.contains("db-7"), "{written}");
 }
 

@@ -55,7 +55,7 @@ impl<W: Write> Feed<W> {
         if line.is_empty() {
             return Ok(());
         }
-        match serde_json::from_slice::<Record>(line) {
+        match Record::read(line) {
             Ok(record) => self.record(&record, line),
             Err(_) => {
                 self.skip();

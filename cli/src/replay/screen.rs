@@ -93,7 +93,7 @@ enum Asks {
 impl Item {
     fn new(place: Place, line: Vec<u8>, look: Look) -> Self {
         // A record of a later version is shown as it stands.
-        let (verdict, text) = match serde_json::from_slice::<Record>(&line) {
+        let (verdict, text) = match Record::read(&line) {
             Ok(record) => (foremost(&record), render(&record, false)),
             Err(_) => (None, cut(&String::from_utf8_lossy(&line), look.body_chars)),
         };

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use chaperone_crds::{
     messages::{self, Said},
-    record::{BodyInfo, Event, Record},
+    record::{BodyInfo, Record},
     summary::{Verdict, foremost},
 };
 use chaperone_index::{
@@ -49,14 +49,14 @@ pub(super) fn entry(line: &[u8], place: Place, look: Look) -> String {
     let at = Offset(place.at);
     // A record of a later version is shown as it stands.
     let value = serde_json::from_slice::<Value>(line).unwrap_or_default();
-    let Ok(record) = Record::deserialize(&value) else {
+    let Ok(record) = Record::deserialize(&value).map(Record::joined) else {
         let text = String::from_utf8_lossy(line);
         return format!("  {at} {}\n", cut(&text, look.body_chars));
     };
     let verdict = foremost(&record);
     let mut out = format!("{} {at} {}\n", mark(verdict), render(&record, look.color));
     let is_turn = Facts::of(&value).is_turn();
-    for (name, text) in texts(&record.event, is_turn, look.body_chars) {
+    for (name, text) in texts(&record, is_turn, look.body_chars) {
         // Writing to a String cannot fail.
         let _ = writeln!(out, "{INDENT}{name:<9} {text}");
     }
@@ -74,7 +74,8 @@ pub(super) fn mark(verdict: Option<Verdict>) -> char {
 }
 
 /// What the line does not have: why a rule could not say, what an exchange with a model said, bodies of others.
-fn texts(event: &Event, is_turn: bool, chars: usize) -> Vec<(&'static str, String)> {
+fn texts(record: &Record, is_turn: bool, chars: usize) -> Vec<(&'static str, String)> {
+    let (event, deleted) = (&record.event, record.is_content_deleted());
     let mut texts = Vec::new();
     if let Some(decision) = &event.decision
         && decision.rule.is_some()
@@ -89,7 +90,7 @@ fn texts(event: &Event, is_turn: bool, chars: usize) -> Vec<(&'static str, Strin
     let request = http.and_then(|http| http.request_body.as_ref());
     let response = http.and_then(|http| http.response_body.as_ref());
     let message = event.message.as_ref().and_then(|m| m.body.as_ref());
-    let body = |name, body: Option<&BodyInfo>| Some((name, shown(body?, chars)));
+    let body = |name, body: Option<&BodyInfo>| Some((name, shown(body?, deleted, chars)));
     match said(request, is_turn, |text| {
         all(messages::asked(text).unwrap_or_default(), chars)
     }) {
@@ -131,10 +132,11 @@ fn one(said: &Said, chars: usize) -> (&'static str, String) {
     }
 }
 
-fn shown(body: &BodyInfo, chars: usize) -> String {
+fn shown(body: &BodyInfo, deleted: bool, chars: usize) -> String {
     let mut text = match (&body.text, &body.omitted) {
         (Some(text), _) => cut(text, chars),
         (None, Some(why)) => format!("({})", clean(why)),
+        (None, None) if deleted => "(content deleted)".to_owned(),
         (None, None) => "(not kept)".to_owned(),
     };
     if body.truncated {
@@ -184,6 +186,23 @@ mod tests {
       response  01234567890123456789… (5 more characters) (the record has no more)
 ";
         assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn bodies_of_version_2_are_shown_and_where_they_were_deleted_it_says_so() {
+        let rest = r#""kind":"http","operation":{"protocol":"http","verb":"POST","resource":"https://a/b"},"http":{"status":200,"requestBody":{},"responseBody":{"omitted":"binary"}},"bodiesSha256":"00""#;
+        let there = shown_as(&format!(
+            r#"{rest},"bodies":{{"salt":"","http.requestBody":{{"text":"hello"}}}}"#
+        ));
+        assert!(
+            there.ends_with("\n      request   hello\n      response  (binary)\n"),
+            "{there}"
+        );
+        let gone = shown_as(rest);
+        assert!(
+            gone.ends_with("\n      request   (content deleted)\n      response  (binary)\n"),
+            "{gone}"
+        );
     }
 
     #[test]

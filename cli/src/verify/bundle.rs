@@ -74,6 +74,8 @@ struct ShownJson {
     context: u64,
     /// Records of which there is the hash alone.
     withheld: u64,
+    /// Records, of those that are shown, whose texts of bodies were deleted.
+    deleted_content: u64,
 }
 
 impl BundleJson {
@@ -85,6 +87,7 @@ impl BundleJson {
             records: shown.records,
             context: shown.context,
             withheld: shown.withheld,
+            deleted_content: shown.deleted_content,
         });
         let whose = verdict.whose.iter().map(|whose| WhoseJson {
             stream: whose.stream.clone(),

@@ -1,5 +1,7 @@
 //! `chaperone replay`.
 
+use chaperone_crds::bodies::Salt;
+
 use super::*;
 
 /// One session of an agent, with what came before it, as records of one stream.
@@ -32,7 +34,7 @@ pub(super) fn session_log() -> Vec<u8> {
         let event: Event = serde_json::from_str(event).unwrap();
         let begin: jiff::Timestamp = "2026-11-24T10:11:12.345678Z".parse().unwrap();
         let time = begin + jiff::SignedDuration::from_secs(second);
-        chain.append(&event, time, &mut log);
+        chain.append(&event, time, || Some(Salt::from_random([7; 16])), &mut log);
     }
     log
 }

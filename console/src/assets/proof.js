@@ -3,14 +3,40 @@
 
 const encoder = new TextEncoder();
 
+const BEFORE_DIGEST = ',"bodiesSha256":"';
+const BEFORE_TAIL = '","bodies":';
+const END = '"}';
+
 /** SHA-256 of these bytes. */
 export async function sha256(...parts) {
   return new Uint8Array(await crypto.subtle.digest("SHA-256", joined(parts)));
 }
 
-/** The entry of a record: stream and number, and the hash of its line. */
+/** The entry of a record: stream and number, and the hash of its line without its content. */
 export async function entry(stream, seq, line) {
-  return `chaperone-record/1 ${stream} ${seq} ${hex(await sha256(line))}`;
+  const { detached } = await parts(line);
+  return `chaperone-record/1 ${stream} ${seq} ${hex(await sha256(detached))}`;
+}
+
+/**
+ * A record's line without the texts of bodies that may be deleted (docs/ledger-format.md, "Content"): { detached, content }, where content is "there", "deleted" or "none". Texts that are not those of their digest are part of
+ * the line, which then hashes to something else.
+ */
+export async function parts(line) {
+  const whole = { detached: line, content: "none" };
+  // Each byte as one character: offsets are those of the bytes.
+  const text = latin1(line);
+  const at = text.lastIndexOf(BEFORE_DIGEST);
+  if (at < 0) return whole;
+  const digestAt = at + BEFORE_DIGEST.length;
+  const digest = text.slice(digestAt, digestAt + 64);
+  const rest = text.slice(digestAt + 64);
+  if (!/^[0-9a-f]{64}$/.test(digest)) return whole;
+  if (rest === END) return { detached: line, content: "deleted" };
+  const tail = line.slice(digestAt + 64 + BEFORE_TAIL.length, -1);
+  if (!rest.startsWith(BEFORE_TAIL + '{"salt":"') || !rest.endsWith("}}") || !isJson(tail)) return whole;
+  if (hex(await sha256(tail)) !== digest) return whole;
+  return { detached: joined([line.slice(0, digestAt + 64), encoder.encode(END)]), content: "there" };
 }
 
 /** The hash of the leaf that holds this entry. */
@@ -86,6 +112,12 @@ export async function isSignedBy(note, key) {
   return true;
 }
 
+const CONTENT = {
+  none: "",
+  there: " without its bodies, whose SHA-256 is among them and is right,",
+  deleted: " (its bodies were deleted, their SHA-256 is in it)",
+};
+
 /**
  * Checks a record, step by step. `line` are its bytes, `proof` the text, `vkey` the log's public key, or "".
  * Each step is { is: "yes" | "no" | "unknown", text }. Nothing is proved unless all are "yes".
@@ -97,7 +129,8 @@ export async function check({ stream, seq, line, proof, vkey }) {
   try {
     read = readProof(proof);
     const text = await entry(stream, seq, line);
-    say("yes", `The record's ${line.length} bytes hash to ${text.slice(-64)}.`);
+    const { detached, content } = await parts(line);
+    say("yes", `The record's ${detached.length} bytes${CONTENT[content]} hash to ${text.slice(-64)}.`);
     const found = await rootOf(await leafHash(text), read.index, read.note.size, read.hashes);
     const isRoot = hex(found) === hex(read.note.root);
     say(isRoot ? "yes" : "no", isRoot
@@ -132,6 +165,22 @@ function joined(parts) {
     at += part.length;
   }
   return all;
+}
+
+function isJson(bytes) {
+  try {
+    JSON.parse(new TextDecoder().decode(bytes));
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+function latin1(bytes) {
+  let text = "";
+  // Arguments of a call are bounded.
+  for (let at = 0; at < bytes.length; at += 8192) text += String.fromCharCode(...bytes.subarray(at, at + 8192));
+  return text;
 }
 
 function hex(bytes) {

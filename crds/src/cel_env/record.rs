@@ -1,7 +1,7 @@
 //! An audit record as filters see it.
 //!
 //! Invariant: every field that the compiler lets pass has a value: the record's, or where it is absent the zero value of its type. `http.complete`, which is absent where it is true, is
-//! true.
+//! true. Texts of bodies have the values that they had where they were, in records of any version.
 
 use std::sync::OnceLock;
 
@@ -73,7 +73,16 @@ impl<'r> Activation<'r> {
     fn find(&self, path: &str) -> Option<&'r Json<'r>> {
         let mut names = path.split('.');
         names.next().filter(|root| *root == "record")?;
-        names.try_fold(self.record, |value, name| value.field(name))
+        names
+            .try_fold(self.record, |value, name| value.field(name))
+            .or_else(|| self.content(path))
+    }
+
+    /// The text of a body, which stands apart from it.
+    fn content(&self, path: &str) -> Option<&'r Json<'r>> {
+        let place = path.strip_prefix("record.")?.strip_suffix(".text")?;
+        let content = self.record.field("bodies")?.field(place)?;
+        content.field("text")
     }
 }
 

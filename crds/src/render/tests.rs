@@ -3,13 +3,17 @@ use serde_json::Value;
 
 use super::*;
 use crate::{
-    record::{AgentRef, BodyInfo, DestinationInfo, Event, EventKind, HttpInfo, OperationInfo},
+    record::{
+        AgentRef, Bodies, BodyInfo, Content, DestinationInfo, Event, EventKind, HttpInfo,
+        OperationInfo,
+    },
     verify::{Start, verify},
 };
 
-const GOLDEN: [&str; 3] = [
+const GOLDEN: [&str; 4] = [
     include_str!("../../tests/golden/metadata.jsonl"),
     include_str!("../../tests/golden/bodies.jsonl"),
+    include_str!("../../tests/golden/v2/bodies.jsonl"),
     include_str!("../../tests/golden/begun.jsonl"),
 ];
 
@@ -37,12 +41,14 @@ fn record(resource: &str, host: &str, agent: &str) -> (Record, String) {
         ..HttpInfo::default()
     });
     let record = Record {
-        v: "chaperone.dev/v1".to_owned(),
+        v: "chaperone.dev/v2".to_owned(),
         stream: "7d9f1c1e-6f0a-4c53-9d5b-0b8a3c1f2e4d".to_owned(),
         seq: 3,
         prev: "0".repeat(64),
         time: resource.to_owned(),
         event,
+        bodies_sha256: None,
+        bodies: None,
     };
     let line = serde_json::to_string(&record).unwrap();
     (record, line)
@@ -138,12 +144,17 @@ fn a_url_is_taken_apart_as_it_is_written() {
 #[test]
 fn the_longest_record_keeps_within_the_bound() {
     let (mut record, _) = record("https://h/", "h", "a");
-    let body = BodyInfo {
-        text: Some("\"".repeat(MAX_RECORD_BYTES / 2 - 1024)),
-        ..BodyInfo::default()
-    };
-    record.event.http.as_mut().unwrap().request_body = Some(body);
+    record.event.http.as_mut().unwrap().request_body = Some(BodyInfo::default());
+    record.bodies_sha256 = Some("0".repeat(64));
+    record.bodies = Some(Bodies {
+        salt: "0".repeat(32),
+        request: Some(Content {
+            text: "\"".repeat(MAX_RECORD_BYTES / 2 - 1024),
+        }),
+        ..Bodies::default()
+    });
     let line = serde_json::to_string(&record).unwrap();
+    let record = Record::read(line.as_bytes()).unwrap();
     assert!(line.len() > MAX_RECORD_BYTES - 4096 && line.len() <= MAX_RECORD_BYTES);
     for format in Format::ALL {
         let length = render(format, &record, &line).len();

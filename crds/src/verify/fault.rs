@@ -37,6 +37,12 @@ pub enum Fault {
         /// The altered record.
         seq: u64,
     },
+    /// A record's texts of bodies are not those that it was written with.
+    #[error("record {seq} was altered: its bodies are not what its bodiesSha256 says")]
+    Content {
+        /// The altered record.
+        seq: u64,
+    },
     /// Record 0 does not carry 64 zeros.
     #[error("record 0 was altered: its prev is not 64 zeros")]
     NotGenesis,
@@ -97,6 +103,7 @@ impl Fault {
             Self::Gap { from, .. } => *from,
             Self::OutOfOrder { seq }
             | Self::Altered { seq }
+            | Self::Content { seq }
             | Self::Conflict { seq }
             | Self::UnprovenCopy { seq }
             | Self::Again { seq }

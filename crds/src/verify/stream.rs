@@ -5,7 +5,7 @@ use std::{cmp::Ordering, fmt};
 use super::{Start, begun::Begun, copies::Copies, fault::Fault};
 use crate::{
     chain::{RecordHash, StreamId},
-    head::{Head, Place},
+    head::{Content, Head, Place},
 };
 
 /// Records of one stream that are missing, as a record that is believed said when the stream went on.
@@ -43,6 +43,8 @@ pub struct StreamVerdict {
     pub unfinished: Option<Vec<u64>>,
     /// What is missing after its first record here, by the log's own word.
     pub missing: Missing,
+    /// Records whose texts of bodies were deleted, which changes nothing of what is proved.
+    pub deleted_content: u64,
     /// What is wrong; the first thing only.
     pub fault: Option<Fault>,
 }
@@ -79,6 +81,9 @@ impl fmt::Display for StreamVerdict {
             let Missing { records, first } = self.missing;
             write!(f, ", {records} MISSING (the first: record {first})")?;
         }
+        if self.deleted_content > 0 {
+            write!(f, ", content of {} deleted", self.deleted_content)?;
+        }
         match &self.fault {
             None => f.write_str(": intact"),
             Some(fault) => write!(f, ": FIRST BAD RECORD {}: {fault}", fault.first_bad()),
@@ -104,6 +109,7 @@ pub(super) struct StreamState {
     closed: bool,
     begun: Begun,
     missing: Missing,
+    deleted_content: u64,
     fault: Option<Fault>,
 }
 
@@ -124,6 +130,7 @@ impl StreamState {
             closed: false,
             begun: Begun::default(),
             missing: Missing::default(),
+            deleted_content: 0,
             fault: None,
         }
     }
@@ -206,6 +213,7 @@ impl StreamState {
             closed: self.closed,
             unfinished: self.begun.unfinished(),
             missing: self.missing,
+            deleted_content: self.deleted_content,
             fault: self.fault,
         }
     }
@@ -215,6 +223,10 @@ impl StreamState {
         if let Some(version) = head.foreign_version {
             self.count(seq, Some(head.time));
             return Err(Fault::Version { seq, version });
+        }
+        if head.content == Content::Altered {
+            self.count(seq, Some(head.time));
+            return Err(Fault::Content { seq });
         }
         let Some(prev) = head.prev else {
             self.count(seq, Some(head.time));
@@ -318,6 +330,9 @@ impl StreamState {
     }
 
     fn follow(&mut self, head: &Head) {
+        if head.content == Content::Deleted {
+            self.deleted_content = self.deleted_content.saturating_add(1);
+        }
         if head.place == Place::Begins {
             self.begun.begins(head.seq);
         }

@@ -3,8 +3,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
+    bodies::{Salt, detached, unsalted},
     chain::{Chain, RecordHash},
-    record::{AgentRef, CloseInfo, Event, EventKind},
+    record::{AgentRef, BodyInfo, CloseInfo, Event, EventKind, MessageInfo},
 };
 
 fn id(n: u8) -> StreamId {
@@ -36,7 +37,7 @@ fn stream(name: u8, n: u64) -> Vec<Vec<u8>> {
                 reason: "terminated".to_owned(),
             });
             let mut line = Vec::new();
-            chain.append(&event, Timestamp::UNIX_EPOCH, &mut line);
+            chain.append(&event, Timestamp::UNIX_EPOCH, unsalted, &mut line);
             line.pop();
             line
         })
@@ -79,6 +80,72 @@ fn streams_may_be_interleaved() {
     let report = report(&mixed);
     assert!(report.is_intact(), "{report}");
     assert_eq!(report.streams.len(), 2);
+}
+
+/// A closed stream whose records but the first and last have a text.
+fn with_texts(n: u64) -> Vec<Vec<u8>> {
+    let mut chain = Chain::new(id(1));
+    let salt = || Some(Salt::from_random([7; 16]));
+    let kinds = (0..n).map(|seq| match seq {
+        0 => EventKind::StreamOpen,
+        _ if seq == n - 1 => EventKind::WsMessage,
+        _ => EventKind::Http,
+    });
+    kinds
+        .map(|kind| {
+            let body = BodyInfo {
+                text: Some("said".to_owned()),
+                ..BodyInfo::default()
+            };
+            let mut event = Event::new(kind, agent());
+            event.message = (kind != EventKind::StreamOpen).then(|| MessageInfo {
+                body: Some(body),
+                ..MessageInfo::default()
+            });
+            let mut line = Vec::new();
+            chain.append(&event, Timestamp::UNIX_EPOCH, salt, &mut line);
+            line.pop();
+            line
+        })
+        .collect()
+}
+
+#[test]
+fn deleted_content_is_counted_and_no_fault() {
+    let mut lines = with_texts(6);
+    assert_eq!(report(&lines).deleted_content(), 0);
+    for line in &mut lines[2..4] {
+        *line = detached(line).into_owned();
+    }
+    // A copy counts once, with content or without.
+    let again: Vec<_> = lines.iter().chain(&with_texts(6)).cloned().collect();
+    for lines in [lines, again] {
+        let report = report(&lines);
+        assert!(report.is_intact(), "{report}");
+        assert_eq!(report.streams[0].deleted_content, 2);
+        let text = report.to_string();
+        assert!(text.contains(", content of 2 deleted: intact\n6 records in 1 streams, content of 2 deleted: intact"), "{text}");
+    }
+}
+
+#[test]
+fn altered_content_is_named_also_in_the_last_record() {
+    for at in [3_u64, 5] {
+        let mut lines = with_texts(6);
+        edit(&mut lines[at as usize], "\"said\"", "\"sung\"");
+        assert_eq!(fault(&lines), Some(Fault::Content { seq: at }));
+        let mut lines = with_texts(6);
+        edit(&mut lines[at as usize], "{\"salt\":\"0", "{\"salt\":\"1");
+        assert_eq!(fault(&lines), Some(Fault::Content { seq: at }));
+    }
+    // Content that no digest commits to.
+    let mut lines = stream(1, 4);
+    edit(
+        &mut lines[2],
+        "\"error\"",
+        "\"bodies\":{\"salt\":\"\"},\"error\"",
+    );
+    assert_eq!(fault(&lines), Some(Fault::Content { seq: 2 }));
 }
 
 #[test]
@@ -140,7 +207,7 @@ fn records_after_the_close_are_named() {
     let mut chain = Chain::resume(id(1), 5, RecordHash::of(&lines[4]));
     let mut line = Vec::new();
     let late = Event::new(EventKind::Dns, agent());
-    chain.append(&late, Timestamp::UNIX_EPOCH, &mut line);
+    chain.append(&late, Timestamp::UNIX_EPOCH, unsalted, &mut line);
     line.pop();
     lines.push(line);
     assert_eq!(fault(&lines), Some(Fault::AfterClose { seq: 5 }));
@@ -166,7 +233,7 @@ fn a_stream_without_close_is_intact_and_says_that_it_is_open() {
 #[test]
 fn another_version_is_named() {
     let mut lines = stream(1, 5);
-    edit(&mut lines[2], "chaperone.dev/v1", "chaperone.dev/v9");
+    edit(&mut lines[2], "chaperone.dev/v2", "chaperone.dev/v9");
     let version = "chaperone.dev/v9".to_owned();
     assert_eq!(fault(&lines), Some(Fault::Version { seq: 2, version }));
 }
@@ -305,7 +372,7 @@ fn beginnings_without_an_end_are_named_and_no_fault() {
             let mut event = Event::new(kind, agent());
             event.begun = begun;
             let mut line = Vec::new();
-            chain.append(&event, Timestamp::UNIX_EPOCH, &mut line);
+            chain.append(&event, Timestamp::UNIX_EPOCH, unsalted, &mut line);
             line.pop();
             line
         })

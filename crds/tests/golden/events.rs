@@ -33,6 +33,7 @@ pub(crate) fn golden_streams() -> Vec<(&'static str, u8, Vec<Event>)> {
             ],
         ),
         ("bodies", 0x22, vec![open(), with_bodies(), close(3)]),
+        ("answered", 0x23, vec![open(), answered(), close(3)]),
         (
             "websocket",
             0x44,
@@ -678,6 +679,28 @@ fn failed() -> Event {
         error: Some("connection refused by 203.0.113.7:443".to_owned()),
         ..event(EventKind::Connection)
     }
+}
+
+/// Texts on both sides, and what an agent may send to have a record cut elsewhere.
+fn answered() -> Event {
+    let digest = "5e".repeat(32);
+    let mut event = with_bodies();
+    if let Some(http) = &mut event.http {
+        http.request_headers = Some(BTreeMap::from([
+            ("accept".to_owned(), "*/*".to_owned()),
+            ("bodies".to_owned(), "{\"salt\":\"\"}".to_owned()),
+            ("bodiesSha256".to_owned(), digest.clone()),
+        ]));
+        http.response_bytes = 118;
+        http.response_body = Some(BodyInfo {
+            text: Some(format!(
+                "{{\"a\":1,\"bodiesSha256\":\"{digest}\",\"bodies\":{{\"salt\":\"\"}}}}"
+            )),
+            truncated: true,
+            ..BodyInfo::default()
+        });
+    }
+    event
 }
 
 fn with_bodies() -> Event {

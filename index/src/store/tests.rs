@@ -8,6 +8,7 @@ use std::{
 };
 
 use chaperone_crds::{
+    bodies::unsalted,
     chain::{Chain, StreamId},
     pod::PodIdentity,
     record::{
@@ -99,7 +100,7 @@ impl Ledger {
             Some(number) => &mut self.chains[number],
             None => &mut self.own,
         };
-        chain.append(event, time, &mut line);
+        chain.append(event, time, unsalted, &mut line);
         self.write(&line);
     }
 

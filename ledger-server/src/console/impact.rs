@@ -158,7 +158,7 @@ impl Proposed {
             if Instant::now() >= until {
                 return Some(Outcome::NotJudged);
             }
-            let record = serde_json::from_slice::<Record>(&found.line).ok()?;
+            let record = Record::read(&found.line).ok()?;
             // Of no operation: the ledger's own word about the stream, among others.
             record.event.decision.as_ref()?;
             let Some(pod) = pods.get(found.stream.as_str()) else {
@@ -196,7 +196,7 @@ fn figures<'a>(found: &'a [Found], outcomes: &'a [Option<Outcome>]) -> Judged<'a
 }
 
 fn identity(line: &[u8]) -> Option<PodIdentity> {
-    let record = serde_json::from_slice::<Record>(line).ok()?;
+    let record = Record::read(line).ok()?;
     record.event.open.map(|open| open.identity)
 }
 

@@ -37,7 +37,7 @@ impl Text {
         found: &Found,
         namespace: Option<&str>,
     ) -> Result<Self, Refusal> {
-        let record = serde_json::from_slice::<Record>(&found.line).ok();
+        let record = Record::read(&found.line).ok();
         let decision = record.and_then(|record| record.event.decision);
         let Some(DecisionInfo {
             policy: Some(policy),
@@ -135,7 +135,7 @@ async fn config(
 }
 
 fn of_revision(line: &[u8], revision: &str) -> Option<ConfigInfo> {
-    let record = serde_json::from_slice::<Record>(line).ok()?;
+    let record = Record::read(line).ok()?;
     let config = record.event.config?;
     (config.revision.as_str() == revision).then_some(config)
 }

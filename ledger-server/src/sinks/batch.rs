@@ -125,7 +125,6 @@ fn rendered<'a>(text: &'a str, format: Format) -> Result<Cow<'a, str>, RenderErr
     if format == Format::Native {
         return Ok(Cow::Borrowed(text));
     }
-    let record: Record =
-        serde_json::from_str(text).map_err(|source| RenderError { format, source })?;
+    let record = Record::read(text.as_bytes()).map_err(|source| RenderError { format, source })?;
     Ok(Cow::Owned(render(format, &record, text)))
 }

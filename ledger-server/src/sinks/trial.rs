@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use chaperone_crds::{
+    bodies::unsalted,
     chain::{Chain, StreamId},
     record::{AgentRef, Event, EventKind, ReadInfo},
     resources::Format,
@@ -163,7 +164,7 @@ fn marked(agent: AgentRef, read: ReadInfo, leaf: u64, format: Format) -> Result<
     let mut event = Event::new(EventKind::LedgerRead, agent);
     event.read = Some(read);
     let mut line = Vec::new();
-    Chain::new(StreamId::from_random(bytes)).append(&event, Timestamp::now(), &mut line);
+    Chain::new(StreamId::from_random(bytes)).append(&event, Timestamp::now(), unsalted, &mut line);
     let line = line.strip_suffix(b"\n").unwrap_or(&line);
     outgoing(leaf, line, format).map_err(|error| error.to_string())
 }

@@ -9,6 +9,7 @@ use std::{
 };
 
 use chaperone_crds::{
+    bodies::unsalted,
     chain::StreamId,
     pod::PodIdentity,
     record::{
@@ -80,7 +81,7 @@ impl Own {
             return None;
         }
         // The store has checked the line's head. What else of it cannot be read binds nothing, and a stream without a binding is refused.
-        let record = serde_json::from_slice::<Record>(line).ok()?;
+        let record = Record::read(line).ok()?;
         self.custody.learn(&record);
         let identity = record.event.identity?;
         let stream: StreamId = identity.stream.parse().ok()?;
@@ -227,7 +228,7 @@ impl Own {
         let mut line = Vec::new();
         store
             .chain(&self.stream)
-            .append(event, Timestamp::now(), &mut line);
+            .append(event, Timestamp::now(), unsalted, &mut line);
         store.stage(&self.stream, &line)
     }
 }

@@ -4,15 +4,15 @@ use std::{net::SocketAddr, path::Path, sync::Arc};
 
 use bytes::Bytes;
 use chaperone_crds::{
-    chain::{Chain, RecordHash, StreamId},
-    record::{AgentRef, Event, EventKind, SessionInfo},
+    bodies::{Salt, unsalted},
+    chain::{Chain, StreamId},
+    record::{AgentRef, BodyInfo, Event, EventKind, HttpInfo, SessionInfo},
 };
 use http_body_util::{BodyExt as _, Full};
 use hyper::{Request, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject};
 use serde_json::Value;
-use sha2::{Digest as _, Sha256};
 use tokio_rustls::TlsConnector;
 
 /// One connection.
@@ -115,33 +115,38 @@ impl Lines {
             _ => EventKind::Dns,
         };
         let event = Event::new(kind, AgentRef::default());
-        self.0.append(&event, jiff::Timestamp::now(), out);
+        self.0.append(&event, jiff::Timestamp::now(), unsalted, out);
     }
 
     /// A record of this event.
     pub(crate) fn event(&mut self, event: Value, out: &mut Vec<u8>) {
         let event: Event = serde_json::from_value(event).unwrap();
-        self.0.append(&event, jiff::Timestamp::now(), out);
+        self.0.append(
+            &event,
+            jiff::Timestamp::now(),
+            || Some(Salt::from_random([7; 16])),
+            out,
+        );
     }
 
-    /// An operation of a session, with content apart.
+    /// An operation of a session, with content.
     pub(crate) fn content(&mut self, session: &str, text: &str, out: &mut Vec<u8>) {
-        let (seq, begin) = (self.0.next_seq(), out.len());
+        let seq = self.0.next_seq();
         let mut event = Event::new(EventKind::Http, AgentRef::default());
         event.session = Some(SessionInfo {
             id: Some(session.to_owned()),
             ..SessionInfo::default()
         });
-        self.0.append(&event, jiff::Timestamp::now(), out);
-        out.truncate(out.len() - 2);
-        let salt = hex::encode(seq.to_be_bytes().repeat(2));
-        let tail = format!(r#"{{"salt":"{salt}","http.requestBody":{{"text":"{text}"}}}}"#);
-        let digest = hex::encode(Sha256::digest(&tail));
-        let more = format!(r#","bodiesSha256":"{digest}","bodies":{tail}}}"#);
-        out.extend_from_slice(more.as_bytes());
-        let hash = RecordHash::of(&out[begin..]);
-        self.0 = Chain::resume(self.0.stream().clone(), seq + 1, hash);
-        out.push(b'\n');
+        event.http = Some(HttpInfo {
+            request_body: Some(BodyInfo {
+                text: Some(text.to_owned()),
+                ..BodyInfo::default()
+            }),
+            ..HttpInfo::default()
+        });
+        let salt = Salt::from_random(u128::from(seq).to_be_bytes());
+        self.0
+            .append(&event, jiff::Timestamp::now(), || Some(salt), out);
     }
 
     pub(crate) fn next_seq(&self) -> u64 {

@@ -3,7 +3,7 @@
 use std::{thread, time::Duration};
 
 use base64::Engine as _;
-use chaperone_crds::chain::RecordHash;
+use chaperone_crds::{bodies, chain::RecordHash};
 use chaperone_ledger::{
     checkpoint,
     leaf::Leaf,
@@ -279,11 +279,17 @@ fn pages_show_what_an_agent_wrote_as_text_and_are_recorded_as_questions_are() {
     );
     assert_eq!(status, 200);
     let all = world.records();
+    // On disk its content is sealed behind it.
+    let detached = bodies::detached(line.as_bytes());
     assert!(
         all.split(|b| *b == b'\n')
-            .any(|known| known == line.as_bytes()),
+            .any(|known| known.starts_with(&detached)),
         "byte for byte"
     );
+    assert!(matches!(
+        bodies::parts(line.as_bytes()),
+        bodies::Parts::With { .. }
+    ));
 
     // The rule that decided, of the policy that was in force.
     let page = see(

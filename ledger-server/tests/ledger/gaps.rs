@@ -11,6 +11,7 @@ use std::{
 };
 
 use chaperone_crds::{
+    bodies::unsalted,
     chain::{Chain, StreamId},
     record::{AgentRef, CloseInfo, Event, EventKind},
 };
@@ -71,7 +72,7 @@ fn write(ledger: &Ledger, pod: &str, number: u8, closes: bool) {
     for kind in kinds {
         let mut event = Event::new(kind, AgentRef::default());
         event.close = (kind == EventKind::StreamClose).then(CloseInfo::default);
-        chain.append(&event, jiff::Timestamp::now(), &mut batch);
+        chain.append(&event, jiff::Timestamp::now(), unsalted, &mut batch);
     }
     assert_eq!(ledger.post(&format!("pod-{pod}"), &id, &batch).0, 200);
 }

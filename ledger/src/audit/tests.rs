@@ -6,6 +6,7 @@ use std::{
 };
 
 use chaperone_crds::{
+    bodies::unsalted,
     chain::{Chain, StreamId},
     pod::PodIdentity,
     record::{AgentRef, CloseInfo, Event, EventKind, IdentityInfo},
@@ -63,7 +64,7 @@ fn lines(stream: u8, count: u64, note: &str) -> Vec<Vec<u8>> {
                 reason: "terminated".to_owned(),
             });
             let mut line = Vec::new();
-            chain.append(&event, now, &mut line);
+            chain.append(&event, now, unsalted, &mut line);
             line
         })
         .collect()
@@ -430,7 +431,7 @@ fn onward(says: &StreamId) -> Verdict {
         identity,
     ] {
         let now = "2026-11-24T10:00:00Z".parse().unwrap();
-        chain.append(&event, now, &mut announcing);
+        chain.append(&event, now, unsalted, &mut announcing);
     }
     let _ = store.stage(says, &announcing).unwrap();
     let rest = all[5..].concat();

@@ -19,7 +19,7 @@ use crate::{
 };
 use chaperone_crds::{
     chain::{MAX_RECORD_BYTES, RecordHash, StreamId},
-    head::Head,
+    head::{Content, Head},
     record::Record,
     snapshot::Snapshot,
     verify::{Line, Seen, each_line},
@@ -184,7 +184,7 @@ impl Proof {
 
     /// What a record that is shown to be the ledger's says of others.
     fn explain(&mut self, head: &Head, line: &[u8]) -> Result<(), String> {
-        let Ok(record) = serde_json::from_slice::<Record>(line) else {
+        let Ok(record) = Record::read(line) else {
             return Ok(());
         };
         if let Some(config) = record.event.config {
@@ -218,6 +218,7 @@ impl Proof {
                 records: 0,
                 context: 0,
                 withheld: 0,
+                deleted_content: 0,
             },
             hashes: HashMap::new(),
         });
@@ -325,6 +326,9 @@ impl Proof {
                     false => &mut known.shown.context,
                 };
                 *count = count.saturating_add(1);
+                if head.content == Content::Deleted {
+                    known.shown.deleted_content = known.shown.deleted_content.saturating_add(1);
+                }
                 Ok(())
             }
         }

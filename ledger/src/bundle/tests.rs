@@ -3,12 +3,16 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
+    process::Command,
 };
 
 use chaperone_crds::{
+    bodies::{Salt, detached, unsalted},
     chain::Chain,
     pod::PodIdentity,
-    record::{AgentRef, ConfigInfo, Event, EventKind, IdentityInfo, SessionInfo},
+    record::{
+        AgentRef, BodyInfo, ConfigInfo, Event, EventKind, HttpInfo, IdentityInfo, SessionInfo,
+    },
     resources::Mode,
     snapshot::{Policy, Snapshot},
 };
@@ -17,6 +21,7 @@ use super::*;
 use crate::testing::{Folder, ORIGIN, id, key};
 use crate::{
     cosignature::Time,
+    follow::{Cursor, Follower, end_of},
     key::VerifierKey,
     store::{Config, Store},
     tile::{Source, Tile},
@@ -26,7 +31,7 @@ fn keys() -> Vec<VerifierKey> {
     vec![key(5).verifier().clone()]
 }
 
-/// The lines of a stream in which every third record is of session `ours`, and the others of none or `other`.
+/// The lines of a stream in which every third record is of session `ours`, with the text of a body, and the others of none or `other`.
 fn lines(stream: u8, count: u64) -> Vec<Vec<u8>> {
     let mut chain = Chain::new(id(stream));
     let now = "2026-11-24T10:00:00Z".parse().unwrap();
@@ -48,8 +53,15 @@ fn lines(stream: u8, count: u64) -> Vec<Vec<u8>> {
                 ..SessionInfo::default()
             });
             event.error = (session == Some("other")).then(|| "not for your eyes".to_owned());
+            event.http = (session == Some("ours")).then(|| HttpInfo {
+                request_body: Some(BodyInfo {
+                    text: Some(format!("{{\"%\\n\":\"said {seq}\"}}")),
+                    ..BodyInfo::default()
+                }),
+                ..HttpInfo::default()
+            });
             let mut line = Vec::new();
-            chain.append(&event, now, &mut line);
+            chain.append(&event, now, || Some(Salt::from_random([7; 16])), &mut line);
             line
         })
         .collect()
@@ -115,6 +127,53 @@ fn a_session_is_proved_without_its_ledger_and_others_say_nothing() {
         readme.contains("# Evidence: session ours\n\n199 records"),
         "{readme}"
     );
+}
+
+/// What the commands of a bundle's README say in it, those of the block with this number.
+fn by_hand(bundle: &Path, block: usize) -> String {
+    let readme = fs::read_to_string(bundle.join(README)).unwrap();
+    let blocks = readme.split("```sh\n").skip(1);
+    let mut commands = blocks.map(|block| block.split("```").next().unwrap());
+    let mut shell = Command::new("sh");
+    shell.arg("-c").arg(commands.nth(block).unwrap());
+    let said = shell.current_dir(bundle).output().unwrap();
+    assert!(said.status.success() && said.stderr.is_empty(), "{said:?}");
+    String::from_utf8(said.stdout).unwrap()
+}
+
+#[test]
+fn content_can_be_deleted_from_a_bundle_and_altered_in_none_and_by_hand_too_it_shows() {
+    let folder = Folder::new();
+    let bundle = bundle(&folder, false);
+    let counts = |text: &str, part: &str| text.lines().filter(|line| line.contains(part)).count();
+    assert_eq!(counts(&by_hand(&bundle, 1), "is in leaves.txt"), 199);
+    assert_eq!(counts(&by_hand(&bundle, 2), "are as they were"), 199);
+    let records = fs::read_to_string(bundle.join(RECORDS)).unwrap();
+    assert_eq!(counts(&records, "said "), 199);
+
+    let half = records.lines().zip(0..).map(|(line, number)| match number {
+        0..100 => String::from_utf8(detached(line.as_bytes()).into()).unwrap() + "\n",
+        _ => line.to_owned() + "\n",
+    });
+    let half: String = half.collect();
+    fs::write(bundle.join(RECORDS), &half).unwrap();
+    assert_eq!(counts(&half, "said "), 99);
+    let verdict = verify(&bundle, &keys()).unwrap();
+    assert!(verdict.is_intact(), "{verdict}");
+    let deleted = verdict.streams.values().map(|shown| shown.deleted_content);
+    assert_eq!(deleted.sum::<u64>(), 100);
+    let text = verdict.to_string();
+    assert!(
+        text.contains("withheld, of which the hashes are here, content of "),
+        "{text}"
+    );
+    assert_eq!(counts(&by_hand(&bundle, 1), "is in leaves.txt"), 199);
+    assert_eq!(counts(&by_hand(&bundle, 2), "are as they were"), 99);
+
+    fs::write(bundle.join(RECORDS), half.replace("said 498", "said 499")).unwrap();
+    let verdict = verify(&bundle, &keys()).unwrap();
+    assert_eq!(verdict.fault_count, 1, "{verdict}");
+    assert_eq!(counts(&by_hand(&bundle, 2), "ARE OTHERS"), 1);
 }
 
 #[test]
@@ -287,19 +346,15 @@ impl Source for Tiles {
     }
 }
 
-/// Each record of the ledger with its leaf.
+/// Each record of the ledger with its leaf, as whoever is asked for it gives it: with its content.
 fn all(ledger: &Path) -> Vec<(u64, Vec<u8>)> {
-    let mut segments: Vec<_> = fs::read_dir(ledger.join("records"))
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .collect();
-    segments.sort();
-    let bytes: Vec<u8> = segments
-        .iter()
-        .flat_map(|path| fs::read(path).unwrap())
-        .collect();
-    let lines = bytes.split(|byte| *byte == b'\n').filter(|l| !l.is_empty());
-    (0..).zip(lines.map(<[u8]>::to_vec)).collect()
+    let end = end_of(ledger).unwrap();
+    let mut follower = Follower::new(ledger, Cursor::START);
+    let mut all = Vec::new();
+    while let Some(record) = follower.next(end).unwrap() {
+        all.push((record.leaf, record.line.to_vec()));
+    }
+    all
 }
 
 fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
@@ -439,7 +494,7 @@ fn explained(folder: &Folder) -> PathBuf {
         let mut chain = Chain::new(stream.clone());
         let mut lines = Vec::new();
         for event in events {
-            chain.append(event, now, &mut lines);
+            chain.append(event, now, unsalted, &mut lines);
         }
         let _ = store.stage(&stream, &lines).unwrap();
         store.commit().unwrap();

@@ -65,6 +65,8 @@ pub struct Shown {
     pub context: u64,
     /// Records of which there is the leaf alone.
     pub withheld: u64,
+    /// Of the records that are shown, those whose texts of bodies were deleted.
+    pub deleted_content: u64,
 }
 
 /// What is wrong with a bundle.
@@ -151,6 +153,9 @@ impl fmt::Display for Verdict {
                     ", {} withheld, of which the hashes are here",
                     shown.withheld
                 )?;
+            }
+            if shown.deleted_content > 0 {
+                write!(f, ", content of {} deleted", shown.deleted_content)?;
             }
             writeln!(f)?;
         }

@@ -1,4 +1,5 @@
 use chaperone_crds::{
+    bodies::unsalted,
     chain::{Chain, StreamId},
     pod::PodIdentity,
     record::{AgentRef, CloseInfo, Event, EventKind, IdentityInfo, PodInfo},
@@ -310,7 +311,7 @@ fn replaying_the_log_comes_to_the_same_answer() {
     let mut write = |chain: &mut Chain, event: &Event, seconds: i64| {
         let mut line = Vec::new();
         let (seq, time) = (chain.next_seq(), at(seconds));
-        chain.append(event, time, &mut line);
+        chain.append(event, time, unsalted, &mut line);
         line.pop();
         let closes = event.kind == EventKind::StreamClose;
         log.push((chain.stream().clone(), seq, closes, time.to_string(), line));

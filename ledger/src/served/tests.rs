@@ -3,6 +3,7 @@
 use std::{cell::RefCell, collections::BTreeMap, fs};
 
 use chaperone_crds::{
+    bodies::unsalted,
     chain::{Chain, RecordHash},
     record::{AgentRef, Event, EventKind},
 };
@@ -71,7 +72,12 @@ fn log() -> (Served, Vec<u8>) {
         };
         let mut line = Vec::new();
         let now = "2026-11-24T10:00:00Z".parse().unwrap();
-        chains[which].append(&Event::new(kind, AgentRef::default()), now, &mut line);
+        chains[which].append(
+            &Event::new(kind, AgentRef::default()),
+            now,
+            unsalted,
+            &mut line,
+        );
         let stream = id(u8::try_from(which).unwrap() + 1);
         let _ = store.stage(&stream, &line).unwrap();
         store.commit().unwrap();

@@ -2,7 +2,7 @@
 
 use chaperone_crds::{
     chain::{RecordHash, StreamId},
-    head::{self, Place},
+    head::{self, Content, Place},
     record::RECORD_VERSION,
 };
 use thiserror::Error;
@@ -29,6 +29,9 @@ pub enum NotARecord {
     /// It is of a version that this ledger does not read.
     #[error("its version is {0:?}, not {RECORD_VERSION:?}")]
     Version(String),
+    /// Its texts of bodies are not those that it was written with.
+    #[error("its bodies are not what its bodiesSha256 says")]
+    Content,
     /// It carries no hash.
     #[error("its prev is no hash")]
     Prev,
@@ -40,11 +43,15 @@ impl NotARecord {
 }
 
 impl Head {
-    /// Reads a line, without its newline.
+    /// Reads a line without its newline and its content.
     pub(super) fn parse(line: &[u8]) -> Result<Self, NotARecord> {
         let head = head::Head::parse(line)?;
         if let Some(version) = head.foreign_version {
             return Err(NotARecord::Version(version));
+        }
+        // What is cut off is what was written; so what is still there is not.
+        if head.content == Content::There {
+            return Err(NotARecord::Content);
         }
         Ok(Self {
             stream: head.stream,

@@ -3,8 +3,9 @@
 use std::{fs, path::PathBuf};
 
 use chaperone_crds::{
+    bodies::{Salt, detached, unsalted},
     chain::{Chain, RecordHash},
-    record::{AgentRef, Event, EventKind},
+    record::{AgentRef, BodyInfo, Event, EventKind, MessageInfo},
 };
 use proptest::prelude::*;
 
@@ -57,6 +58,57 @@ fn time(seconds: u64) -> Time {
     Time::new(seconds).unwrap()
 }
 
+/// A stream's opening and a record with a text.
+fn with_text() -> [Vec<u8>; 2] {
+    let mut chain = Chain::new(id(3));
+    let now = "2026-11-24T10:00:00Z".parse().unwrap();
+    let mut line = |event: &Event| {
+        let mut line = Vec::new();
+        let salt = || Some(Salt::from_random([7; 16]));
+        chain.append(event, now, salt, &mut line);
+        line
+    };
+    let mut told = Event::new(EventKind::WsMessage, AgentRef::default());
+    told.message = Some(MessageInfo {
+        body: Some(BodyInfo {
+            text: Some("said".to_owned()),
+            ..BodyInfo::default()
+        }),
+        ..MessageInfo::default()
+    });
+    let open = Event::new(EventKind::StreamOpen, AgentRef::default());
+    [line(&open), line(&told)]
+}
+
+#[test]
+fn a_record_is_the_same_with_its_texts_and_without_and_other_texts_are_refused() {
+    let folder = Folder::new();
+    let mut store = open(&folder).unwrap();
+    let [opening, told] = with_text();
+    let text = |line: &[u8]| String::from_utf8(line.to_vec()).unwrap();
+    let altered = text(&told).replace("\"said\"", "\"sung\"").into_bytes();
+    let refused =
+        |store: &mut Store, batch: &[u8]| store.stage(&id(3), batch).unwrap_err().to_string();
+    let said = refused(&mut store, &[&opening[..], &altered].concat());
+    assert!(said.contains("its bodies are not what"), "{said}");
+    take(&mut store, 3, &[opening.clone(), told.clone()]);
+    let bare = [&*detached(told.trim_ascii_end()), b"\n"].concat();
+    assert!(!text(&bare).contains("said"));
+    let root = store.root();
+    for again in [&bare, &told] {
+        let answer = take(&mut store, 3, std::slice::from_ref(again));
+        assert_eq!((answer.next_seq, answer.added), (2, 0));
+    }
+    let said = refused(&mut store, &altered);
+    assert!(said.contains("its bodies are not what"), "{said}");
+    assert_eq!(store.root(), root);
+    // Of a record that came without its texts, the hash is the same.
+    let other = Folder::new();
+    let mut store = open(&other).unwrap();
+    take(&mut store, 3, &[opening, bare]);
+    assert_eq!(store.root(), root);
+}
+
 /// The lines of a whole stream: opened, so many operations, closed.
 fn lines(stream: u8, operations: usize) -> Vec<Vec<u8>> {
     let mut chain = Chain::new(id(stream));
@@ -68,7 +120,12 @@ fn lines(stream: u8, operations: usize) -> Vec<Vec<u8>> {
     kinds
         .map(|kind| {
             let mut line = Vec::new();
-            chain.append(&Event::new(kind, AgentRef::default()), now, &mut line);
+            chain.append(
+                &Event::new(kind, AgentRef::default()),
+                now,
+                unsalted,
+                &mut line,
+            );
             line
         })
         .collect()
@@ -179,7 +236,12 @@ fn who_opens_a_store_is_shown_its_records_and_can_go_on_with_a_stream() {
     let mut chain = store.chain(&id(1));
     let mut line = Vec::new();
     let event = Event::new(EventKind::Dns, AgentRef::default());
-    chain.append(&event, "2026-11-24T10:00:00Z".parse().unwrap(), &mut line);
+    chain.append(
+        &event,
+        "2026-11-24T10:00:00Z".parse().unwrap(),
+        unsalted,
+        &mut line,
+    );
     assert_eq!(take(&mut store, 1, &[line]).next_seq, 5);
     assert_eq!(store.chain(&id(9)).next_seq(), 0);
 }
@@ -303,7 +365,7 @@ fn what_does_not_fit_is_refused_by_name_and_leaves_nothing() {
             1,
             String::from_utf8(all[3].clone())
                 .unwrap()
-                .replace("chaperone.dev/v1", "chaperone.dev/v2")
+                .replace("chaperone.dev/v2", "chaperone.dev/v9")
                 .into_bytes(),
             "its version is",
         ),
@@ -324,6 +386,7 @@ fn what_does_not_fit_is_refused_by_name_and_leaves_nothing() {
     late.append(
         &Event::new(EventKind::Dns, AgentRef::default()),
         now,
+        unsalted,
         &mut line,
     );
     let refused = stage(&mut store, 1, line);

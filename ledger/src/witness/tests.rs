@@ -8,6 +8,7 @@ use crate::{
     testing::{Folder, ORIGIN, id, key},
 };
 use chaperone_crds::{
+    bodies::unsalted,
     chain::Chain,
     record::{AgentRef, Event, EventKind},
 };
@@ -213,7 +214,12 @@ fn a_proof_out_of_a_directory_leads_from_any_size_to_the_newest() {
         };
         let now = "2026-11-24T10:00:00Z".parse().unwrap();
         let mut line = Vec::new();
-        chain.append(&Event::new(kind, AgentRef::default()), now, &mut line);
+        chain.append(
+            &Event::new(kind, AgentRef::default()),
+            now,
+            unsalted,
+            &mut line,
+        );
         let _ = store.stage(&id(1), &line).unwrap();
         roots.push(store.root());
     }

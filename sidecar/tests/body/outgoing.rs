@@ -71,7 +71,7 @@ async fn a_token_becomes_its_value_on_the_way_to_an_allowed_host_and_the_record_
     assert_eq!(body, "{\"to\":\"jane.doe@example.com\",\"n\":1}");
     story.answer("HTTP/1.1 204 No Content\r\n\r\n").await;
     story.heard("\r\n\r\n").await;
-    let text = serde_json::to_string(&story.records().await).unwrap();
+    let text = format!("{:?}", story.records().await);
     assert!(
         !text.contains("jane.doe") && !text.contains("1121"),
         "{text}"
@@ -234,7 +234,7 @@ async fn a_token_in_a_trailer_becomes_its_value() {
     assert_eq!(left, "x-note: jane.doe@example.com\r\n\r\n");
     story.answer("HTTP/1.1 204 No Content\r\n\r\n").await;
     story.heard("\r\n\r\n").await;
-    let text = serde_json::to_string(&story.records().await).unwrap();
+    let text = format!("{:?}", story.records().await);
     assert!(!text.contains("jane.doe"), "{text}");
 }
 

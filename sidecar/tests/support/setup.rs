@@ -148,7 +148,7 @@ pub(crate) fn on_disk(spool: &std::path::Path) -> Vec<Record> {
     let mut records = Vec::new();
     for segment in segments {
         for line in std::fs::read_to_string(segment).unwrap().lines() {
-            records.push(serde_json::from_str(line).unwrap());
+            records.push(Record::read(line.as_bytes()).unwrap());
         }
     }
     records

@@ -56,7 +56,7 @@ async fn text_that_leaves_is_masked_by_what_it_looks_like_and_by_path_wherever_i
         .map(|found| found.detector.as_str())
         .collect();
     assert_eq!(found, ["field", "email"]);
-    assert!(!serde_json::to_string(message).unwrap().contains("jane"));
+    assert!(!format!("{message:?}").contains("jane"));
 }
 
 #[tokio::test]
@@ -90,7 +90,7 @@ async fn a_token_in_a_message_becomes_its_value_at_an_allowed_host_and_stays_one
             true => assert_eq!(asked, "{\"to\":\"jane.doe@example.com\"}"),
             false => assert_eq!(asked, heard),
         }
-        let text = serde_json::to_string(&story.records().await).unwrap();
+        let text = format!("{:?}", story.records().await);
         assert!(
             !text.contains("jane") && text.contains("tok.invalid"),
             "{text}"

@@ -79,7 +79,7 @@ impl Follow {
         if line.is_empty() {
             return None;
         }
-        let Ok(record) = serde_json::from_slice::<Record>(line) else {
+        let Ok(record) = Record::read(line) else {
             return Some(Message::Skipped);
         };
         if let Some((stream, seq)) = &self.last

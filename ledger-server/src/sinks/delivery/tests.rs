@@ -6,6 +6,7 @@ use std::sync::{
 };
 
 use chaperone_crds::{
+    bodies::unsalted,
     chain::{Chain, StreamId},
     record::{AgentRef, Event, EventKind},
     resources::{Format, SinkStart},
@@ -52,6 +53,7 @@ impl Log {
             self.chain.append(
                 &Event::new(kind, AgentRef::default()),
                 Timestamp::now(),
+                unsalted,
                 &mut lines,
             );
         }

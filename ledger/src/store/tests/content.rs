@@ -32,7 +32,7 @@ fn record(
     });
     let mut line = Vec::new();
     let seq = chain.next_seq();
-    chain.append(&event, at(DAY), &mut line);
+    chain.append(&event, at(DAY), bodies::unsalted, &mut line);
     assert_eq!(line.pop(), Some(b'\n'));
     if let Some(text) = text {
         assert_eq!(line.pop(), Some(b'}'));
@@ -286,7 +286,7 @@ fn records_are_deleted_and_the_tree_stays() {
             reason: "terminated".to_owned(),
         });
         let mut line = Vec::new();
-        chain.append(&event, at(DAY), &mut line);
+        chain.append(&event, at(DAY), bodies::unsalted, &mut line);
         lines.push(line);
         for line in lines {
             send(&mut store, &[line], stream);

@@ -9,10 +9,12 @@ use std::{
 };
 
 use chaperone_crds::{
+    bodies::Salt,
     chain::{Chain, Link},
     record::Event,
 };
 use jiff::Timestamp;
+use rustls::crypto::SecureRandom;
 
 use super::{Size, Spool, reserve, segment_path, state, sync_dir};
 
@@ -37,6 +39,8 @@ pub(in crate::audit) struct Appender {
     /// How many of the pending bytes the file has.
     written: usize,
     has_reserve: bool,
+    /// For salts of texts.
+    random: &'static dyn SecureRandom,
 }
 
 impl Appender {
@@ -59,6 +63,7 @@ impl Appender {
             written: 0,
             has_reserve: reserve::keep(&spool.dir),
             spool,
+            random: rustls::crypto::aws_lc_rs::default_provider().secure_random,
         })
     }
 
@@ -70,7 +75,14 @@ impl Appender {
     /// Makes a record of the event. It is in memory only.
     pub(in crate::audit) fn append(&mut self, event: &Event, time: Timestamp) -> Link {
         self.pending_records = self.pending_records.saturating_add(1);
-        self.chain.append(event, time, &mut self.pending)
+        let random = self.random;
+        let salt = || {
+            let mut bytes = [0; Salt::BYTES];
+            // Without randomness, which is never lacking, the record has no texts: their digest would tell them.
+            random.fill(&mut bytes).ok()?;
+            Some(Salt::from_random(bytes))
+        };
+        self.chain.append(event, time, salt, &mut self.pending)
     }
 
     /// Bytes that are not committed.

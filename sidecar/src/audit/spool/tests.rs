@@ -2,7 +2,10 @@
 
 use std::fs;
 
-use chaperone_crds::verify::{Start, verify};
+use chaperone_crds::{
+    record::{BodyInfo, MessageInfo, Record},
+    verify::{Start, verify},
+};
 use jiff::Timestamp;
 use prometheus::Registry;
 
@@ -237,6 +240,43 @@ fn a_directory_that_cannot_be_one_is_an_error_that_names_it() {
 fn an_empty_spool_has_nothing_to_read() {
     let opened = open(&scratch("empty"));
     assert_eq!(end(&opened), Position::default());
+}
+
+#[test]
+fn texts_have_a_salt_each_that_comes_from_the_system() {
+    let dir = scratch("salts");
+    let mut opened = open(&dir);
+    add(&mut opened, 1);
+    for _ in 0..2 {
+        let mut told = event(1);
+        told.message = Some(MessageInfo {
+            body: Some(BodyInfo {
+                text: Some("yes".to_owned()),
+                ..BodyInfo::default()
+            }),
+            ..MessageInfo::default()
+        });
+        opened.appender.append(&told, Timestamp::UNIX_EPOCH);
+    }
+    opened.appender.commit().unwrap();
+    drop(opened);
+    let all = content(&dir);
+    let mut lines = all.split(|byte| *byte == b'\n').skip(1);
+    let mut next = || Record::read(lines.next().unwrap()).unwrap();
+    let (one, other) = (next(), next());
+    assert_eq!(one.event, other.event);
+    assert_ne!(one.bodies_sha256, other.bodies_sha256);
+    let salts = [one, other].map(|record| record.bodies.unwrap().salt);
+    assert_ne!(salts[0], salts[1]);
+    assert!(
+        salts
+            .iter()
+            .all(|salt| salt.len() == 32 && *salt != "0".repeat(32))
+    );
+    // What goes on after it hashes the last record without its text.
+    let mut opened = open(&dir);
+    add(&mut opened, 1);
+    assert!(verify(&content(&dir)[..], Start::Open).unwrap().is_intact());
 }
 
 /// A spool as format 1 left it: two segments, the newest with a torn line, and a sink that has acknowledged half of the first. It never changes; another format gets another folder. `BLESS=1` writes it if it is not there.
