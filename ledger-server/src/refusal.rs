@@ -53,6 +53,8 @@ pub enum Code {
     TooSlow,
     /// Several sessions have this name.
     Ambiguous,
+    /// It was there, and was deleted.
+    Deleted,
     /// A legal hold keeps it.
     Held,
     /// Something of this name is there.
@@ -98,6 +100,7 @@ impl Code {
             Self::Indexing => "indexing",
             Self::TooSlow => "too-slow",
             Self::Ambiguous => "ambiguous",
+            Self::Deleted => "deleted",
             Self::Held => "held",
             Self::Exists => "exists",
             Self::Stopping => "stopping",
@@ -113,6 +116,7 @@ impl Code {
             Self::Unauthenticated => StatusCode::UNAUTHORIZED,
             Self::Forbidden | Self::NotYours => StatusCode::FORBIDDEN,
             Self::NotFound => StatusCode::NOT_FOUND,
+            Self::Deleted => StatusCode::GONE,
             Self::Slow => StatusCode::REQUEST_TIMEOUT,
             Self::Hole
             | Self::Differs

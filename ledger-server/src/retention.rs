@@ -37,6 +37,8 @@ use plan::{Due, Goes};
 
 /// How often the file is looked at.
 const LOOK: Duration = Duration::from_secs(10);
+/// How far the clock may have been moved since the start; beyond it nothing is deleted by age.
+const MAX_CLOCK_SECONDS: i64 = 24 * 60 * 60;
 /// Erasures that wait for a sweep to follow, at most; one that finds no room is followed by the next sweep.
 const WAITING: usize = 64;
 
@@ -87,6 +89,7 @@ impl Retention {
             sweeper: Sweeper::new(&self.dir, self.own.clone()),
             keys: Keys::of(&self.dir),
             runtime: Handle::current(),
+            started: (Instant::now(), Timestamp::now()),
             all: self,
         };
         std::thread::Builder::new()
@@ -101,6 +104,8 @@ struct Thread {
     sweeper: Sweeper,
     keys: Keys,
     runtime: Handle,
+    /// By the clock that nobody sets, and by the one that tells ages.
+    started: (Instant, Timestamp),
 }
 
 impl Thread {
@@ -187,10 +192,30 @@ impl Thread {
     }
 
     fn try_sweep(&mut self, forgetting: &mut Option<Forgetting>) -> Result<(u64, Swept), Failed> {
-        let now = Timestamp::now();
+        let now = self.now()?;
         let keys = self.contents(now, forgetting)?;
         let swept = self.segments(now, forgetting)?;
         Ok((keys, swept))
+    }
+
+    /// The time, unless the clock was moved by a day since the start: one that is wrong would delete what is not due, and that cannot be undone.
+    fn now(&self) -> Result<Timestamp, Failed> {
+        let (started, then) = self.started;
+        let now = Timestamp::now();
+        let passed = i64::try_from(started.elapsed().as_secs()).unwrap_or(i64::MAX);
+        let moved = now
+            .as_second()
+            .saturating_sub(then.as_second())
+            .saturating_sub(passed);
+        match moved.abs() < MAX_CLOCK_SECONDS {
+            true => Ok(now),
+            false => Err((
+                "clock",
+                format!(
+                    "the clock was moved by {moved} s since the ledger started: nothing is deleted by age until it starts again"
+                ),
+            )),
+        }
     }
 
     /// Destroys the keys that are due. How many.

@@ -16,6 +16,7 @@ use chaperone_crds::{
 };
 use chaperone_ledger::{
     audit::{self, Trust},
+    bundle::{self, Subject},
     cosignature::Time,
     follow::{Cursor, Follower, end_of},
     key::{Algorithm, SigningKey},
@@ -276,6 +277,30 @@ fn a_ledger_of_format_2_is_opened_proved_and_goes_on() {
     let verdict = audit::verify(&folder.0, &trust).unwrap();
     assert!(verdict.is_intact() && verdict.is_complete(), "{verdict}");
     assert_eq!(verdict.contents.there, 41);
+}
+
+#[test]
+fn what_is_left_of_streams_is_exported_and_proves_itself() {
+    bless();
+    let folder = Folder::of_format_2("bundles");
+    let keys = [key().verifier().clone()];
+    for (stream, records, withheld, contents) in [(1, 42, 0, 0), (2, 1, 41, 0), (3, 42, 0, 40)] {
+        let into = folder.0.join(format!("bundle-{stream}"));
+        let subject = Subject::Stream(id(stream));
+        let made = bundle::export(&folder.0, &into, &subject, &keys, false).unwrap();
+        assert_eq!(
+            (made.records, made.withheld),
+            (records, withheld),
+            "{stream}"
+        );
+        let verdict = bundle::verify(&into, &keys).unwrap();
+        assert!(verdict.is_intact(), "{stream}: {verdict}");
+        let lines = fs::read(into.join("records.jsonl")).unwrap();
+        let with = lines
+            .split(|b| *b == b'\n')
+            .filter(|line| matches!(bodies::parts(line), bodies::Parts::With { .. }));
+        assert_eq!(with.count(), contents, "{stream}");
+    }
 }
 
 #[test]

@@ -15,6 +15,7 @@ use chaperone_crds::{chain::StreamId, head::Head};
 use chaperone_ledger::{
     content::Keys,
     follow::{FollowError, Held, Place, held_at},
+    leaf::Leaf,
 };
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, params};
 use serde_json::Value;
@@ -136,6 +137,31 @@ impl Reader {
     /// [`IndexError`].
     pub fn record(&self, stream: &StreamId, seq: u64) -> Result<Option<Found>, IndexError> {
         self.limit(Limits::default().time);
+        let Some(row) = self.row_at(stream, seq)? else {
+            return Ok(None);
+        };
+        let read = Names::default().read(&self.db, &self.segments, &row)?;
+        let found = read.map(|read| read.found);
+        Ok(found.filter(|found| found.stream == *stream && found.seq == seq))
+    }
+
+    /// The leaf of a record of this stream and number that was deleted.
+    ///
+    /// # Errors
+    /// [`IndexError`].
+    pub fn deleted(&self, stream: &StreamId, seq: u64) -> Result<Option<Leaf>, IndexError> {
+        self.limit(Limits::default().time);
+        let Some(row) = self.row_at(stream, seq)? else {
+            return Ok(None);
+        };
+        Ok(match self.segments.held(&row)? {
+            Held::Deleted(leaf) if leaf.stream == *stream && leaf.seq == seq => Some(leaf),
+            _ => None,
+        })
+    }
+
+    /// The row of a record by its stream and number.
+    fn row_at(&self, stream: &StreamId, seq: u64) -> Result<Option<Row>, IndexError> {
         let run: Option<(i64, i64)> = self
             .db
             .prepare_cached(RUN)?
@@ -148,11 +174,7 @@ impl Reader {
         };
         let further = seq.checked_sub(restored(first)?);
         let leaf = further.and_then(|further| restored(leaf).ok()?.checked_add(further));
-        let Some(leaf) = leaf else {
-            return Ok(None);
-        };
-        let found = row(&self.db, &self.segments, leaf)?;
-        Ok(found.filter(|found| found.stream == *stream && found.seq == seq))
+        leaf.map_or(Ok(None), |leaf| row_of(&self.db, leaf))
     }
 
     /// Has SQLite give up after this time. When that is.
@@ -302,19 +324,6 @@ impl Names {
         }
         Ok(known)
     }
-}
-
-/// The record of a leaf; none where the index has no such leaf, or the record was deleted.
-pub(super) fn row(
-    db: &Connection,
-    segments: &Segments,
-    leaf: u64,
-) -> Result<Option<Found>, IndexError> {
-    let Some(row) = row_of(db, leaf)? else {
-        return Ok(None);
-    };
-    let read = Names::default().read(db, segments, &row)?;
-    Ok(read.map(|read| read.found))
 }
 
 /// Where the line of a leaf ends, if it is where its row says.

@@ -149,13 +149,24 @@ impl Api {
         let question = self
             .question(token, Sight::GET_RECORDS, "record", words)
             .await?;
-        let (found, indexed) = self
+        let (found, deleted, indexed) = self
             .search
-            .ask(move |reader| Ok((reader.record(&id, number)?, reader.indexed()?)))
+            .ask(move |reader| {
+                let found = reader.record(&id, number)?;
+                let deleted = match found {
+                    Some(_) => None,
+                    None => reader.deleted(&id, number)?,
+                };
+                Ok((found, deleted, reader.indexed()?))
+            })
             .await?;
         let found = found.filter(|found| question.is_about(&found.whose.namespace));
         self.enter(&question, u64::from(found.is_some())).await?;
         let found = found.ok_or_else(|| {
+            if let Some(leaf) = deleted {
+                let why = format!("this record was deleted: records of kind ledger.erased say when and why, and what is left of it is its leaf, {leaf}");
+                return Refusal::new(Code::Deleted, why);
+            }
             let committed = self.search.committed();
             let why = format!("there is no such record among the first {indexed} of {committed}");
             Refusal::new(Code::NotFound, why)

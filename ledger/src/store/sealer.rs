@@ -42,6 +42,8 @@ pub(super) struct Sealer {
     fresh: Vec<u8>,
     /// That day.
     day: Day,
+    /// Made once: it is larger than most content.
+    compressor: zstd::bulk::Compressor<'static>,
     /// The day's file and how much of it is on disk.
     file: Option<(File, u64)>,
 }
@@ -77,6 +79,7 @@ impl Sealer {
             sessions: HashMap::new(),
             fresh: Vec::new(),
             day: Day::default(),
+            compressor: zstd::bulk::Compressor::new(LEVEL)?,
             file: None,
         })
     }
@@ -106,7 +109,7 @@ impl Sealer {
             match record.tail {
                 None => out.extend_from_slice(&record.detached),
                 Some(tail) => {
-                    let bytes = zstd::bulk::compress(tail, LEVEL)?;
+                    let bytes = self.compressor.compress(tail)?;
                     let (id, key) = self.key(&record.leaf.stream)?;
                     let content = key.seal(&record.leaf, bytes).map_err(io::Error::other)?;
                     line::sealed(&record.detached, id, &content, &mut out);
