@@ -55,7 +55,7 @@ struct Add {
     /// Hold all that there is.
     #[arg(long)]
     everything: bool,
-    /// Of that what came at this time or later: RFC 3339, or a duration ago (2h, 3d).
+    /// Of that what came at this time or later: RFC 3339, or a duration ago (72h).
     #[arg(long, value_name = "TIME")]
     from: Option<String>,
     /// Of that what came before this time.

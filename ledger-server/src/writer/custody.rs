@@ -104,7 +104,7 @@ impl Thread {
         if !is_hold && !is_there {
             return Err(no_such_hold(&info.name));
         }
-        let time = jiff::Timestamp::now().to_string();
+        let time = format!("{:.6}", jiff::Timestamp::now());
         if is_hold {
             // Before it is on disk: should that fail, too much is held until the next start.
             custody.hold(kind, info, &time);
