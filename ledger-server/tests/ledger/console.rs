@@ -232,7 +232,7 @@ fn a_login_ends_with_its_token() {
     let page = see(&ledger, &cookie, "/console/sessions");
     assert_eq!(page.status, 401);
     assert!(
-        page.body.contains("The token is not accepted"),
+        page.body.contains("The login is not accepted"),
         "{}",
         page.body
     );

@@ -180,10 +180,12 @@ fn snapshot(policies: &str) -> Snapshot {
 
 fn unique() -> String {
     use std::sync::atomic::{AtomicU32, Ordering};
+    // Where a test has this file twice, each has a counter of its own, at an address of its own.
     static NEXT: AtomicU32 = AtomicU32::new(0);
     format!(
-        "{}-{}",
+        "{}-{:x}-{}",
         std::process::id(),
+        std::ptr::from_ref(&NEXT).addr(),
         NEXT.fetch_add(1, Ordering::Relaxed)
     )
 }
