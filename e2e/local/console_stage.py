@@ -144,7 +144,7 @@ def session(stream):
 class Ledger:
     """The program, with one session in it."""
 
-    def __init__(self, *more, port=0):
+    def __init__(self, *more, port=0, environment=()):
         target = json.loads(sh("cargo", "metadata", "--no-deps", "--format-version=1", cwd=ROOT).stdout)["target_directory"]
         sh("cargo", "build", "--quiet", "--locked", "--workspace", "--bin", "chaperone-ledger", cwd=ROOT)
         self.program, self.folder = Path(target) / "debug/chaperone-ledger", STATE / "console"
@@ -158,9 +158,8 @@ class Ledger:
         config = {"apiVersion": "v1", "kind": "Config", "current-context": "c", "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
                   "clusters": [{"name": "c", "cluster": {"server": f"http://127.0.0.1:{self.api_server.server_port}"}}], "users": [{"name": "u", "user": {}}]}
         (self.folder / "kubeconfig").write_text(json.dumps(config))
-        environment = {**os.environ, "KUBECONFIG": str(self.folder / "kubeconfig")}
-        environment.pop("KUBERNETES_SERVICE_HOST", None)
-        self.environment = environment
+        self.environment = {**os.environ, "KUBECONFIG": str(self.folder / "kubeconfig"), **dict(environment)}
+        self.environment.pop("KUBERNETES_SERVICE_HOST", None)
         self.words = [self.program, "serve", "--origin", ORIGIN, "--status-listen", "127.0.0.1:0", "--checkpoint-seconds", "1", "--dir", self.folder / "data",
                       "--key-file", self.folder / "skey", "--certificate", crt, "--certificate-key", key, *more]
         self.port = port
@@ -221,8 +220,8 @@ class Ledger:
 
 
 @contextlib.contextmanager
-def ledger(*more, port=0):
-    running = Ledger(*more, port=port)
+def ledger(*more, port=0, environment=()):
+    running = Ledger(*more, port=port, environment=environment)
     try:
         yield running
     finally:

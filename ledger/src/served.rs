@@ -137,13 +137,22 @@ where
         shown.map_err(|error: Unproven| NotIncluded::Not(error.to_string()))
     }
 
-    /// Reads every entry that the checkpoint covers, and makes the tree of them anew: no hash that is served is believed. `read` is told after each bundle how many leaves there were.
+    /// Reads every entry that the checkpoint covers, and makes the tree of them anew: no hash that is served is believed. `read` is told after each bundle how many leaves there were. Leaves of the streams `of` are kept, 40 bytes each.
     ///
     /// # Errors
     /// [`Unserved`].
-    pub fn whole(&self, mut read: impl FnMut(u64)) -> Result<Verdict, Unserved<S::Error>> {
+    pub fn whole(
+        &self,
+        of: &[StreamId],
+        mut read: impl FnMut(u64),
+    ) -> Result<Verdict, Unserved<S::Error>> {
+        let mut verdict = self.verdict();
+        verdict.leaves = of
+            .iter()
+            .map(|stream| (stream.clone(), Vec::new()))
+            .collect();
         let mut reading = Reading {
-            verdict: self.verdict(),
+            verdict,
             builder: Builder::default(),
         };
         let size = self.head().size;
@@ -172,6 +181,7 @@ where
             head: TreeHead::of(&self.signed),
             kept: self.kept.iter().map(|kept| kept.size).collect(),
             streams: BTreeMap::new(),
+            leaves: BTreeMap::new(),
             is_whole: false,
             faults: Vec::new(),
         }
@@ -228,6 +238,9 @@ impl Reading {
             };
             // What becomes full is not kept: only the root is asked for.
             let _ = self.builder.push(leaf.hash());
+            if let Some(leaves) = self.verdict.leaves.get_mut(&leaf.stream) {
+                leaves.push((leaf.seq, leaf.record));
+            }
             self.place(leaf.stream, leaf.seq);
             if self.verdict.streams.len() > MAX_STREAMS {
                 return Err(Unserved::TooManyStreams);

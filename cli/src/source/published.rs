@@ -67,6 +67,13 @@ impl Published {
         found.with_context(|| format!("the ledger has no record {seq} of stream {stream}"))
     }
 
+    /// Whether the ledger says of a record that it was deleted.
+    pub(crate) fn is_deleted(&self, stream: &StreamId, seq: u64) -> anyhow::Result<bool> {
+        let namespace = self.namespace.as_deref();
+        let stream = stream.to_string();
+        self.server.borrow_mut().is_deleted(&stream, seq, namespace)
+    }
+
     /// Takes all records of a stream, in their order.
     pub(crate) fn stream(
         &self,

@@ -110,6 +110,22 @@ impl Server {
         }
     }
 
+    /// Whether the ledger says of a record that it was there, and was deleted.
+    pub(crate) fn is_deleted(
+        &mut self,
+        stream: &str,
+        seq: u64,
+        namespace: Option<&str>,
+    ) -> anyhow::Result<bool> {
+        let words = namespace.map(|name| format!("?namespace={}", encoded(name)));
+        let words = words.unwrap_or_default();
+        match self.patiently(&format!("/v1/records/{}/{seq}{words}", encoded(stream)))? {
+            (410, _, _) => Ok(true),
+            (200 | 404, _, _) => Ok(false),
+            (other, _, body) => bail!("the ledger answers {other}: {}", said(&body)),
+        }
+    }
+
     /// A file of the published log, of so many bytes at most. None where there is none.
     pub(crate) fn file(&mut self, path: &str, limit: usize) -> anyhow::Result<Option<Vec<u8>>> {
         match self.patiently(&format!("/{path}"))? {

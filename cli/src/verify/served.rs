@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, bail};
 use chaperone_crds::{
-    chain::StreamId,
+    chain::{RecordHash, StreamId},
     verify::{Line, Report, Seen, Verifier},
 };
 use chaperone_ledger::{
@@ -64,7 +64,7 @@ fn tell(published: &Published, args: &Args, trust: &Trust) -> anyhow::Result<Tol
     // One record is proved by few hashes; that nothing is missing, only by all entries.
     let is_whole = args.records.is_empty() || !args.streams.is_empty();
     let log_verdict = match is_whole {
-        true => log.whole(progress(log.head().size)),
+        true => log.whole(&args.streams, progress(log.head().size)),
         false => log.beginnings(),
     };
     let log_verdict = log_verdict.context("cannot read the log")?;
@@ -169,14 +169,13 @@ impl<'a> Shown<'a> {
                 log.head.size
             )
         })?;
-        let mut next = 0;
-        let mut count = 0_u64;
+        let signed = log.leaves.get(stream).map_or(&[][..], Vec::as_slice);
+        let mut place = Place::new(stream, signed);
         published.stream(stream, |index, line| {
             // Records that nothing has signed yet are for the next time.
             if index >= log.head.size {
                 return Ok(());
             }
-            count = count.saturating_add(1);
             let seen = Seen::of(Line::Whole(line));
             if let Seen::Record(head, hash) = &seen {
                 let (stream, seq) = (head.stream.clone(), head.seq);
@@ -191,22 +190,73 @@ impl<'a> Shown<'a> {
                     self.faults
                         .push(format!("record {seq} of stream {}: {fault}", head.stream));
                 }
-                // Which numbers are missing is signed; that they are is said once, of the log.
-                if seq > next {
-                    self.verifier.announce(head.stream.clone(), seq);
-                }
-                next = seq.saturating_add(1);
+                place.come_to(seq, &mut self.verifier);
             }
             self.verifier.take(seen);
             Ok(())
         })?;
-        let signed = numbers.count();
-        if count != signed {
-            self.faults.push(format!(
-                "stream {stream}: {signed} records are signed, the ledger shows {count} of them"
-            ));
+        place.come_to(numbers.next, &mut self.verifier);
+        for (first, last) in place.unshown {
+            // A ledger whose index is behind shows less than it has: what it does not show it must say was deleted.
+            let says_so =
+                published.is_deleted(stream, first)? && published.is_deleted(stream, last)?;
+            if !says_so {
+                self.faults.push(format!(
+                    "stream {stream}: records {first} to {last} are signed, and the ledger neither shows them nor says that they were deleted"
+                ));
+            }
         }
         Ok(())
+    }
+}
+
+/// Where one is in a stream whose leaves are signed.
+struct Place<'a> {
+    stream: &'a StreamId,
+    /// Signed leaves that were not come to yet.
+    left: &'a [(u64, RecordHash)],
+    next: u64,
+    /// Numbers, first and last, of records that are signed and were not shown.
+    unshown: Vec<(u64, u64)>,
+}
+
+impl<'a> Place<'a> {
+    fn new(stream: &'a StreamId, left: &'a [(u64, RecordHash)]) -> Self {
+        Self {
+            stream,
+            left,
+            next: 0,
+            unshown: Vec::new(),
+        }
+    }
+
+    /// A record of this number comes: those before it that are signed stand in the chain by their hashes alone, and what is not signed is missing.
+    fn come_to(&mut self, seq: u64, verifier: &mut Verifier) {
+        while let Some(((number, hash), rest)) = self.left.split_first()
+            && *number < seq
+        {
+            self.left = rest;
+            self.pass(*number, verifier);
+            verifier.take(Seen::Deleted(self.stream.clone(), *number, *hash));
+            match self.unshown.last_mut() {
+                Some((_, last)) if last.checked_add(1) == Some(*number) => *last = *number,
+                _ => self.unshown.push((*number, *number)),
+            }
+        }
+        if let Some(((number, _), rest)) = self.left.split_first()
+            && *number == seq
+        {
+            self.left = rest;
+            self.pass(seq, verifier);
+        }
+    }
+
+    /// Which numbers are missing is signed; that they are is said once, of the log.
+    fn pass(&mut self, seq: u64, verifier: &mut Verifier) {
+        if seq > self.next {
+            verifier.announce(self.stream.clone(), seq);
+        }
+        self.next = seq.saturating_add(1);
     }
 }
 
@@ -353,4 +403,26 @@ struct RecordJson {
     leaf: u64,
     /// It is shown to be in the tree that is signed.
     included: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_signed_and_not_shown_stands_in_the_chain_by_its_hash() {
+        let stream: StreamId = "7d9f1c1e-6f0a-4c53-9d5b-0b8a3c1f2e4d".parse().unwrap();
+        let signed: Vec<_> = [0, 1, 2, 5, 6, 8]
+            .map(|n: u64| (n, RecordHash::of(&n.to_le_bytes())))
+            .to_vec();
+        let mut verifier = Verifier::exactly_once(usize::MAX);
+        let mut place = Place::new(&stream, &signed);
+        place.come_to(2, &mut verifier);
+        assert_eq!((place.next, &place.unshown[..]), (3, &[(0, 1)][..]));
+        place.come_to(6, &mut verifier);
+        place.come_to(9, &mut verifier);
+        assert_eq!(place.unshown, [(0, 1), (5, 5), (8, 8)]);
+        assert!(place.left.is_empty());
+        assert_eq!(verifier.finish().deleted(), 4);
+    }
 }

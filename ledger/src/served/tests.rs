@@ -117,7 +117,7 @@ fn all_entries_are_the_tree_that_was_signed_and_no_number_is_missing() {
     let (note, trust) = (served.note(), trust(&[&old]));
     let log = Log::open(&served, &note, &trust).unwrap();
     let mut read = Vec::new();
-    let verdict = log.whole(|leaves| read.push(leaves)).unwrap();
+    let verdict = log.whole(&[], |leaves| read.push(leaves)).unwrap();
     assert!(verdict.is_intact(), "{verdict}");
     assert_eq!((verdict.missing(), read), (0, vec![256, 512, 700]));
     let half = Numbers {
@@ -139,7 +139,7 @@ fn a_beginning_is_proved_without_entries() {
 
     let back = trust(&[&note]);
     let log = Log::open(&served, &old, &back).unwrap();
-    for verdict in [log.beginnings().unwrap(), log.whole(|_| {}).unwrap()] {
+    for verdict in [log.beginnings().unwrap(), log.whole(&[], |_| {}).unwrap()] {
         assert!(!verdict.is_intact(), "the log went back: {verdict}");
     }
     // Another history of the same size.
@@ -148,7 +148,7 @@ fn a_beginning_is_proved_without_entries() {
     let fork = fork.sign(&[&key(5)], Time::new(1).unwrap()).unwrap();
     let fork = trust(&[&fork]);
     let log = Log::open(&served, &note, &fork).unwrap();
-    for verdict in [log.beginnings().unwrap(), log.whole(|_| {}).unwrap()] {
+    for verdict in [log.beginnings().unwrap(), log.whole(&[], |_| {}).unwrap()] {
         assert!(!verdict.is_intact(), "{verdict}");
     }
 }
@@ -186,7 +186,7 @@ fn what_was_changed_is_found_and_what_is_not_served_is_no_verdict() {
     let log = Log::open(&served, &note, &trust).unwrap();
     let whole = |row: Row, index, bytes: Vec<u8>| {
         served.other.borrow_mut().insert(tile(row, index), bytes);
-        let verdict = log.whole(|_| {}).unwrap();
+        let verdict = log.whole(&[], |_| {}).unwrap();
         served.other.borrow_mut().clear();
         verdict
     };
@@ -252,7 +252,10 @@ fn what_was_changed_is_found_and_what_is_not_served_is_no_verdict() {
         );
     }
     fs::remove_dir_all(served.folder.path("tile/entries")).unwrap();
-    assert!(matches!(log.whole(|_| {}), Err(Unserved::Source { .. })));
+    assert!(matches!(
+        log.whole(&[], |_| {}),
+        Err(Unserved::Source { .. })
+    ));
 }
 
 #[test]

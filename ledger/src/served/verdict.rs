@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use chaperone_crds::chain::StreamId;
+use chaperone_crds::chain::{RecordHash, StreamId};
 use thiserror::Error;
 
 use crate::{audit::TreeHead, checkpoint::Origin, merkle::Hash, tile::Tile};
@@ -21,6 +21,8 @@ pub struct Verdict {
     pub kept: Vec<u64>,
     /// The streams, where all entries were read.
     pub streams: BTreeMap<StreamId, Numbers>,
+    /// Number and hash of each record of the streams that were asked for, in order.
+    pub leaves: BTreeMap<StreamId, Vec<(u64, RecordHash)>>,
     /// All entries were read.
     pub is_whole: bool,
     /// What is wrong; the first hundred at most.
