@@ -37,7 +37,7 @@ fuzz: ## look for bytes that break a parser: each target for FUZZ_SECONDS (60)
 	@./hack/fuzz
 
 .PHONY: faults
-faults: ## the fault campaign on the evidence path, as one table: 1,000 kills and more, half an hour (root)
+faults: ## the fault campaign on the evidence path, as one table: 1,000 kills and more, a quarter of an hour (root)
 	@./hack/faults
 
 .PHONY: charts
