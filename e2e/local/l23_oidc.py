@@ -6,6 +6,7 @@ import shutil
 import socket
 import ssl
 import subprocess
+import time
 import urllib.error
 import urllib.request
 
@@ -100,9 +101,8 @@ def who_logs_in_by_the_provider_sees_what_rbac_lets_that_user_see():
         running.get(f"{running_ledger.url}/console/sessions")
         assert "oidc:ann@example.com may not list sessions" in running.find_element(By.TAG_NAME, "main").text
         # The reading stands on record, under that name.
-        reads = running_ledger.ask("/v1/records?kind=ledger.read&limit=1000")["records"]
-        users = {r["record"]["read"]["user"] for r in reads}
-        assert "oidc:ann@example.com" in users, users
+        users = lambda: {r["record"]["read"]["user"] for r in running_ledger.ask("/v1/records?kind=ledger.read&limit=1000")["records"]}
+        wait(lambda: time.sleep(0.5) or "oidc:ann@example.com" in users(), "no record says that she read")
         running.find_element(By.XPATH, "//button[text()='Log out']").click()
         running.get(f"{running_ledger.url}/console/sessions?namespace=agents")
         assert "/console/login" in running.current_url, running.current_url
