@@ -2,8 +2,9 @@
 
 use std::{
     fs,
+    hash::{BuildHasher as _, Hasher as _, RandomState},
     io::{BufRead as _, BufReader, Read as _},
-    net::SocketAddr,
+    net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     sync::{
@@ -31,6 +32,17 @@ pub(crate) const ORIGIN: &str = "ledger.test/log";
 const PROGRAM: &str = env!("CARGO_BIN_EXE_chaperone-ledger");
 /// How long the program may take to be ready, or to end.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A port to come back to: below those that the system gives to connections, of which one could have it while the ledger is dead.
+fn free_port() -> u16 {
+    loop {
+        let random = RandomState::new().build_hasher().finish() % 20_000;
+        let port = 10_000 + u16::try_from(random).unwrap();
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
 
 /// How often a test kills: a campaign asks for more than the usual.
 pub(crate) fn kills(usual: u64) -> u64 {
@@ -113,7 +125,7 @@ impl World {
             vkey: String::from_utf8(made.stdout).unwrap().trim().to_owned(),
             folder,
             cluster,
-            listen: Mutex::new("127.0.0.1:0".to_owned()),
+            listen: Mutex::new(format!("127.0.0.1:{}", free_port())),
             more: Mutex::default(),
         }
     }
