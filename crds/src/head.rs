@@ -180,6 +180,15 @@ impl Place {
         }
     }
 
+    /// What the record of this number counts, where it ends its stream and counts other records than there are: all up to itself, those among them that are missing.
+    #[must_use]
+    pub fn miscount(&self, seq: u64) -> Option<u64> {
+        match *self {
+            Self::Closes { counted } => (seq.checked_add(1) != Some(counted)).then_some(counted),
+            Self::Opens | Self::Begins | Self::Within(_) => None,
+        }
+    }
+
     /// Whether it ends its stream.
     #[must_use]
     pub fn closes(&self) -> bool {

@@ -313,7 +313,9 @@ impl Store {
             }
             let line = Split::of(line);
             let head = Head::parse(&line.detached).map_err(fault)?;
-            judge.take(&head, line, &self.tiles)?;
+            if judge.take(&head, line, &self.tiles)? {
+                head.counts().map_err(fault)?;
+            }
         }
         Ok(Judged {
             next_seq: judge.next,

@@ -294,13 +294,10 @@ impl StreamState {
     }
 
     fn judge_close(&mut self, seq: u64, place: &Place) -> Result<(), Fault> {
-        let Place::Closes { counted } = *place else {
-            return Ok(());
-        };
-        self.closed = true;
-        match seq.checked_add(1) == Some(counted) {
-            true => Ok(()),
-            false => Err(Fault::CloseCount { seq, counted }),
+        self.closed |= place.closes();
+        match place.miscount(seq) {
+            None => Ok(()),
+            Some(counted) => Err(Fault::CloseCount { seq, counted }),
         }
     }
 

@@ -71,7 +71,10 @@ fn write(ledger: &Ledger, pod: &str, number: u8, closes: bool) {
     kinds.extend(closes.then_some(EventKind::StreamClose));
     for kind in kinds {
         let mut event = Event::new(kind, AgentRef::default());
-        event.close = (kind == EventKind::StreamClose).then(CloseInfo::default);
+        event.close = (kind == EventKind::StreamClose).then(|| CloseInfo {
+            records: chain.next_seq() + 1,
+            ..CloseInfo::default()
+        });
         chain.append(&event, jiff::Timestamp::now(), unsalted, &mut batch);
     }
     assert_eq!(ledger.post(&format!("pod-{pod}"), &id, &batch).0, 200);

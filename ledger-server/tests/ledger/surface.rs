@@ -3,6 +3,7 @@
 use std::{fs, time::Duration};
 
 use chaperone_ledger::{
+    audit::{self, Trust},
     checkpoint::{self, Origin},
     key::VerifierKey,
     leaf::Leaf,
@@ -109,6 +110,45 @@ fn records_are_taken_once_and_refusals_have_codes() {
         );
     }
     assert_eq!(ledger.curl(&path, "", &[]).0, 401);
+}
+
+#[test]
+fn a_close_that_counts_wrong_is_refused_and_the_stream_can_still_end() {
+    let world = World::new("close");
+    let ledger = world.start();
+    let id = stream(1);
+    let closed = |records: Option<u64>| {
+        let mut lines = Lines::new(id.clone());
+        let mut batch = lines.take(3);
+        let close = records.map(|records| json!({"records": records, "reason": "terminated"}));
+        let agent = json!({"namespace": "team", "pod": "a"});
+        let event = json!({"kind": "stream.close", "agent": agent, "close": close});
+        lines.event(event, &mut batch);
+        batch
+    };
+    for (records, said) in [
+        (Some(3), 3),
+        (Some(5), 5),
+        (Some(u64::MAX), u64::MAX),
+        (None, 0),
+    ] {
+        let (status, body) = ledger.post("pod-a", &id, &closed(records));
+        assert_eq!((status, &body["code"]), (400, &json!("malformed")));
+        let why = format!("counts {said} records, where 4 were expected");
+        assert!(body.to_string().contains(&why), "{body}");
+    }
+    let path = format!("/v1/streams/{id}");
+    let next = ledger.curl(&path, "pod-a", &[]);
+    assert_eq!(next, (200, r#"{"nextSeq":0}"#.to_owned()));
+    let taken = ledger.post("pod-a", &id, &closed(Some(4)));
+    assert_eq!(taken, (200, json!({"nextSeq": 4, "added": 4})));
+    ledger.stop();
+    let trust = Trust {
+        keys: vec![world.vkey.parse().unwrap()],
+        kept: Vec::new(),
+    };
+    let verdict = audit::verify(&world.data, &trust).unwrap();
+    assert!(verdict.is_intact(), "{verdict}");
 }
 
 #[test]

@@ -18,6 +18,8 @@ pub(super) struct Head {
     pub(super) opens: bool,
     /// Whether it ends it.
     pub(super) closes: bool,
+    /// What it counts, where it ends it and counts wrong.
+    pub(super) miscount: Option<u64>,
 }
 
 /// Why a line is no record that the ledger takes.
@@ -35,6 +37,14 @@ pub enum NotARecord {
     /// It carries no hash.
     #[error("its prev is no hash")]
     Prev,
+    /// It ends its stream, and counts other records than the stream has.
+    #[error("it closes its stream and counts {found} records, where {expected} were expected")]
+    Count {
+        /// Records up to itself.
+        expected: u64,
+        /// What it counts; 0 where it does not.
+        found: u64,
+    },
 }
 
 impl NotARecord {
@@ -60,6 +70,18 @@ impl Head {
             time: head.time,
             opens: head.place == Place::Opens,
             closes: head.place.closes(),
+            miscount: head.place.miscount(head.seq),
         })
+    }
+
+    /// Whether it may be taken anew: a verdict over a log with a close that counts wrong is that the log is not intact. One that was taken before this was asked stays where it is.
+    pub(super) fn counts(&self) -> Result<(), NotARecord> {
+        match self.miscount {
+            None => Ok(()),
+            Some(found) => Err(NotARecord::Count {
+                expected: self.seq.saturating_add(1),
+                found,
+            }),
+        }
     }
 }

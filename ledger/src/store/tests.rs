@@ -5,7 +5,7 @@ use std::{fs, path::PathBuf};
 use chaperone_crds::{
     bodies::{Salt, detached, unsalted},
     chain::{Chain, RecordHash},
-    record::{AgentRef, BodyInfo, Event, EventKind, MessageInfo},
+    record::{AgentRef, BodyInfo, CloseInfo, Event, EventKind, MessageInfo},
 };
 use proptest::prelude::*;
 
@@ -120,15 +120,22 @@ fn lines(stream: u8, operations: usize) -> Vec<Vec<u8>> {
     kinds
         .map(|kind| {
             let mut line = Vec::new();
-            chain.append(
-                &Event::new(kind, AgentRef::default()),
-                now,
-                unsalted,
-                &mut line,
-            );
+            let mut event = Event::new(kind, AgentRef::default());
+            event.close = (kind == EventKind::StreamClose).then(|| CloseInfo {
+                records: chain.next_seq() + 1,
+                ..CloseInfo::default()
+            });
+            chain.append(&event, now, unsalted, &mut line);
             line
         })
         .collect()
+}
+
+/// The line with another text in it.
+fn with(line: &[u8], old: &str, new: &str) -> Vec<u8> {
+    let text = String::from_utf8(line.to_vec()).unwrap();
+    assert!(text.contains(old), "{text}");
+    text.replace(old, new).into_bytes()
 }
 
 fn take(store: &mut Store, stream: u8, batch: &[Vec<u8>]) -> Receipt {
@@ -369,6 +376,26 @@ fn what_does_not_fit_is_refused_by_name_and_leaves_nothing() {
                 .into_bytes(),
             "its version is",
         ),
+        (
+            1,
+            [
+                &all[3][..],
+                &all[4],
+                &with(&all[5], r#""records":6"#, r#""records":7"#),
+            ]
+            .concat(),
+            "line 3 of the batch is no record: it closes its stream and counts 7 records, where 6 were expected",
+        ),
+        (
+            1,
+            [
+                &all[3][..],
+                &all[4],
+                &with(&all[5], r#""close":{"#, r#""closed":{"#),
+            ]
+            .concat(),
+            "counts 0 records, where 6 were expected",
+        ),
     ] {
         let refused = stage(&mut store, stream, batch).to_string();
         assert!(refused.contains(wanted), "{refused:?}, not {wanted:?}");
@@ -391,6 +418,30 @@ fn what_does_not_fit_is_refused_by_name_and_leaves_nothing() {
     );
     let refused = stage(&mut store, 1, line);
     assert!(matches!(refused, Refused::Closed { seq: 6 }), "{refused}");
+}
+
+#[test]
+fn a_close_that_counts_wrong_and_was_taken_once_stays_and_is_no_obstacle() {
+    let folder = Folder::new();
+    let mut store = open(&folder).unwrap();
+    let (all, other) = (lines(1, 4), lines(2, 4));
+    let wrong = with(&all[5], r#""records":6"#, r#""records":7"#);
+    take(&mut store, 1, &all[..5]);
+    drop(store);
+    let newest = folder.newest();
+    let there = [fs::read(&newest).unwrap(), wrong.clone()].concat();
+    fs::write(newest, there).unwrap();
+    let mut store = open(&folder).unwrap();
+    assert!(store.is_closed(&id(1)));
+    // As a sidecar sends it that has not heard that it was taken.
+    let receipt = take(&mut store, 1, &[all[4].clone(), wrong]);
+    assert_eq!((receipt.next_seq, receipt.added), (6, 0));
+    let refused = store.stage(&id(1), &all[5]).unwrap_err();
+    assert!(matches!(refused, Refused::Differs { seq: 5 }), "{refused}");
+    assert_eq!(take(&mut store, 2, &other).added, 6);
+    store.checkpoint(&[&key(5)], time(1)).unwrap();
+    drop(store);
+    assert_eq!(open(&folder).unwrap().committed().leaves(), 12);
 }
 
 #[test]
