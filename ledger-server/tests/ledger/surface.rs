@@ -71,7 +71,9 @@ fn records_are_taken_once_and_refusals_have_codes() {
         (409, &json!("broken")),
         "other times, other hashes"
     );
-    for bad in [&b"x\n"[..], b"", b"{}\n", &first[..first.len() - 1]] {
+    let lone = Lines::new(id.clone()).take(1);
+    let blank = [lone.trim_ascii_end(), b" \n"].concat();
+    for bad in [&b"x\n"[..], b"", b"{}\n", &first[..first.len() - 1], &blank] {
         let (status, body) = post(bad);
         assert_eq!((status, &body["code"]), (400, &json!("malformed")));
     }

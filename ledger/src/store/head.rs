@@ -34,6 +34,9 @@ pub enum NotARecord {
     /// Its texts of bodies are not those that it was written with.
     #[error("its bodies are not what its bodiesSha256 says")]
     Content,
+    /// Blanks follow its JSON: in a segment only sealed content stands there, and a start would not know the line.
+    #[error("its line does not end with the brace that ends it")]
+    End,
     /// It carries no hash.
     #[error("its prev is no hash")]
     Prev,
@@ -56,6 +59,9 @@ impl Head {
     /// Reads a line without its newline and its content.
     pub(super) fn parse(line: &[u8]) -> Result<Self, NotARecord> {
         let head = head::Head::parse(line)?;
+        if !line.ends_with(b"}") {
+            return Err(NotARecord::End);
+        }
         if let Some(version) = head.foreign_version {
             return Err(NotARecord::Version(version));
         }

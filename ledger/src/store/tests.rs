@@ -15,6 +15,7 @@ use crate::{
     follow::{self, Follower},
     key::Algorithm,
     leaf::Leaf,
+    line::Stored,
     merkle::{consistency_proof, inclusion_proof, root, verify_consistency, verify_inclusion},
     tile::TileTree,
 };
@@ -418,6 +419,33 @@ fn what_does_not_fit_is_refused_by_name_and_leaves_nothing() {
     );
     let refused = stage(&mut store, 1, line);
     assert!(matches!(refused, Refused::Closed { seq: 6 }), "{refused}");
+}
+
+#[test]
+fn whatever_stands_around_a_record_what_is_taken_is_a_line_that_a_start_knows() {
+    let folder = Folder::new();
+    let store = open(&folder).unwrap();
+    let (mut taken, mut refused) = (0, 0);
+    for line in [&lines(1, 0)[0], &with_text()[0]] {
+        let stream = Head::parse(line.trim_ascii_end()).unwrap().stream;
+        for at in 0..line.len() {
+            for more in [" ", "\t", "\r", "}", "{}", " sealed/1 ", "\0"] {
+                let (before, after) = line.split_at(at);
+                let hostile = [before, more.as_bytes(), after].concat();
+                let bare = hostile.strip_suffix(b"\n").unwrap();
+                if store.check(&stream, &hostile, None).is_ok() {
+                    assert_eq!(Stored::read(bare), Ok(Stored::Record(bare)));
+                    taken += 1;
+                } else {
+                    refused += 1;
+                }
+            }
+        }
+    }
+    assert!(taken > 0 && refused > taken, "{taken}, {refused}");
+    let blank = with(&lines(1, 0)[0], "}\n", "} \n");
+    let said = store.check(&id(1), &blank, None).unwrap_err().to_string();
+    assert!(said.contains("does not end with the brace"), "{said}");
 }
 
 #[test]
