@@ -25,8 +25,6 @@ use crate::sinks::target::{Failure, Then};
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// The same of an answer that waits for nothing.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
-/// Longest answer, in bytes: a batch that is fetched, and what stands around it.
-const LONGEST_ANSWER: u64 = 64 * 1024 * 1024;
 /// Mechanisms that are named when ours is not among them.
 const NAMED_MECHANISMS: usize = 10;
 
@@ -75,7 +73,7 @@ impl Connection {
         let answer = timeout(patience, async {
             self.stream.write_all(&frame).await.map_err(broken)?;
             self.stream.flush().await.map_err(broken)?;
-            self.answer().await
+            self.answer(api).await
         });
         answer.await.map_err(|_| {
             let why = format!("no answer to {} within {} s", api.name, patience.as_secs());
@@ -83,11 +81,12 @@ impl Connection {
         })?
     }
 
-    async fn answer(&mut self) -> Result<Vec<u8>, Failure> {
+    async fn answer(&mut self, api: Api) -> Result<Vec<u8>, Failure> {
         let length = self.stream.read_u32().await.map_err(broken)?;
-        if u64::from(length) > LONGEST_ANSWER {
+        if length > api.longest {
             let why = format!(
-                "the broker announces an answer of {length} bytes: it is no broker, or it expects TLS where there is none"
+                "the broker announces an answer to {} of {length} bytes, where {} are taken: it is no broker, or it expects TLS where there is none",
+                api.name, api.longest
             );
             return Err(Failure::soon("protocol", why));
         }
@@ -189,5 +188,70 @@ fn broken(error: std::io::Error) -> Failure {
         // Where a client certificate is wanted, TLS 1.3 says so only after the handshake.
         std::io::ErrorKind::InvalidData => Failure::soon("tls", error),
         _ => Failure::soon("connect", error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::DuplexStream;
+
+    use super::*;
+
+    /// A broker that answers one request with so many bytes, and announces others. Gives the request.
+    async fn broker(mut to: DuplexStream, announced: u32, given: usize) -> Vec<u8> {
+        let length = to.read_u32().await.unwrap();
+        let mut request = vec![0; usize::try_from(length).unwrap()];
+        to.read_exact(&mut request).await.unwrap();
+        to.write_u32(announced).await.unwrap();
+        // The correlation, which is that of the first request.
+        let answer = [&1_i32.to_be_bytes()[..], &vec![7; given]].concat();
+        // Who has heard enough is gone.
+        let _ = to.write_all(&answer).await;
+        request
+    }
+
+    async fn asked(api: Api, announced: u32, given: usize) -> Result<Vec<u8>, Failure> {
+        let (ours, theirs) = tokio::io::duplex(64 * 1024);
+        let mut connection = Connection {
+            stream: Box::new(ours),
+            client: "chaperone/test".to_owned(),
+            correlation: 0,
+            until: None,
+        };
+        let nothing = Writer::default();
+        let ask = async {
+            let answer = connection.ask(api, &nothing).await;
+            drop(connection);
+            answer
+        };
+        tokio::join!(ask, broker(theirs, announced, given)).0
+    }
+
+    #[tokio::test]
+    async fn no_answer_is_longer_than_what_was_asked_for_can_be() {
+        const MIB: u32 = 1024 * 1024;
+        let others = [
+            messages::SASL_HANDSHAKE,
+            messages::API_VERSIONS,
+            messages::SASL_AUTHENTICATE,
+        ];
+        for api in messages::NEEDED.into_iter().chain(others) {
+            let most = match api == messages::FETCH {
+                true => 64 * MIB,
+                false => 4 * MIB,
+            };
+            let failure = asked(api, most + 1, 0).await.unwrap_err();
+            assert_eq!(failure.reason, "protocol", "{}", api.name);
+            let said = format!("to {} of {} bytes", api.name, most + 1);
+            assert!(failure.message.contains(&said), "{}", failure.message);
+        }
+        for (api, length) in [(messages::METADATA, 4 * MIB), (messages::FETCH, 5 * MIB)] {
+            let given = usize::try_from(length - 4).unwrap();
+            let answer = asked(api, length, given).await.unwrap();
+            assert_eq!(answer.len(), given, "{}", api.name);
+        }
+        // What is announced and does not come.
+        let failure = asked(messages::FETCH, 64 * MIB, 9).await.unwrap_err();
+        assert_eq!(failure.reason, "connect");
     }
 }

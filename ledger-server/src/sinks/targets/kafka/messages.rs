@@ -11,14 +11,29 @@ pub(super) struct Api {
     pub(super) version: i16,
     /// Its name.
     pub(super) name: &'static str,
+    /// Longest answer, in bytes.
+    pub(super) longest: u32,
 }
 
+/// Longest answer but to Fetch, in bytes. What names partitions, versions or faults has a thousandth of it; read into values it takes some ten times as much memory.
+const LONGEST_ANSWER: u32 = 4 * 1024 * 1024;
+/// Longest answer to Fetch, in bytes: it has as many as were asked for (4 MiB), or one batch that has more. One that is longer than it may be when it is unfolded could not be looked into.
+const LONGEST_FETCHED: u32 = 64 * 1024 * 1024;
+
 const fn api(key: i16, version: i16, name: &'static str) -> Api {
-    Api { key, version, name }
+    Api {
+        key,
+        version,
+        name,
+        longest: LONGEST_ANSWER,
+    }
 }
 
 pub(super) const PRODUCE: Api = api(0, 8, "Produce");
-pub(super) const FETCH: Api = api(1, 11, "Fetch");
+pub(super) const FETCH: Api = Api {
+    longest: LONGEST_FETCHED,
+    ..api(1, 11, "Fetch")
+};
 pub(super) const LIST_OFFSETS: Api = api(2, 1, "ListOffsets");
 pub(super) const METADATA: Api = api(3, 4, "Metadata");
 pub(super) const SASL_HANDSHAKE: Api = api(17, 1, "SaslHandshake");
@@ -214,23 +229,26 @@ pub(super) fn fetched<'a>(
     if error != 0 {
         return Ok((error, &[]));
     }
-    let found = answer.each(|one| {
+    // Nothing else is kept: the longest answers would take many times their length.
+    let mut asked = None;
+    answer.each(|one| {
         one.string()?;
         one.each(|one| {
             let (index, error) = (one.i32()?, one.i16()?);
             one.i64()?;
             one.i64()?;
             one.i64()?;
-            one.each(|one| Ok((one.i64()?, one.i64()?)))?;
+            one.each(|one| one.i64().and(one.i64()).map(drop))?;
             one.i32()?;
-            Ok((index, error, one.bytes()?))
+            let batches = one.bytes()?;
+            if index == partition {
+                asked.get_or_insert((error, batches));
+            }
+            Ok(())
         })
+        .map(drop)
     })?;
-    let mut all = found.into_iter().flatten();
-    let asked = all.find(|(index, ..)| *index == partition);
-    asked
-        .map(|(_, error, batches)| (error, batches))
-        .ok_or(Malformed)
+    asked.ok_or(Malformed)
 }
 
 /// A batch for each of some partitions.
