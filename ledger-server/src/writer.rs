@@ -18,7 +18,7 @@ use std::{
 use bytes::Bytes;
 use chaperone_crds::{
     chain::StreamId,
-    record::{AgentRef, CheckpointInfo, ErasedInfo, EventKind, HoldInfo, PodInfo, ReadInfo},
+    record::{AgentRef, CheckpointInfo, ErasedInfo, HoldInfo, PodInfo, ReadInfo},
 };
 use chaperone_ledger::{
     content::{Day, KeyId},
@@ -31,7 +31,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 
 use crate::{
     authenticate::Workload,
-    custody::Custody,
+    custody::{Custody, Hold},
     metrics::Metrics,
     refusal::{Code, Refusal},
 };
@@ -76,6 +76,17 @@ pub struct Request {
     pub room: Option<OwnedSemaphorePermit>,
 }
 
+/// The end of a hold.
+#[derive(Clone, Debug)]
+pub struct Release {
+    /// The hold as it was when it was asked whether it may be ended.
+    pub hold: Hold,
+    /// Why it ends.
+    pub reason: String,
+    /// Who ends it.
+    pub user: String,
+}
+
 type Answered = oneshot::Sender<Result<Answer, Refusal>>;
 
 #[derive(Debug)]
@@ -93,8 +104,10 @@ enum Message {
     Destroy(Box<(Day, HashSet<KeyId>, ErasedInfo)>, Answered),
     /// To be put on record: records are about to be deleted.
     Erased(Box<ErasedInfo>, Answered),
-    /// To be put on record, and to be obeyed from then on: a hold, or its end.
-    Hold(EventKind, Box<HoldInfo>, Answered),
+    /// To be put on record, and to be obeyed from then on: a hold.
+    Hold(Box<HoldInfo>, Answered),
+    /// The same: the end of one.
+    Release(Box<Release>, Answered),
     Stop,
 }
 
@@ -268,12 +281,22 @@ impl WriterHandle {
             .map(|_| ())
     }
 
-    /// Puts a hold, or its end, on record. The future resolves once that is on disk and obeyed.
+    /// Puts a hold on record. The future resolves once that is on disk and obeyed.
     ///
     /// # Errors
-    /// [`Refusal`], as of [`ask`](Self::ask); `Exists` and `NotFound` by its name.
-    pub async fn record_hold(&self, kind: EventKind, hold: HoldInfo) -> Result<(), Refusal> {
-        self.send(|answered| Message::Hold(kind, Box::new(hold), answered))
+    /// [`Refusal`], as of [`ask`](Self::ask); `Exists` by its name.
+    pub async fn record_hold(&self, hold: HoldInfo) -> Result<(), Refusal> {
+        self.send(|answered| Message::Hold(Box::new(hold), answered))
+            .await
+            .map(|_| ())
+    }
+
+    /// Puts the end of a hold on record. The future resolves once that is on disk and obeyed.
+    ///
+    /// # Errors
+    /// [`Refusal`], as of [`ask`](Self::ask); `NotFound` by its name, and `Exists` where another hold has the name by now.
+    pub async fn record_release(&self, release: Release) -> Result<(), Refusal> {
+        self.send(|answered| Message::Release(Box::new(release), answered))
             .await
             .map(|_| ())
     }

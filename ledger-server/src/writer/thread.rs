@@ -174,8 +174,11 @@ impl Thread {
                 Message::Erased(info, answered) => {
                     self.alone(&mut waiting, answered, |thread| thread.erased(*info));
                 }
-                Message::Hold(kind, info, answered) => {
-                    self.alone(&mut waiting, answered, |thread| thread.hold(kind, &info));
+                Message::Hold(info, answered) => {
+                    self.alone(&mut waiting, answered, |thread| thread.hold(&info));
+                }
+                Message::Release(release, answered) => {
+                    self.alone(&mut waiting, answered, |thread| thread.release(*release));
                 }
                 Message::Stop => {
                     goes_on = false;

@@ -18,7 +18,7 @@ use axum::{
 };
 use chaperone_crds::{
     chain::StreamId,
-    record::{ErasedInfo, EventKind, HoldInfo},
+    record::{ErasedInfo, HoldInfo},
 };
 use chaperone_ledger::content::Keys;
 use chaperone_server::reviews::bearer;
@@ -34,6 +34,7 @@ use crate::{
     metrics::Route,
     refusal::{Code, Refusal},
     retention::{Erasure, NoErasure, about, erasure},
+    writer::Release,
 };
 
 /// Longest body, in bytes: names and a reason.
@@ -165,9 +166,7 @@ impl Api {
             .may(token, Sight::CREATE_HOLDS, "holds", about.as_deref())
             .await?;
         info.user = reader.user.name.clone();
-        self.writer
-            .record_hold(EventKind::LedgerHold, info.clone())
-            .await?;
+        self.writer.record_hold(info.clone()).await?;
         Ok(info)
     }
 
@@ -198,26 +197,23 @@ impl Api {
 
     async fn release(&self, token: &str, name: &str, asked: Released) -> Result<HoldInfo, Refusal> {
         reason(&asked.reason)?;
-        let there = self
-            .custody
-            .read()
-            .holds()
-            .get(name)
-            .map(|hold| hold.info.clone());
-        let about = there.as_ref().and_then(|hold| hold.namespace.clone());
+        let there = self.custody.read().holds().get(name).cloned();
+        let about = there.as_ref().and_then(|hold| hold.info.namespace.clone());
         let reader = self
             .may(token, Sight::DELETE_HOLDS, "holds", about.as_deref())
             .await?;
-        let there = there.ok_or_else(|| no_such_hold(name))?;
-        let info = HoldInfo {
+        let hold = there.ok_or_else(|| no_such_hold(name))?;
+        let release = Release {
+            hold,
             reason: asked.reason,
             user: reader.user.name.clone(),
-            ..there
         };
-        self.writer
-            .record_hold(EventKind::LedgerRelease, info.clone())
-            .await?;
-        Ok(info)
+        self.writer.record_release(release.clone()).await?;
+        Ok(HoldInfo {
+            reason: release.reason,
+            user: release.user,
+            ..release.hold.info
+        })
     }
 
     async fn erase(&self, token: &str, asked: Erase) -> Result<Erased, Refusal> {
