@@ -12,6 +12,7 @@ pub mod gaps;
 pub mod key_file;
 pub mod metrics;
 pub mod oidc;
+mod postgres;
 pub mod publish;
 mod random;
 pub mod refusal;

@@ -8,7 +8,7 @@ mod read;
 
 use std::{fmt, time::Duration};
 
-use chaperone_crds::resources::{AuditSinkSpec, Format, SinkStart};
+use chaperone_crds::resources::{AuditSinkSpec, Format, PostgresSink, S3Sink, SinkStart};
 
 pub use chaperone_crds::resources::{KafkaCompression, OtlpProtocol, S3Format, SaslMechanism};
 pub use kinds::{
@@ -122,13 +122,7 @@ impl Sink {
         spec: &AuditSinkSpec,
         secret: &dyn Fn(&str, &str) -> Option<String>,
     ) -> Result<Self, Vec<String>> {
-        let mut reader = Reader::new(secret);
-        let sink = reader.sink(name, spec);
-        reader.problems.append(&mut reader.missing);
-        match sink {
-            Some(sink) if reader.problems.is_empty() => Ok(sink),
-            _ => Err(reader.problems),
-        }
+        Reader::alone(secret, |reader| reader.sink(name, spec))
     }
 
     /// What is wrong with an `AuditSink` whatever the Secrets are, one sentence each.
@@ -148,6 +142,33 @@ impl Sink {
         let mut reader = Reader::new(secret);
         reader.sink(ANY_NAME, spec);
         reader.missing
+    }
+}
+
+impl Postgres {
+    /// Reads what a database is reached by, as a sink says it. `secret` as of [`Sink::read`].
+    ///
+    /// # Errors
+    /// As of [`Sink::read`].
+    pub fn read(
+        spec: &PostgresSink,
+        secret: &dyn Fn(&str, &str) -> Option<String>,
+    ) -> Result<Self, Vec<String>> {
+        Reader::alone(secret, |reader| reader.postgres(spec))
+    }
+}
+
+impl S3 {
+    /// Reads what a bucket is reached by, as the sink of this name says it. `secret` as of [`Sink::read`].
+    ///
+    /// # Errors
+    /// As of [`Sink::read`].
+    pub fn read(
+        name: &str,
+        spec: &S3Sink,
+        secret: &dyn Fn(&str, &str) -> Option<String>,
+    ) -> Result<Self, Vec<String>> {
+        Reader::alone(secret, |reader| reader.s3(name, spec))
     }
 }
 

@@ -8,7 +8,7 @@ mod otlp;
 mod postgres;
 mod redis;
 mod request;
-mod s3;
+pub(crate) mod s3;
 mod splunk;
 mod syslog;
 

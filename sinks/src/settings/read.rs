@@ -67,6 +67,20 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Reads one thing, or says all that is wrong with it.
+    pub(super) fn alone<T>(
+        secret: &'a dyn Fn(&str, &str) -> Option<String>,
+        read: impl FnOnce(&mut Self) -> Option<T>,
+    ) -> Result<T, Vec<String>> {
+        let mut reader = Self::new(secret);
+        let value = read(&mut reader);
+        reader.problems.append(&mut reader.missing);
+        match value {
+            Some(value) if reader.problems.is_empty() => Ok(value),
+            _ => Err(reader.problems),
+        }
+    }
+
     pub(super) fn sink(&mut self, name: &str, spec: &AuditSinkSpec) -> Option<Sink> {
         if !is_name(name) {
             self.problem(format!("{name:?} is no name of an AuditSink"));
@@ -180,7 +194,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    fn postgres(&mut self, postgres: &PostgresSink) -> Option<Postgres> {
+    pub(super) fn postgres(&mut self, postgres: &PostgresSink) -> Option<Postgres> {
         let host = self.host("spec.postgres", &postgres.host);
         let (bundle, secret) = (postgres.ca_bundle.as_deref(), postgres.tls_secret.as_ref());
         let tls = match postgres.allow_insecure {

@@ -2,124 +2,53 @@
 //!
 //! Contract: a batch is one statement, acknowledged once the server has committed it (by default that is on its disk). The key is stream and number, so that what comes again changes nothing.
 
-use std::{sync::Arc, time::Duration};
-
 use chaperone_sinks::settings::Postgres;
-use tokio::task::AbortHandle;
-use tokio_postgres::{
-    Client, Config, Error, NoTls, Socket, Statement,
-    config::SslMode,
-    tls::{MakeTlsConnect, TlsConnect},
-};
-use tokio_postgres_rustls::MakeRustlsConnect;
+use tokio_postgres::{Client, Error, Statement};
 
 use super::Maker;
-use crate::sinks::target::{Answer, Failure, Outgoing, Sending, Target, Then};
-
-/// How long a connection may take.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long the server may take for one statement; the server breaks it off then.
-const STATEMENT_TIMEOUT: Duration = Duration::from_secs(45);
+use crate::{
+    postgres::{Connection, Connector},
+    sinks::target::{Answer, Failure, Outgoing, Sending, Target, Then},
+};
 
 /// A table of a database.
 pub(super) struct PostgresTarget {
-    config: Config,
-    tls: Option<Arc<rustls::ClientConfig>>,
+    connector: Connector,
     table: String,
     session: Option<Session>,
 }
 
 /// A connection whose table is there.
 struct Session {
-    client: Client,
+    connection: Connection,
     insert: Statement,
-    driver: AbortHandle,
-}
-
-impl Drop for Session {
-    fn drop(&mut self) {
-        self.driver.abort();
-    }
 }
 
 impl PostgresTarget {
     /// Reads the settings.
     pub(super) fn new(postgres: &Postgres, maker: &Maker) -> Result<Self, Failure> {
-        let tls = match &postgres.tls {
-            Some(tls) => Some(Arc::new(tls.client_config(None)?)),
-            None => None,
-        };
-        let mut config = Config::new();
-        config
-            .host(&postgres.host)
-            .port(postgres.port)
-            .dbname(&postgres.database)
-            .user(&postgres.user)
-            .application_name(format!("chaperone/{}", maker.version))
-            .connect_timeout(CONNECT_TIMEOUT)
-            .tcp_user_timeout(STATEMENT_TIMEOUT)
-            .ssl_mode(match tls {
-                Some(_) => SslMode::Require,
-                None => SslMode::Disable,
-            });
-        if let Some(password) = &postgres.password {
-            config.password(&password.0);
-        }
         Ok(Self {
-            config,
-            tls,
+            connector: Connector::new(postgres, &maker.version)?,
             table: quoted(&postgres.table),
             session: None,
         })
     }
 
     async fn deliver(&mut self, batch: &[Outgoing]) -> Result<Answer, Failure> {
-        let session = match self.session.take().filter(|s| !s.client.is_closed()) {
+        let is_open = |session: &Session| !session.connection.client.is_closed();
+        let session = match self.session.take().filter(is_open) {
             Some(session) => session,
-            None => self.begin().await?,
+            None => self.begin().await.map_err(|e| failure(&e))?,
         };
         let result = insert(&session, batch).await;
-        if !session.client.is_closed() {
-            self.session = Some(session);
-        }
+        self.session = Some(session).filter(is_open);
         result.map(|_| Answer::default()).map_err(|e| failure(&e))
     }
 
-    async fn begin(&self) -> Result<Session, Failure> {
-        match &self.tls {
-            Some(tls) => {
-                let tls = MakeRustlsConnect::new(tls.as_ref().clone());
-                self.connect(tls).await
-            }
-            None => self.connect(NoTls).await,
-        }
-    }
-
-    async fn connect<T>(&self, tls: T) -> Result<Session, Failure>
-    where
-        T: MakeTlsConnect<Socket>,
-        T::Stream: Send + 'static,
-        T::TlsConnect: Send,
-        <T::TlsConnect as TlsConnect<Socket>>::Future: Send,
-    {
-        let (client, connection) = self.config.connect(tls).await.map_err(|e| failure(&e))?;
-        let driver = tokio::spawn(async move {
-            // The statement's own future tells its failure.
-            let _ = connection.await;
-        });
-        let driver = driver.abort_handle();
-        let prepared = prepare(&client, &self.table).await;
-        match prepared {
-            Ok(insert) => Ok(Session {
-                client,
-                insert,
-                driver,
-            }),
-            Err(error) => {
-                driver.abort();
-                Err(failure(&error))
-            }
-        }
+    async fn begin(&self) -> Result<Session, Error> {
+        let connection = self.connector.connect().await?;
+        let insert = prepare(&connection.client, &self.table).await?;
+        Ok(Session { connection, insert })
     }
 }
 
@@ -129,11 +58,8 @@ impl Target for PostgresTarget {
     }
 }
 
-/// Bounds statements, and makes the table if it is not there. One that is there is taken as it is: it may have more columns, partitions, indexes.
+/// Makes the table if it is not there. One that is there is taken as it is: it may have more columns, partitions, indexes.
 async fn prepare(client: &Client, table: &str) -> Result<Statement, Error> {
-    // Not a parameter of the connection: poolers refuse those.
-    let bound = format!("SET statement_timeout = {}", STATEMENT_TIMEOUT.as_millis());
-    client.batch_execute(&bound).await?;
     let there = client
         .query_one("SELECT to_regclass($1) IS NOT NULL", &[&table])
         .await?;
@@ -166,6 +92,7 @@ async fn insert(session: &Session, batch: &[Outgoing]) -> Result<u64, Error> {
     let seqs: Vec<i64> = batch.iter().map(|r| number(r.about.seq)).collect();
     let leaves: Vec<i64> = batch.iter().map(|r| number(r.leaf)).collect();
     session
+        .connection
         .client
         .execute(
             &session.insert,

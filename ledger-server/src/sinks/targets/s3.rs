@@ -18,7 +18,11 @@ use object_store::{
 
 use super::Maker;
 use crate::sinks::target::{Answer, Failure, Outgoing, Sending, Target, Then};
-use bridge::{Bridge, Said};
+use bridge::Bridge;
+pub(crate) use bridge::Said;
+
+/// Most of an answer that is read of a store that only takes objects, in bytes.
+const MAX_ANSWER_BYTES: usize = 64 * 1024;
 
 /// A bucket.
 pub(super) struct S3Target {
@@ -32,35 +36,7 @@ pub(super) struct S3Target {
 impl S3Target {
     /// Reads the settings.
     pub(super) fn new(s3: &S3, maker: &Maker) -> Result<Self, Failure> {
-        let said = Said::default();
-        let bridge = Bridge::new(
-            s3.tls.client_config(Some(chaperone_sinks::tls::HTTP1))?,
-            maker,
-            said.clone(),
-        );
-        let mut builder = AmazonS3Builder::new()
-            .with_bucket_name(&s3.bucket)
-            .with_region(&s3.region)
-            .with_access_key_id(&s3.key_id)
-            .with_secret_access_key(&s3.key.0)
-            .with_checksum_algorithm(Checksum::SHA256)
-            .with_virtual_hosted_style_request(s3.endpoint.is_none())
-            .with_http_connector(bridge)
-            .with_retry(RetryConfig {
-                max_retries: 0,
-                retry_timeout: Duration::ZERO,
-                ..RetryConfig::default()
-            });
-        if let Some(endpoint) = &s3.endpoint {
-            let is_plain = endpoint.starts_with("http://");
-            builder = builder.with_endpoint(endpoint).with_allow_http(is_plain);
-        }
-        if let Some(token) = &s3.token {
-            builder = builder.with_token(&token.0);
-        }
-        let store = builder
-            .build()
-            .map_err(|error| Failure::new(Then::Rarely, "settings", error))?;
+        let (store, said) = store(s3, maker, MAX_ANSWER_BYTES)?;
         Ok(Self {
             store,
             said,
@@ -107,6 +83,45 @@ impl S3Target {
                 .unwrap_or_else(|| Failure::soon("server-error", error))),
         }
     }
+}
+
+/// The library's client of a bucket, without its own retries; what its last request ended with. Answers of more bytes are not read.
+pub(crate) fn store(
+    s3: &S3,
+    maker: &Maker,
+    longest_answer: usize,
+) -> Result<(AmazonS3, Said), Failure> {
+    let said = Said::default();
+    let bridge = Bridge::new(
+        s3.tls.client_config(Some(chaperone_sinks::tls::HTTP1))?,
+        maker,
+        said.clone(),
+        longest_answer,
+    );
+    let mut builder = AmazonS3Builder::new()
+        .with_bucket_name(&s3.bucket)
+        .with_region(&s3.region)
+        .with_access_key_id(&s3.key_id)
+        .with_secret_access_key(&s3.key.0)
+        .with_checksum_algorithm(Checksum::SHA256)
+        .with_virtual_hosted_style_request(s3.endpoint.is_none())
+        .with_http_connector(bridge)
+        .with_retry(RetryConfig {
+            max_retries: 0,
+            retry_timeout: Duration::ZERO,
+            ..RetryConfig::default()
+        });
+    if let Some(endpoint) = &s3.endpoint {
+        let is_plain = endpoint.starts_with("http://");
+        builder = builder.with_endpoint(endpoint).with_allow_http(is_plain);
+    }
+    if let Some(token) = &s3.token {
+        builder = builder.with_token(&token.0);
+    }
+    let store = builder
+        .build()
+        .map_err(|error| Failure::new(Then::Rarely, "settings", error))?;
+    Ok((store, said))
 }
 
 impl Target for S3Target {

@@ -97,7 +97,7 @@ impl Reader<'_> {
         Some((host.to_owned(), port))
     }
 
-    pub(super) fn s3(&mut self, name: &str, s3: &S3Sink) -> Option<S3> {
+    pub(in crate::settings) fn s3(&mut self, name: &str, s3: &S3Sink) -> Option<S3> {
         if let Some(endpoint) = &s3.endpoint {
             self.url("spec.s3", endpoint, s3.allow_insecure);
         }

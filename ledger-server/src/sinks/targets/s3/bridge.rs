@@ -23,14 +23,14 @@ use crate::sinks::target::{Failure, Then};
 
 /// What the last request failed with.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Said(Arc<Mutex<Option<Failure>>>);
+pub(crate) struct Said(Arc<Mutex<Option<Failure>>>);
 
 impl Said {
-    pub(super) fn clear(&self) {
+    pub(crate) fn clear(&self) {
         self.take();
     }
 
-    pub(super) fn take(&self) -> Option<Failure> {
+    pub(crate) fn take(&self) -> Option<Failure> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
@@ -46,6 +46,8 @@ pub(super) struct Bridge {
     net: Arc<dyn SinkNet>,
     version: String,
     said: Said,
+    /// Most of an answer that is read, in bytes.
+    longest_answer: usize,
     /// The host, and the client of it.
     client: Arc<tokio::sync::Mutex<Option<(String, client::HttpClient)>>>,
 }
@@ -57,12 +59,13 @@ impl fmt::Debug for Bridge {
 }
 
 impl Bridge {
-    pub(super) fn new(tls: ClientConfig, maker: &Maker, said: Said) -> Self {
+    pub(super) fn new(tls: ClientConfig, maker: &Maker, said: Said, longest_answer: usize) -> Self {
         Self {
             tls: Arc::new(tls),
             net: maker.net.clone(),
             version: maker.version.clone(),
             said,
+            longest_answer,
             client: Arc::default(),
         }
     }
@@ -97,6 +100,7 @@ impl Bridge {
             _ => {
                 let tls = endpoint.is_tls.then(|| self.tls.clone());
                 client::HttpClient::new(endpoint, tls, self.net.clone(), &self.version)?
+                    .with_longest_answer(self.longest_answer)
             }
         };
         let (_, client) = slot.insert((host, client));
