@@ -18,7 +18,7 @@ use chaperone_crds::{chain::StreamId, record::ErasedInfo};
 use chaperone_ledger::{
     content::{Entry, Keys},
     follow::Cursor,
-    store::{Sweeper, Swept},
+    store::{Keeper, Sweeper, Swept},
 };
 use jiff::Timestamp;
 use tokio::{runtime::Handle, sync::watch};
@@ -46,6 +46,8 @@ const WAITING: usize = 64;
 pub struct Retention {
     /// The ledger's directory.
     pub dir: PathBuf,
+    /// What keeps its files.
+    pub keeper: Keeper,
     /// The ledger's own stream.
     pub own: StreamId,
     /// The file that says what is kept for how long.
@@ -86,7 +88,7 @@ impl Retention {
     pub fn start(self) -> io::Result<Sweeps> {
         let (asks, asked) = sync_channel(WAITING);
         let thread = Thread {
-            sweeper: Sweeper::new(&self.dir, self.own.clone()),
+            sweeper: Sweeper::new(&self.dir, self.own.clone()).kept_by(self.keeper.clone()),
             keys: Keys::of(&self.dir),
             runtime: Handle::current(),
             started: (Instant::now(), Timestamp::now()),

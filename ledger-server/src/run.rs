@@ -17,7 +17,7 @@ use axum::{
     routing::get,
 };
 use chaperone_crds::{chain::StreamId, record::AgentRef};
-use chaperone_ledger::store::{Config, SEGMENT_BYTES};
+use chaperone_ledger::store::{Config, Keeper, SEGMENT_BYTES};
 use chaperone_server::{
     lifecycle::{Lifecycle, Phase},
     serve::{MAX_CONNECTIONS, SIDECAR_CONNECTIONS, Server, serve},
@@ -110,6 +110,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let ended_at = committed.clone();
     let around = Surroundings {
         dir: settings.dir.clone(),
+        keeper: Keeper::default(),
         committed,
         net: Arc::new(HostNet),
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -125,6 +126,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let search = search.context("the index's thread")?;
     let retention = Retention {
         dir: settings.dir.clone(),
+        keeper: Keeper::default(),
         own,
         file: settings.retention.clone(),
         policy,
@@ -245,6 +247,7 @@ fn writer_config(
             segment_bytes: SEGMENT_BYTES,
             checkpoint_seconds: settings.checkpoint_seconds,
         },
+        keeper: Keeper::default(),
         keys,
         agent: own_agent(settings),
         roster: gaps.roster(),

@@ -11,7 +11,7 @@ pub mod from_file;
 mod metrics;
 mod status;
 mod target;
-mod targets;
+pub(crate) mod targets;
 mod trial;
 
 use std::{
@@ -27,7 +27,7 @@ use chaperone_crds::{
     record::{AgentRef, ReadInfo},
     resources::SinkStart,
 };
-use chaperone_ledger::follow::Cursor;
+use chaperone_ledger::{follow::Cursor, store::Keeper};
 use chaperone_sinks::{net::SinkNet, settings::Sink};
 use jiff::Timestamp;
 use prometheus::Registry;
@@ -69,6 +69,8 @@ pub struct Desired {
 pub struct Surroundings {
     /// The ledger's directory.
     pub dir: PathBuf,
+    /// What keeps its files.
+    pub keeper: Keeper,
     /// Where the committed records end.
     pub committed: watch::Receiver<Cursor>,
     /// The way to endpoints.
@@ -102,7 +104,7 @@ type Shared = Mutex<BTreeMap<String, Arc<Status>>>;
 /// # Errors
 /// If the folder of the cursors cannot be made, or the system has no thread to give.
 pub fn start(around: Surroundings, registry: &Registry) -> io::Result<SinksHandle> {
-    let files = Files::open(&around.dir)?;
+    let files = Files::open(&around.dir, around.keeper.clone())?;
     let metrics = SinkMetrics::new(registry);
     let (commands, receiver) = mpsc::unbounded_channel();
     let shared = Arc::new(Shared::default());

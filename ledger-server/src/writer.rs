@@ -25,7 +25,7 @@ use chaperone_ledger::{
     follow::Cursor,
     gaps::Roster,
     key::SigningKey,
-    store::{Config, OpenError},
+    store::{Config, Keeper, OpenError},
 };
 use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 
@@ -123,6 +123,8 @@ pub struct WriterHandle {
 pub struct WriterConfig {
     /// The directory.
     pub store: Config,
+    /// What keeps its files.
+    pub keeper: Keeper,
     /// What signs checkpoints.
     pub keys: Vec<SigningKey>,
     /// Who the ledger is, in its own records.

@@ -11,6 +11,7 @@ mod recover;
 mod refused;
 mod sealer;
 pub(crate) mod segments;
+mod shelf;
 mod streams;
 mod sweep;
 mod tiles;
@@ -23,6 +24,7 @@ use jiff::Timestamp;
 pub use head::NotARecord;
 pub use recover::{Kept, OpenError};
 pub use refused::{CosignError, Refused, SignError};
+pub use shelf::{Keeper, Shelf};
 pub use sweep::{Summary, Sweeper, Swept};
 pub use tiles::{ReadError, Tiles};
 
@@ -69,6 +71,7 @@ pub struct Config {
 #[derive(Debug)]
 pub struct Store {
     config: Config,
+    keeper: Keeper,
     streams: Streams,
     segments: Segments,
     sealer: Sealer,
@@ -131,18 +134,19 @@ impl Store {
     /// # Errors
     /// [`OpenError`]; nothing is mended but a torn end.
     pub fn open(config: Config) -> Result<Self, OpenError> {
-        Self::open_with(config, &mut |_| None)
+        Self::open_with(config, Keeper::default(), &mut |_| None)
     }
 
-    /// The same, and shows each record that is there, in the order of the leaves. What a record says of a stream that goes on without some of its records is believed.
+    /// The same, of a directory whose files are kept so; and shows each record that is there, in the order of the leaves. What a record says of a stream that goes on without some of its records is believed.
     ///
     /// # Errors
     /// [`OpenError`].
     pub fn open_with(
         config: Config,
+        keeper: Keeper,
         each: &mut dyn FnMut(Kept<'_>) -> Option<Onward>,
     ) -> Result<Self, OpenError> {
-        recover::open(config, each)
+        recover::open(config, keeper, each)
     }
 
     /// The time by the caller's clock. Content that is staged from here on is sealed under keys of its day.
@@ -258,7 +262,7 @@ impl Store {
         let note = checkpoint.sign(keys, time)?;
         self.tiles.write_full()?;
         self.tiles.write_partial()?;
-        files::replace(&self.config.dir, layout::CHECKPOINT, &note)?;
+        files::replace(&self.keeper, &self.config.dir, layout::CHECKPOINT, &note)?;
         let (size, time) = (self.committed, Some(time));
         self.signed = Some(Last { size, time });
         Ok(note)
@@ -275,10 +279,10 @@ impl Store {
             .checkpoint
             .size;
         if self.signed.is_some_and(|last| last.size == size) {
-            files::replace(&self.config.dir, layout::CHECKPOINT, note)?;
+            files::replace(&self.keeper, &self.config.dir, layout::CHECKPOINT, note)?;
         }
         if witnessed {
-            files::replace(&self.config.dir, layout::WITNESSED, note)?;
+            files::replace(&self.keeper, &self.config.dir, layout::WITNESSED, note)?;
         }
         Ok(())
     }

@@ -14,7 +14,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use chaperone_ledger::follow::Cursor;
+use chaperone_ledger::{follow::Cursor, store::Keeper};
 use serde::{Deserialize, Serialize};
 
 /// Size of a file of refused records after which the next begins, in bytes. Two are kept.
@@ -32,7 +32,11 @@ const CURSOR: &str = ".cursor";
 #[derive(Clone, Debug)]
 pub(crate) struct Files {
     dir: PathBuf,
+    keeper: Keeper,
 }
+
+/// Its name in the ledger's directory.
+const FOLDER: &str = "sinks";
 
 /// What is on disk of a sink.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,11 +63,11 @@ pub(crate) struct Refused<'a> {
 
 impl Files {
     /// Makes the folder in the ledger's directory.
-    pub(crate) fn open(ledger: &Path) -> io::Result<Self> {
-        let dir = ledger.join("sinks");
+    pub(crate) fn open(ledger: &Path, keeper: Keeper) -> io::Result<Self> {
+        let dir = ledger.join(FOLDER);
         fs::create_dir_all(&dir)?;
-        File::open(ledger)?.sync_all()?;
-        Ok(Self { dir })
+        keeper.named(ledger)?;
+        Ok(Self { dir, keeper })
     }
 
     /// Where a sink stands, if it has begun.
@@ -94,11 +98,13 @@ impl Files {
         };
         let path = self.path(name, CURSOR);
         let there = self.path(name, ".cursor.tmp");
+        let kept = serde_json::to_vec(&kept)?;
         let mut file = File::create(&there)?;
-        file.write_all(&serde_json::to_vec(&kept)?)?;
-        file.sync_data()?;
+        file.write_all(&kept)?;
+        self.keeper
+            .replaced(&file, &inside(name, CURSOR), || Ok(kept))?;
         fs::rename(&there, &path)?;
-        File::open(&self.dir)?.sync_all()
+        self.keeper.named(&self.dir)
     }
 
     /// Names of all sinks that have a cursor.
@@ -116,6 +122,7 @@ impl Files {
     /// Removes all that is kept of a sink.
     pub(crate) fn remove(&self, name: &str) -> io::Result<()> {
         for end in [REFUSED, REFUSED_BEFORE, CURSOR] {
+            self.keeper.removed(&inside(name, end))?;
             match fs::remove_file(self.path(name, end)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
@@ -129,7 +136,7 @@ impl Files {
         let path = self.path(name, REFUSED);
         let is_full = fs::metadata(&path).is_ok_and(|metadata| metadata.len() >= REFUSED_BYTES);
         if is_full {
-            fs::rename(&path, self.path(name, REFUSED_BEFORE))?;
+            self.turn(name, &path)?;
         }
         let mut lines = Vec::new();
         for one in refused {
@@ -143,13 +150,35 @@ impl Files {
             lines.push(b'\n');
         }
         let mut file = OpenOptions::new().create(true).append(true).open(&path)?;
-        file.write_all(&lines)?;
-        file.sync_data()
+        let at = file.metadata()?.len();
+        let noted = file.write_all(&lines).and_then(|()| {
+            let name = inside(name, REFUSED);
+            self.keeper.appended(&file, &name, at, &lines)
+        });
+        if noted.is_err() {
+            // It is written again, at the same place.
+            let _ = file.set_len(at);
+        }
+        noted
+    }
+
+    /// What was refused until now becomes what was refused before.
+    fn turn(&self, name: &str, path: &Path) -> io::Result<()> {
+        let before = inside(name, REFUSED_BEFORE);
+        self.keeper
+            .replaced(&File::open(path)?, &before, || fs::read(path))?;
+        self.keeper.removed(&inside(name, REFUSED))?;
+        fs::rename(path, self.path(name, REFUSED_BEFORE))
     }
 
     fn path(&self, name: &str, end: &str) -> PathBuf {
         self.dir.join(format!("{name}{end}"))
     }
+}
+
+/// A file's name in the ledger's directory.
+fn inside(name: &str, end: &str) -> String {
+    format!("{FOLDER}/{name}{end}")
 }
 
 const REFUSED: &str = ".refused.jsonl";

@@ -1,6 +1,6 @@
 //! Where sinks begin and go on.
 
-use chaperone_ledger::follow::Place;
+use chaperone_ledger::{follow::Place, store::Keeper};
 use chaperone_sinks::{
     net::HostNet,
     settings::{Batch, Http, Target, Tls},
@@ -17,13 +17,14 @@ fn manager(name: &str) -> (Manager, watch::Sender<Cursor>, PathBuf) {
     let (end, committed) = watch::channel(at(100));
     let manager = Manager {
         around: Surroundings {
+            keeper: Keeper::default(),
             dir: dir.clone(),
             committed,
             net: Arc::new(HostNet),
             version: "0".to_owned(),
             agent: Default::default(),
         },
-        files: Files::open(&dir).unwrap(),
+        files: Files::open(&dir, Keeper::default()).unwrap(),
         metrics: SinkMetrics::new(&Registry::new()),
         make: Arc::new(|_| unreachable!("nothing is sent")),
         desired: Vec::new(),

@@ -177,6 +177,7 @@ mod tests {
 
     fn thread(dir: &Path, custody: &Custody) -> Thread {
         let config = WriterConfig {
+            keeper: chaperone_ledger::store::Keeper::default(),
             store: Config {
                 dir: dir.to_owned(),
                 origin: "ledger.test/log".parse().unwrap(),

@@ -88,7 +88,7 @@ impl Thread {
             config.roster,
             config.custody,
         );
-        let store = Store::open_with(config.store, &mut |kept| own.replay(kept));
+        let store = Store::open_with(config.store, config.keeper, &mut |kept| own.replay(kept));
         let mut store = store.map_err(OpenFailed::Open)?;
         store.at(Timestamp::now());
         own.begin(&mut store)

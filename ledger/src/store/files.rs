@@ -6,15 +6,19 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use super::shelf::Keeper;
+
 /// Replaces a file: a reader, and a crash, finds the old or the new content. Durable when it returns.
-pub(super) fn replace(dir: &Path, name: &str, content: &[u8]) -> io::Result<()> {
-    write(&dir.join(name), content)?;
-    sync_dir(dir)
+pub(super) fn replace(keeper: &Keeper, dir: &Path, name: &str, content: &[u8]) -> io::Result<()> {
+    let new = Unfinished::write(&dir.join(name), content)?;
+    keeper.replaced(&new.file, name, || Ok(content.to_vec()))?;
+    new.rename()?;
+    keeper.named(dir)
 }
 
-/// The same without the directory's sync: after a loss of power the file may not be there, but what is there is whole.
-pub(super) fn write(path: &Path, content: &[u8]) -> io::Result<()> {
-    Unfinished::write(path, content)?.finish()
+/// Replaces a file that can be made anew: after a loss of power it may not be there, but what is there is whole.
+pub(super) fn write(keeper: &Keeper, path: &Path, content: &[u8]) -> io::Result<()> {
+    Unfinished::write(path, content)?.finish(keeper)
 }
 
 /// A file under another name until it is synced.
@@ -40,8 +44,12 @@ impl Unfinished {
     }
 
     /// Syncs it and gives it its name.
-    pub(super) fn finish(self) -> io::Result<()> {
-        self.file.sync_data()?;
+    pub(super) fn finish(self, keeper: &Keeper) -> io::Result<()> {
+        keeper.derived(&self.file)?;
+        self.rename()
+    }
+
+    fn rename(self) -> io::Result<()> {
         fs::rename(&self.there, &self.path)
     }
 }

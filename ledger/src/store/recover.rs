@@ -20,6 +20,7 @@ use super::{
     layout::{CHECKPOINT, FORMAT, FORMER, IDENTITY, KEYS, RECORDS},
     sealer::Sealer,
     segments::{self, Segments},
+    shelf::Keeper,
     streams::{Known, Streams},
     sweep,
     tiles::Tiles,
@@ -129,7 +130,7 @@ pub struct Kept<'a> {
 /// What is shown each record as it is read.
 type Each<'a> = &'a mut dyn FnMut(Kept<'_>) -> Option<Onward>;
 
-pub(super) fn open(config: Config, each: Each<'_>) -> Result<Store, OpenError> {
+pub(super) fn open(config: Config, keeper: Keeper, each: Each<'_>) -> Result<Store, OpenError> {
     let records = config.dir.join(RECORDS);
     fs::create_dir_all(&records).map_err(at(&records))?;
     let lock = lock(&config.dir)?;
@@ -138,13 +139,14 @@ pub(super) fn open(config: Config, each: Each<'_>) -> Result<Store, OpenError> {
     sweep::tidy(&records).map_err(at(&records))?;
     let (number, committed) = cut(&records)?;
     let limit = config.segment_bytes;
-    let segments = Segments::resume(records, limit, number, committed).map_err(at(RECORDS))?;
-    let sealer = Sealer::open(&config.dir).map_err(at(KEYS))?;
+    let segments = Segments::resume(records, keeper.clone(), limit, number, committed);
+    let segments = segments.map_err(at(RECORDS))?;
+    let sealer = Sealer::open(&config.dir, keeper.clone()).map_err(at(KEYS))?;
     let mut store = Store {
         streams: Streams::default(),
         segments,
         sealer,
-        tiles: Tiles::new(config.dir.clone()),
+        tiles: Tiles::new(config.dir.clone(), keeper.clone()),
         tree: merkle::Range::default(),
         own: StreamId::of_ledger(config.origin.as_str()),
         committed: 0,
@@ -153,6 +155,7 @@ pub(super) fn open(config: Config, each: Each<'_>) -> Result<Store, OpenError> {
             time: None,
         }),
         config,
+        keeper,
         _lock: lock,
     };
     let mut proof = Proof::new(signed);
@@ -198,7 +201,7 @@ fn identify(config: &Config) -> Result<(), OpenError> {
             Ok(there) if there.origin == identity.origin && there.format == FORMAT => Ok(()),
             // What was written then is read as ever. Whoever knows that format alone shall refuse what is written from here on.
             Ok(there) if there.origin == identity.origin && there.format == FORMER => {
-                replace(&config.dir, IDENTITY, &wanted).map_err(at(&path))
+                replace(&Keeper::default(), &config.dir, IDENTITY, &wanted).map_err(at(&path))
             }
             _ => Err(OpenError::Identity {
                 found: String::from_utf8_lossy(&found).chars().take(200).collect(),
@@ -206,7 +209,7 @@ fn identify(config: &Config) -> Result<(), OpenError> {
             }),
         },
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            replace(&config.dir, IDENTITY, &wanted).map_err(at(&path))
+            replace(&Keeper::default(), &config.dir, IDENTITY, &wanted).map_err(at(&path))
         }
         Err(error) => Err(at(&path)(error)),
     }

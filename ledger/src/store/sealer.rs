@@ -17,7 +17,7 @@ use jiff::Timestamp;
 use memchr::memmem;
 use serde::Deserialize;
 
-use super::{files::sync_dir, judge::Fresh, layout::KEYS};
+use super::{judge::Fresh, layout::KEYS, shelf::Keeper};
 use crate::{
     content::{Day, Entry, Key, KeyId, MAX_SESSION_BYTES, days, entries, file},
     line,
@@ -33,6 +33,7 @@ const BLOCK: usize = 64 * 1024;
 /// Seals content.
 pub(super) struct Sealer {
     folder: PathBuf,
+    keeper: Keeper,
     now: Timestamp,
     /// Keys of today, by stream and session.
     active: HashMap<(StreamId, Option<String>), (KeyId, Key)>,
@@ -58,11 +59,11 @@ impl std::fmt::Debug for Sealer {
 
 impl Sealer {
     /// Opens the folder: what was left half-written there goes.
-    pub(super) fn open(ledger: &Path) -> io::Result<Self> {
+    pub(super) fn open(ledger: &Path, keeper: Keeper) -> io::Result<Self> {
         let folder = ledger.join(KEYS);
         if !folder.is_dir() {
             fs::DirBuilder::new().mode(0o700).create(&folder)?;
-            sync_dir(ledger)?;
+            keeper.named(ledger)?;
         }
         for entry in fs::read_dir(&folder)? {
             let path = entry?.path();
@@ -74,6 +75,7 @@ impl Sealer {
         }
         Ok(Self {
             folder,
+            keeper,
             now: Timestamp::UNIX_EPOCH,
             active: HashMap::new(),
             sessions: HashMap::new(),
@@ -166,9 +168,10 @@ impl Sealer {
             Some(file) => file,
             None => self.begin()?,
         };
+        let name = name(self.day);
         let (file, length) = self.file.insert((file, length));
         file.write_all_at(&self.fresh, *length)?;
-        file.sync_data()?;
+        self.keeper.appended(file, &name, *length, &self.fresh)?;
         let written = u64::try_from(self.fresh.len()).map_err(io::Error::other)?;
         *length = length.saturating_add(written);
         self.fresh.clear();
@@ -183,7 +186,7 @@ impl Sealer {
             .truncate(false)
             .mode(0o600)
             .open(file(&self.folder, self.day))?;
-        sync_dir(&self.folder)?;
+        self.keeper.named(&self.folder)?;
         let length = file.metadata()?.len();
         Ok((file, length))
     }
@@ -217,6 +220,7 @@ impl Sealer {
             Err(error) => return Err(error),
         };
         if kept.is_empty() {
+            self.keeper.removed(&name(day))?;
             fs::remove_file(&path)?;
         } else {
             let there = path.with_extension("jsonl.tmp");
@@ -227,12 +231,17 @@ impl Sealer {
                 .mode(0o600)
                 .open(&there)?;
             new.write_all(&kept)?;
-            new.sync_all()?;
+            self.keeper.replaced(&new, &name(day), || Ok(kept))?;
             fs::rename(&there, &path)?;
         }
-        sync_dir(&self.folder)?;
+        self.keeper.named(&self.folder)?;
         overwrite(&old)
     }
+}
+
+/// A day's file in the ledger's directory.
+fn name(day: Day) -> String {
+    format!("{KEYS}/{day}.jsonl")
 }
 
 /// The session that a record names.

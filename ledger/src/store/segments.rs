@@ -9,7 +9,7 @@ use std::{
 
 use jiff::Timestamp;
 
-use super::files::sync_dir;
+use super::{layout::RECORDS, shelf::Keeper};
 use crate::{content::Day, follow::Place};
 
 /// Bytes of the buffer that are kept between commits.
@@ -19,6 +19,7 @@ const IDLE_BYTES: usize = 1024 * 1024;
 #[derive(Debug)]
 pub(super) struct Segments {
     dir: PathBuf,
+    keeper: Keeper,
     limit: u64,
     number: u64,
     file: File,
@@ -33,14 +34,16 @@ impl Segments {
     /// Goes on in segment `number`, which has `committed` bytes, or begins it.
     pub(super) fn resume(
         dir: PathBuf,
+        keeper: Keeper,
         limit: u64,
         number: u64,
         committed: u64,
     ) -> io::Result<Self> {
-        let file = begin(&dir, number)?;
+        let file = begin(&keeper, &dir, number)?;
         let written = file.metadata()?.modified()?;
         Ok(Self {
             dir,
+            keeper,
             limit,
             number,
             file,
@@ -73,7 +76,7 @@ impl Segments {
         self.waiting.extend_from_slice(lines);
     }
 
-    /// Writes and syncs what waits. After an error the same bytes are written at the same place again. A segment has records of one day, so that what is due to go is never kept by what came long after.
+    /// Writes and keeps what waits. After an error the same bytes are written at the same place again. A segment has records of one day, so that what is due to go is never kept by what came long after.
     pub(super) fn commit(&mut self, today: Day) -> io::Result<()> {
         if self.waiting.is_empty() {
             return Ok(());
@@ -84,7 +87,9 @@ impl Segments {
         }
         self.day = self.day.max(today);
         self.file.write_all_at(&self.waiting, self.committed)?;
-        self.file.sync_data()?;
+        let name = format!("{RECORDS}/{}", name(self.number));
+        self.keeper
+            .appended(&self.file, &name, self.committed, &self.waiting)?;
         let written = u64::try_from(self.waiting.len()).map_err(io::Error::other)?;
         self.committed = self.committed.saturating_add(written);
         self.waiting.clear();
@@ -94,26 +99,30 @@ impl Segments {
 
     fn rotate(&mut self) -> io::Result<()> {
         let next = self.number.saturating_add(1);
-        self.file = begin(&self.dir, next)?;
+        self.file = begin(&self.keeper, &self.dir, next)?;
         self.number = next;
         self.committed = 0;
         Ok(())
     }
 }
 
-fn begin(dir: &Path, number: u64) -> io::Result<File> {
+fn begin(keeper: &Keeper, dir: &Path, number: u64) -> io::Result<File> {
     let file = OpenOptions::new()
         .read(true)
         .write(true)
         .create(true)
         .truncate(false)
         .open(path(dir, number))?;
-    sync_dir(dir)?;
+    keeper.named(dir)?;
     Ok(file)
 }
 
 pub(crate) fn path(dir: &Path, number: u64) -> PathBuf {
-    dir.join(format!("{number:08}.jsonl"))
+    dir.join(name(number))
+}
+
+pub(super) fn name(number: u64) -> String {
+    format!("{number:08}.jsonl")
 }
 
 /// Numbers of the segments that are there, in order.

@@ -17,7 +17,7 @@ use chaperone_crds::{
 };
 use jiff::Timestamp;
 
-use super::{files::sync_dir, layout::RECORDS, sealer::session, segments};
+use super::{layout::RECORDS, sealer::session, segments, shelf::Keeper};
 use crate::{
     content::{KeyId, Keys},
     leaf::Leaf,
@@ -63,6 +63,7 @@ pub struct Swept {
 #[derive(Debug)]
 pub struct Sweeper {
     records: PathBuf,
+    keeper: Keeper,
     own: StreamId,
     keys: Keys,
     known: BTreeMap<u64, Summary>,
@@ -74,10 +75,17 @@ impl Sweeper {
     pub fn new(ledger: &Path, own: StreamId) -> Self {
         Self {
             records: ledger.join(RECORDS),
+            keeper: Keeper::default(),
             own,
             keys: Keys::of(ledger),
             known: BTreeMap::new(),
         }
+    }
+
+    /// The same, of a ledger whose files are kept so.
+    #[must_use]
+    pub fn kept_by(self, keeper: Keeper) -> Self {
+        Self { keeper, ..self }
     }
 
     /// Reads the segments before `newest` that were not read yet, in order; calls `between` after each.
@@ -145,10 +153,11 @@ impl Sweeper {
             ));
         }
         let out = out.into_inner().map_err(io::IntoInnerError::into_error)?;
-        out.sync_all()?;
+        let name = format!("{RECORDS}/{}", segments::name(segment));
+        self.keeper.replaced(&out, &name, || fs::read(&there))?;
         let after = out.metadata()?.len();
         fs::rename(&there, &path)?;
-        sync_dir(&self.records)?;
+        self.keeper.named(&self.records)?;
         swept.bytes = before.bytes.saturating_sub(after);
         let summary = self.read(segment, before.first)?;
         self.known.insert(segment, summary);

@@ -199,7 +199,7 @@ fn a_stream_goes_on_without_what_nobody_has_only_where_that_is_said() {
     assert!(matches!(refused, OpenError::Damaged { .. }), "{refused}");
     // As whoever keeps a record of it says, ahead of what comes next of the stream.
     let mut shown = 0;
-    let mut store = Store::open_with(config(&folder), &mut |_| {
+    let mut store = Store::open_with(config(&folder), Keeper::default(), &mut |_| {
         shown += 1;
         match shown {
             3 => Some(Onward {
@@ -230,7 +230,7 @@ fn who_opens_a_store_is_shown_its_records_and_can_go_on_with_a_stream() {
     take(&mut store, 1, &one[3..4]);
     drop(store);
     let mut shown = Vec::new();
-    let mut store = Store::open_with(config(&folder), &mut |kept| {
+    let mut store = Store::open_with(config(&folder), Keeper::default(), &mut |kept| {
         shown.push((kept.stream.clone(), [kept.line, b"\n"].concat()));
         None
     })

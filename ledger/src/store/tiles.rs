@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, fs, io, path::PathBuf};
 
 use thiserror::Error;
 
-use super::files::{self, Unfinished};
+use super::{
+    files::{self, Unfinished},
+    shelf::Keeper,
+};
 use crate::{
     leaf::Leaf,
     merkle::Hash,
@@ -20,6 +23,7 @@ const MAX_WAITING: usize = 128;
 #[derive(Debug)]
 pub struct Tiles {
     dir: PathBuf,
+    keeper: Keeper,
     builder: Builder,
     /// Entries of the last bundle, which is not full.
     bundle: Vec<u8>,
@@ -52,9 +56,10 @@ pub enum ReadError {
 }
 
 impl Tiles {
-    pub(super) fn new(dir: PathBuf) -> Self {
+    pub(super) fn new(dir: PathBuf, keeper: Keeper) -> Self {
         Self {
             dir,
+            keeper,
             builder: Builder::default(),
             bundle: Vec::new(),
             full: BTreeMap::new(),
@@ -89,7 +94,7 @@ impl Tiles {
                 written.push((*tile, Unfinished::write(&self.place(*tile)?, bytes)?));
             }
             for (tile, file) in written {
-                file.finish()?;
+                file.finish(&self.keeper)?;
                 let partial = self.dir.join(format!("{tile}.p"));
                 // There may be none. One that stays is what the tile begins with.
                 let _ = fs::remove_dir_all(partial);
@@ -141,7 +146,7 @@ impl Tiles {
     }
 
     fn write(&self, tile: Tile, bytes: &[u8]) -> io::Result<()> {
-        files::write(&self.place(tile)?, bytes)
+        files::write(&self.keeper, &self.place(tile)?, bytes)
     }
 
     /// Where a tile is written: its folder is there then.

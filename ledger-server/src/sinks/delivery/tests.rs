@@ -11,7 +11,7 @@ use chaperone_crds::{
     record::{AgentRef, Event, EventKind},
     resources::{Format, SinkStart},
 };
-use chaperone_ledger::follow::Place;
+use chaperone_ledger::{follow::Place, store::Keeper};
 use chaperone_sinks::settings::{self, Batch, Http, Tls};
 use prometheus::Registry;
 
@@ -172,7 +172,7 @@ struct Running {
 fn start(log: &Log, sink: Sink, target: &Scripted) -> Running {
     let metrics = SinkMetrics::new(&Registry::new());
     let status = Arc::new(Status::new(&sink.name, metrics.clone()));
-    let files = Files::open(&log.dir).unwrap();
+    let files = Files::open(&log.dir, Keeper::default()).unwrap();
     let target = target.clone();
     let around = Around {
         dir: log.dir.clone(),
