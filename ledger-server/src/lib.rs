@@ -20,6 +20,7 @@ pub mod retention;
 pub mod run;
 pub mod search;
 pub mod settings;
+pub mod shared;
 pub mod sinks;
 pub mod witnesses;
 pub mod writer;

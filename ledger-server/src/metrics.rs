@@ -107,6 +107,11 @@ pub struct Metrics {
     pub sweep_errors: IntCounterVec,
     /// Legal holds.
     pub holds: IntGauge,
+    /// 1 while this process takes records.
+    pub leads: IntGauge,
+    /// Closed segments that are not in the bucket of a shared ledger yet.
+    pub segments_waiting: IntGauge,
+    shared_errors: IntCounterVec,
     /// 1 while pods are seen.
     pub watching: IntGauge,
     /// Checkpoints published, by place and result.
@@ -225,6 +230,19 @@ impl Metrics {
                     &["stage"],
                 ),
             holds: part.gauge("holds", "Legal holds."),
+            leads: part.gauge(
+                    "leads",
+                    "1 while this process takes records; of the replicas of a shared ledger one does.",
+                ),
+            segments_waiting: part.gauge(
+                    "shared_segments_waiting",
+                    "Closed segments that are still in the database of a shared ledger, not in its bucket.",
+                ),
+            shared_errors: part.counters(
+                    "shared_errors_total",
+                    "Failures of what replicas share, by stage.",
+                    &["stage"],
+                ),
             watching: part.gauge("watching_pods", "1 while the ledger sees which pods run."),
             registry,
         }
@@ -233,6 +251,11 @@ impl Metrics {
     /// Counts a failure of the index.
     pub fn index_error(&self, stage: &str) {
         self.index_errors.with_label_values(&[stage]).inc();
+    }
+
+    /// Counts a failure of what replicas share.
+    pub fn shared_error(&self, stage: &str) {
+        self.shared_errors.with_label_values(&[stage]).inc();
     }
 
     /// Where all are registered, for parts that count on their own.
@@ -315,6 +338,9 @@ mod tests {
             sweep_time,
             sweep_errors,
             holds,
+            leads,
+            segments_waiting,
+            shared_errors,
             watching,
             publications,
         } = Metrics::new();
@@ -351,6 +377,9 @@ mod tests {
                 Box::new(sweep_time),
                 Box::new(sweep_errors),
                 Box::new(holds),
+                Box::new(leads),
+                Box::new(segments_waiting),
+                Box::new(shared_errors),
                 Box::new(watching),
                 Box::new(publications),
             ],

@@ -20,7 +20,7 @@ use chaperone_crds::{chain::StreamId, record::AgentRef};
 use chaperone_ledger::store::{Config, Keeper, SEGMENT_BYTES};
 use chaperone_server::{
     lifecycle::{Lifecycle, Phase},
-    serve::{MAX_CONNECTIONS, SIDECAR_CONNECTIONS, Server, serve},
+    serve::{Exempt, MAX_CONNECTIONS, SIDECAR_CONNECTIONS, Server, serve},
 };
 use chaperone_sinks::net::HostNet;
 use kube::Client;
@@ -45,6 +45,7 @@ use crate::{
     retention::{Policy, Retention},
     search::Search,
     settings::Settings,
+    shared::{Led, Shared},
     sinks::{self, Desired, SinksHandle, Surroundings, from_cluster, from_file::SinksFile},
     witnesses::Witnesses,
     writer::{self, WriterConfig, WriterThread},
@@ -64,7 +65,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let custody = Custody::default();
     let policy = settings.retention.as_deref().map(Policy::read);
     let policy = policy.transpose()?.unwrap_or_default();
-    let config = writer_config(&settings, &gaps, custody.clone())?;
+    let mut config = writer_config(&settings, &gaps, custody.clone())?;
     let origin = config.store.origin.clone();
     let witnesses = witnesses(&settings, &config)?;
     let publisher = publisher(&settings, &config)?;
@@ -81,12 +82,23 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         router: status_router(metrics.clone(), ready.clone()),
         signals: signals.clone(),
         per_peer: MAX_CONNECTIONS,
+        exempt: Exempt::default(),
     };
     let listener = bind(settings.status_listen).await?;
     let listen = listener.local_addr().context("the status port's address")?;
     servers.spawn(serve(listener, status));
     tracing::info!(%listen, "health and metrics are served");
     let mut terminated = Box::pin(terminated()?);
+    let leads = lead(&settings, origin.as_str(), &metrics, &ready);
+    let mut led = tokio::select! {
+        led = leads => led?,
+        () = &mut terminated => return Ok(()),
+    };
+    let keepers = led
+        .as_ref()
+        .map(|(_, led)| (led.store.clone(), led.others.clone()));
+    let (store, keeper) = keepers.unwrap_or_default();
+    config.keeper = store;
 
     let WriterThread {
         handle,
@@ -110,7 +122,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let ended_at = committed.clone();
     let around = Surroundings {
         dir: settings.dir.clone(),
-        keeper: Keeper::default(),
+        keeper: keeper.clone(),
         committed,
         net: Arc::new(HostNet),
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -126,7 +138,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let search = search.context("the index's thread")?;
     let retention = Retention {
         dir: settings.dir.clone(),
-        keeper: Keeper::default(),
+        keeper,
         own,
         file: settings.retention.clone(),
         policy,
@@ -135,7 +147,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         committed: ended_at,
         writer: handle.clone(),
         search: search.clone(),
-        metrics,
+        metrics: metrics.clone(),
     };
     let sweeps = retention.start().context("the thread that deletes")?;
     let api = Api::new(
@@ -156,17 +168,26 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         router: router(api).merge(console.unwrap_or_default()),
         signals: signals.clone(),
         per_peer: SIDECAR_CONNECTIONS,
+        exempt: led
+            .as_ref()
+            .map(|(_, led)| led.replicas.clone())
+            .unwrap_or_default(),
     };
-    let listener = bind(settings.listen).await?;
+    let (listener, mut led) = match led.take() {
+        Some((listener, led)) => (listener, Some(led)),
+        None => (bind(settings.listen).await?, None),
+    };
     let listen = listener.local_addr().context("the API's address")?;
     servers.spawn(serve(listener, server));
     tokio::spawn(certificate.watch());
     ready.set(true);
+    metrics.leads.set(1);
     tracing::info!(%origin, %listen, "the ledger takes records");
 
     let result = tokio::select! {
         () = &mut terminated => Ok(()),
         _ = &mut ended => Err(anyhow!("the writer ended")),
+        () = lost(&mut led) => Err(anyhow!("another replica leads the ledger now")),
         Some(_) = servers.join_next() => Err(anyhow!("a server ended")),
     };
     ready.set(false);
@@ -177,7 +198,45 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         tracing::warn!("not every connection ended in time");
     }
     finish(handle, ended).await;
+    if let Some(led) = led {
+        led.release().await;
+    }
     result
+}
+
+/// Where the ledger is shared: follows until this replica leads. The API's port is served from the beginning then.
+async fn lead(
+    settings: &Settings,
+    origin: &str,
+    metrics: &Metrics,
+    ready: &Ready,
+) -> anyhow::Result<Option<(TcpListener, Led)>> {
+    let Some(shared) = settings.shared.read()? else {
+        return Ok(None);
+    };
+    let listener = bind(settings.listen).await?;
+    let port = listener.local_addr().context("the API's address")?.port();
+    let advertise = settings.shared.advertise;
+    let advertise = advertise.context("--shared needs --advertise")?;
+    let replica = Shared {
+        holder: settings.pod_name.clone(),
+        address: (advertise, port).into(),
+        origin: origin.to_owned(),
+        dir: settings.dir.clone(),
+        metrics: metrics.clone(),
+    };
+    let standby = replica.follow(&shared).await.context("the shared ledger")?;
+    tracing::info!(%origin, listen = %listener.local_addr()?, "this replica follows");
+    let led = standby.lead(&listener, |known| ready.set(known)).await;
+    Ok(Some((listener, led.context("leading")?)))
+}
+
+/// Resolves once another replica leads; never where there is none.
+async fn lost(led: &mut Option<Led>) {
+    match led {
+        Some(led) => led.lost().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Whose pods are looked at, if any are to be.

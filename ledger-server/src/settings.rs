@@ -9,7 +9,7 @@ use chaperone_server::{
 };
 use clap::{Args, Parser, Subcommand};
 
-use crate::oidc::OidcArgs;
+use crate::{oidc::OidcArgs, shared::SharedArgs};
 
 /// Command line of `chaperone-ledger`. Each flag of `serve` can also be given by its environment variable.
 #[derive(Parser, Clone, Debug)]
@@ -46,6 +46,9 @@ pub struct Settings {
     /// Directory of records and tree; it is made if it is not there
     #[arg(long, env = "CHAPERONE_LEDGER_DIR")]
     pub dir: PathBuf,
+    /// Where several replicas keep the log together
+    #[command(flatten)]
+    pub shared: SharedArgs,
     /// Which log: a line, by custom a URL without its scheme. It never changes. Without it, the log that the first key is named after
     #[arg(long, env = "CHAPERONE_LEDGER_ORIGIN", value_parser = origin)]
     pub origin: Option<Origin>,

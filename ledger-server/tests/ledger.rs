@@ -31,6 +31,8 @@ mod python;
 mod retention;
 #[path = "ledger/search.rs"]
 mod search;
+#[path = "ledger/shared.rs"]
+mod shared;
 #[path = "ledger/sidecar.rs"]
 mod sidecar;
 #[path = "ledger/sinks.rs"]

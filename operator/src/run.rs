@@ -34,7 +34,7 @@ use crate::{
     lifecycle::{Lifecycle, Phase, Signals},
     metrics::Metrics,
     plans::Plans,
-    serve::{MAX_CONNECTIONS, SIDECAR_CONNECTIONS, Server, listen, serve},
+    serve::{Exempt, MAX_CONNECTIONS, SIDECAR_CONNECTIONS, Server, listen, serve},
     settings::Settings,
     stores::Stores,
     webhooks::{self, Webhooks},
@@ -61,6 +61,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         router: status_router(metrics.clone(), health.clone()),
         signals: signals.clone(),
         per_peer: MAX_CONNECTIONS,
+        exempt: Exempt::default(),
     };
     servers.spawn(serve(bind(port).await?, server));
     let parts = Parts {
@@ -209,6 +210,7 @@ impl Parts {
             router: webhooks::router(Arc::new(webhooks)),
             signals: self.signals.clone(),
             per_peer: MAX_CONNECTIONS,
+            exempt: Exempt::default(),
         };
         servers.spawn(serve(bind(self.settings.webhook_port).await?, server));
         Ok(())
@@ -238,6 +240,7 @@ impl Parts {
             router: control::router(Arc::new(control)),
             signals: self.signals.clone(),
             per_peer: SIDECAR_CONNECTIONS,
+            exempt: Exempt::default(),
         };
         servers.spawn(serve(bind(self.settings.control_port).await?, server));
         Ok(())

@@ -5,9 +5,9 @@
 //! finished.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, RwLock},
     time::Duration,
 };
 
@@ -66,6 +66,24 @@ pub struct Server {
     pub signals: Signals,
     /// Most connections of one address at a time.
     pub per_peer: usize,
+    /// Addresses to which that does not apply.
+    pub exempt: Exempt,
+}
+
+/// Addresses that pass on the connections of many, and bound each of them themselves. Clones are the same.
+#[derive(Clone, Debug, Default)]
+pub struct Exempt(Arc<RwLock<HashSet<IpAddr>>>);
+
+impl Exempt {
+    /// There are these and no others.
+    pub fn set(&self, addresses: HashSet<IpAddr>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = addresses;
+    }
+
+    fn has(&self, address: IpAddr) -> bool {
+        let addresses = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        addresses.contains(&address)
+    }
 }
 
 /// Serves until the process stops; returns when the last connection has ended, or 10 s after that.
@@ -100,7 +118,12 @@ async fn accept_all(listener: TcpListener, server: Server, slots: Arc<Semaphore>
                 continue;
             }
         };
-        let Some(share) = peers.admit(address.ip(), server.per_peer) else {
+        let peer = address.ip().to_canonical();
+        let per_peer = match server.exempt.has(peer) {
+            true => MAX_CONNECTIONS,
+            false => server.per_peer,
+        };
+        let Some(share) = peers.admit(peer, per_peer) else {
             tracing::debug!(peer = %address, "too many connections of one peer");
             continue;
         };
@@ -116,16 +139,19 @@ async fn accept_all(listener: TcpListener, server: Server, slots: Arc<Semaphore>
 
 /// How many connections each peer has.
 #[derive(Clone, Debug, Default)]
-struct Peers(Arc<Mutex<HashMap<IpAddr, usize>>>);
+pub struct Peers(Arc<Mutex<HashMap<IpAddr, usize>>>);
 
 /// A connection's part of its peer's share, given back when it ends.
-struct Share {
+#[derive(Debug)]
+pub struct Share {
     peers: Peers,
     peer: IpAddr,
 }
 
 impl Peers {
-    fn admit(&self, peer: IpAddr, most: usize) -> Option<Share> {
+    /// A share of a peer that has less than `most`.
+    #[must_use]
+    pub fn admit(&self, peer: IpAddr, most: usize) -> Option<Share> {
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let count = counts.entry(peer).or_default();
         if *count >= most {
@@ -239,6 +265,7 @@ mod tests {
             router: Router::new().route("/", get(handler)),
             signals,
             per_peer: 1,
+            exempt: Exempt::default(),
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

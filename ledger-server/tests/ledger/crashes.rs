@@ -27,10 +27,10 @@ const WRITERS: u8 = 24;
 const KILLS: u64 = 6;
 
 /// Next sequence number that was acknowledged last, by stream.
-type Acknowledged = Arc<Mutex<BTreeMap<u8, u64>>>;
+pub(crate) type Acknowledged = Arc<Mutex<BTreeMap<u8, u64>>>;
 
 /// Writes one stream until told to stop, as a sidecar does: asks where the ledger stands after each failure, and goes on from there.
-async fn write(
+pub(crate) async fn write(
     number: u8,
     target: Arc<Mutex<Option<(std::net::SocketAddr, std::path::PathBuf)>>>,
     acknowledged: Acknowledged,

@@ -17,11 +17,11 @@ mod opensearch;
 #[path = "sinks/otlp.rs"]
 mod otlp;
 #[path = "sinks/postgres.rs"]
-mod postgres;
+pub(crate) mod postgres;
 #[path = "sinks/redis.rs"]
 mod redis;
 #[path = "sinks/s3.rs"]
-mod s3;
+pub(crate) mod s3;
 #[path = "sinks/splunk.rs"]
 mod splunk;
 #[path = "sinks/syslog.rs"]
@@ -171,7 +171,7 @@ fn other_root() -> String {
 }
 
 /// Waits until it is so.
-fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let end = Instant::now() + PATIENCE;
     while !is_so() {
         assert!(Instant::now() < end, "never: {what}");
@@ -204,7 +204,7 @@ fn first_copies(arrived: &[String]) -> Vec<&String> {
 }
 
 /// A server's process, ended with the test.
-struct Server(Child);
+pub(crate) struct Server(Child);
 
 impl Server {
     fn start(command: &mut Command) -> Self {
@@ -239,7 +239,7 @@ impl Server {
     }
 
     /// SIGKILL.
-    fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         // Gone already where the test ended it.
         let _ = self.0.kill();
         let _ = self.0.wait();

@@ -78,7 +78,7 @@ impl Drop for Folder {
 
 /// Everything around one ledger.
 pub(crate) struct World {
-    pub(crate) folder: Folder,
+    pub(crate) folder: Arc<Folder>,
     pub(crate) cluster: Arc<Cluster>,
     /// The log's public key.
     pub(crate) vkey: String,
@@ -123,10 +123,24 @@ impl World {
         Self {
             data: folder.join("data"),
             vkey: String::from_utf8(made.stdout).unwrap().trim().to_owned(),
-            folder,
+            folder: Arc::new(folder),
             cluster,
             listen: Mutex::new(format!("127.0.0.1:{}", free_port())),
             more: Mutex::default(),
+        }
+    }
+
+    /// Another process of the same ledger, with a directory and a port of its own.
+    pub(crate) fn replica(&self, name: &str) -> Self {
+        let mut more = self.more.lock().unwrap().clone();
+        more.extend(["--pod-name".to_owned(), name.to_owned()]);
+        Self {
+            folder: self.folder.clone(),
+            cluster: self.cluster.clone(),
+            vkey: self.vkey.clone(),
+            data: self.folder.join(name),
+            listen: Mutex::new(format!("127.0.0.1:{}", free_port())),
+            more: Mutex::new(more),
         }
     }
 
@@ -207,7 +221,12 @@ impl World {
     }
 
     /// The same, started in another way.
-    pub(crate) fn start_as(&self, mut command: Command) -> Ledger {
+    pub(crate) fn start_as(&self, command: Command) -> Ledger {
+        self.start_until(command, "the ledger takes records")
+    }
+
+    /// Starts the program and waits until it says this, with its address.
+    pub(crate) fn start_until(&self, mut command: Command, message: &str) -> Ledger {
         let mut child = command.spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut address = |message: &str| loop {
@@ -219,7 +238,7 @@ impl World {
             }
         };
         let status = address("health and metrics are served");
-        let api = address("the ledger takes records");
+        let api = address(message);
         // A full pipe would stop the program.
         thread::spawn(move || lines.for_each(drop));
         Ledger {
@@ -295,6 +314,23 @@ impl Ledger {
         let path = format!("/v1/streams/{stream}/records");
         let (status, body) = self.curl(&path, token, &arguments);
         (status, serde_json::from_str(&body).unwrap())
+    }
+
+    /// The status code of a batch; 0 of one that was not answered.
+    pub(crate) fn curl_batch(&self, token: &str, stream: &StreamId, batch: &[u8]) -> u16 {
+        let folder = Folder::new("batch");
+        let file = folder.join("batch");
+        fs::write(&file, batch).unwrap();
+        let data = format!("@{}", file.display());
+        let kind = "Content-Type: application/x-ndjson";
+        let path = format!("/v1/streams/{stream}/records");
+        self.curl(&path, token, &["-H", kind, "--data-binary", &data])
+            .0
+    }
+
+    /// How it ended by itself.
+    pub(crate) fn ended(&mut self) -> std::process::ExitStatus {
+        wait(&mut self.child)
     }
 
     /// A metric, 0 where it has not counted.

@@ -16,6 +16,8 @@ use crate::check::view::{Ledger, LedgerPod, Seen};
 const LEDGER_LABELS: &str = "app.kubernetes.io/name=chaperone,app.kubernetes.io/component=ledger";
 /// Port of its API.
 const LEDGER_PORT: u16 = 9445;
+/// What a ledger of several replicas is started with.
+const SHARED: &str = "--shared=";
 /// Its Service, unless the chart was given another name.
 const DEFAULT_SERVICE: &str = "chaperone-ledger";
 
@@ -103,11 +105,17 @@ pub(super) async fn ledger(
     let Some(set) = sets.first() else {
         return Ok(Seen::Yes(None));
     };
-    let evidence = match found.first().filter(|pod| is_ready(pod)) {
-        Some(pod) => evidence(&pods, pod, scope.in_cluster).await,
-        None => None,
-    };
-    let pod = match found.first() {
+    let mut said = None;
+    for pod in found.iter().filter(|pod| is_ready(pod)) {
+        // Of several replicas one sees pods.
+        let one = evidence(&pods, pod, scope.in_cluster).await;
+        let sees = matches!(&one, Some(Ok(evidence)) if evidence.is_watching);
+        if said.is_none() || sees {
+            said = one;
+        }
+    }
+    let ready = found.iter().find(|pod| is_ready(pod));
+    let pod = match ready.or(found.first()) {
         Some(pod) if is_ready(pod) => {
             let name = format!("{}.{system}.svc", service(set));
             let server = registered.roots().map(|roots| Server {
@@ -130,7 +138,7 @@ pub(super) async fn ledger(
         name: set.name_any(),
         ephemeral: is_ephemeral(set),
         pod,
-        evidence,
+        evidence: said,
     })))
 }
 
@@ -139,12 +147,20 @@ fn service(set: &StatefulSet) -> String {
     name.unwrap_or_else(|| set.name_any())
 }
 
+/// Whether records go with the pod: it has no claim, and shares no database with others.
 fn is_ephemeral(set: &StatefulSet) -> bool {
-    let claims = set
-        .spec
-        .as_ref()
-        .and_then(|s| s.volume_claim_templates.as_ref());
-    claims.is_none_or(Vec::is_empty)
+    let Some(spec) = &set.spec else {
+        return true;
+    };
+    let has_claim = spec
+        .volume_claim_templates
+        .iter()
+        .flatten()
+        .next()
+        .is_some();
+    let containers = spec.template.spec.iter().flat_map(|pod| &pod.containers);
+    let mut arguments = containers.flat_map(|container| container.args.iter().flatten());
+    !has_claim && !arguments.any(|argument| argument.starts_with(SHARED))
 }
 
 /// What the API server says of a pod that is not ready: why it is on no node, or what its container waits for or ended with.
@@ -217,6 +233,10 @@ mod tests {
         };
         assert!(is_ephemeral(&set(json!([]))));
         assert!(!is_ephemeral(&set(json!([{"metadata": {"name": "data"}}]))));
+        let mut shared = set(json!([]));
+        let template = json!({"spec": {"containers": [{"name": "ledger", "args": ["serve", "--shared=/etc/store.yaml"]}]}});
+        shared.spec.as_mut().unwrap().template = serde_json::from_value(template).unwrap();
+        assert!(!is_ephemeral(&shared));
         assert_eq!(service(&set(json!([]))), "l");
     }
 }

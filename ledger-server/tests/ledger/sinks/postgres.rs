@@ -4,18 +4,18 @@ use std::{fs, os::unix::fs::PermissionsExt as _};
 
 use super::*;
 
-const PASSWORD: &str = "correct horse";
+pub(crate) const PASSWORD: &str = "correct horse";
 
 /// A server with a folder of its own. It refuses to run as root, so it runs as the user that its package made.
-struct Cluster {
+pub(crate) struct Cluster {
     folder: PathBuf,
     bin: PathBuf,
-    port: u16,
+    pub(crate) port: u16,
 }
 
 impl Cluster {
     /// Initialized, with TLS by the world's certificate; not started.
-    fn new(world: &World) -> Self {
+    pub(crate) fn new(world: &World) -> Self {
         let port = free_port();
         // Where that user may go whatever the checkout's folder allows.
         let folder =
@@ -64,7 +64,7 @@ impl Cluster {
         cluster
     }
 
-    fn start(&self) {
+    pub(crate) fn start(&self) {
         let log = self.folder.join("log");
         run(self
             .as_postgres("pg_ctl")
@@ -75,7 +75,7 @@ impl Cluster {
     }
 
     /// As a crash: nothing is written any more, and the next start recovers.
-    fn crash(&self) {
+    pub(crate) fn crash(&self) {
         run(self
             .as_postgres("pg_ctl")
             .args(["stop", "-m", "immediate", "-D"])
@@ -109,7 +109,7 @@ impl Cluster {
     }
 
     /// What a statement prints, line by line.
-    fn query(&self, statement: &str) -> Vec<String> {
+    pub(crate) fn query(&self, statement: &str) -> Vec<String> {
         let output = self.psql(statement).output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{statement}: {said}");

@@ -7,20 +7,20 @@ use serde_json::{Value, json};
 use super::*;
 use crate::{go, python};
 
-struct Gateway {
+pub(crate) struct Gateway {
     folder: PathBuf,
-    port: u16,
+    pub(crate) port: u16,
 }
 
 impl Gateway {
-    fn new(world: &World) -> Self {
+    pub(crate) fn new(world: &World) -> Self {
         let folder = world.folder.join("s3");
         fs::create_dir_all(folder.join("store/audit")).unwrap();
         let port = free_port();
         Self { folder, port }
     }
 
-    fn start(&self) -> Server {
+    pub(crate) fn start(&self) -> Server {
         static BUILT: OnceLock<PathBuf> = OnceLock::new();
         let program =
             BUILT.get_or_init(|| go::built("s3", "github.com/versity/versitygw/cmd/versitygw"));
@@ -46,7 +46,7 @@ impl Gateway {
     }
 
     /// Names of objects, in order.
-    fn objects(&self) -> Vec<PathBuf> {
+    pub(crate) fn objects(&self) -> Vec<PathBuf> {
         let mut found = Vec::new();
         let mut folders = vec![self.folder.join("store/audit")];
         while let Some(folder) = folders.pop() {

@@ -1,0 +1,203 @@
+//! The copy of a shared ledger in this replica's directory.
+//!
+//! Owns what is written there while another leads, or before this one does. Refuses names that are none of a ledger's files. Nothing is synced: a copy that is lost is made again. Nobody reads it before a store is opened on it, which judges all of it: so files are written in place.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io,
+    os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, bail};
+use sha2::{Digest as _, Sha256};
+
+use super::{
+    Failed,
+    database::{Database, Part},
+    objects::Objects,
+    plan::{Entry, FILES, FOLDERS, Known, Object, Step, is_shared},
+};
+
+/// A directory and how far it is.
+#[derive(Debug)]
+pub(super) struct Copy {
+    dir: PathBuf,
+    known: Known,
+    /// The last change that is in it.
+    last: u64,
+    /// It had all that there was at some moment.
+    is_whole: bool,
+}
+
+impl Copy {
+    /// In this directory, whatever is there. The folders are made, and what only a leader's index knew is forgotten: what was deleted since must not be found here.
+    pub(super) fn begin(dir: &Path) -> io::Result<Self> {
+        for folder in FOLDERS {
+            let mode = if folder == "keys" { 0o700 } else { 0o755 };
+            let mut builder = fs::DirBuilder::new();
+            builder
+                .recursive(true)
+                .mode(mode)
+                .create(dir.join(folder))?;
+        }
+        for index in ["index.sqlite", "index.sqlite-wal", "index.sqlite-shm"] {
+            remove(&dir.join(index))?;
+        }
+        Ok(Self {
+            dir: dir.to_owned(),
+            known: Known::default(),
+            last: 0,
+            is_whole: false,
+        })
+    }
+
+    /// Whether it had all that there was at some moment, so that its replica could lead soon.
+    pub(super) fn is_whole(&self) -> bool {
+        self.is_whole
+    }
+
+    /// Brings it up to what is committed now. How many files or pieces came.
+    pub(super) async fn refresh(
+        &mut self,
+        database: &mut Database,
+        objects: Option<&Objects>,
+    ) -> Result<u64, Failed> {
+        let look = database.look().await?;
+        let newest = look.newest().await?;
+        if newest <= self.last && self.is_whole {
+            return Ok(0);
+        }
+        let mut came = 0_u64;
+        for entry in look.entries(self.last).await? {
+            came = came.saturating_add(1);
+            self.entry(&entry, objects).await?;
+        }
+        let last = self.last;
+        let mut files = Files::default();
+        look.parts(last, |part| {
+            came = came.saturating_add(1);
+            self.part(part, &mut files)
+        })
+        .await?;
+        if !self.is_whole {
+            self.tidy()?;
+            self.is_whole = true;
+        }
+        self.last = newest;
+        Ok(came)
+    }
+
+    async fn entry(&mut self, entry: &Entry, objects: Option<&Objects>) -> Result<(), Failed> {
+        let path = self.path(&entry.file)?;
+        match (self.known.entry(entry), &entry.object) {
+            (Step::Leave, _) => Ok(()),
+            (Step::Fetch, Some(object)) => {
+                if is_already(&path, object)? {
+                    return Ok(());
+                }
+                let objects = objects.context(
+                    "the database says that segments are in a bucket, and the settings name none",
+                )?;
+                let file = objects.get(object).await?;
+                remove(&path)?;
+                fs::write(&path, file).with_context(|| path.display().to_string())
+            }
+            _ => remove(&path).with_context(|| path.display().to_string()),
+        }
+    }
+
+    fn part(&mut self, part: Part<'_>, files: &mut Files) -> Result<(), Failed> {
+        let path = self.path(part.file)?;
+        if self.known.part(part.file) {
+            remove(&path).with_context(|| path.display().to_string())?;
+        }
+        let written = files.write(&path, part.at, part.bytes);
+        written.with_context(|| path.display().to_string())
+    }
+
+    /// Removes what the database does not have: what was written here and never committed.
+    fn tidy(&self) -> Result<(), Failed> {
+        for folder in FOLDERS {
+            for file in fs::read_dir(self.dir.join(folder))? {
+                let name = file?.file_name();
+                let is_known = name
+                    .to_str()
+                    .is_some_and(|name| self.known.has(&format!("{folder}/{name}")));
+                if !is_known {
+                    remove(&self.dir.join(folder).join(name))?;
+                }
+            }
+        }
+        for file in FILES {
+            if !self.known.has(file) {
+                remove(&self.dir.join(file))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn path(&self, file: &str) -> Result<PathBuf, Failed> {
+        if !is_shared(file) {
+            bail!("the database names a file {file:?}, which is none of a ledger");
+        }
+        Ok(self.dir.join(file))
+    }
+}
+
+/// The file that was written last, open.
+#[derive(Default)]
+struct Files(Option<(PathBuf, File)>);
+
+impl Files {
+    fn write(&mut self, path: &Path, at: u64, bytes: &[u8]) -> io::Result<()> {
+        let open = match self.0.take() {
+            Some((known, file)) if known == path => (known, file),
+            _ => {
+                let file = OpenOptions::new()
+                    .write(true)
+                    .create(true)
+                    .truncate(false)
+                    .mode(0o600)
+                    .open(path)?;
+                (path.to_owned(), file)
+            }
+        };
+        let (_, file) = self.0.insert(open);
+        if at > file.metadata()?.len() {
+            return Err(io::Error::other("bytes before these are missing"));
+        }
+        file.write_all_at(bytes, at)
+    }
+}
+
+/// Whether this is the file that an object is.
+fn is_already(path: &Path, object: &Object) -> io::Result<bool> {
+    match fs::metadata(path) {
+        Ok(there) if there.len() == object.length => {
+            Ok(<[u8; 32]>::from(Sha256::digest(fs::read(path)?)) == object.sha256)
+        }
+        Ok(_) => Ok(false),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Writes over a file and removes it: it may have been one of keys.
+fn remove(path: &Path) -> io::Result<()> {
+    let file = match OpenOptions::new().write(true).open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    let length = file.metadata()?.len();
+    let zeros = vec![0; 64 * 1024];
+    let mut at = 0_u64;
+    while at < length {
+        let left = usize::try_from(length.saturating_sub(at)).unwrap_or(usize::MAX);
+        let block = zeros.get(..left.min(zeros.len())).unwrap_or(&zeros);
+        file.write_all_at(block, at)?;
+        at = at.saturating_add(u64::try_from(block.len()).unwrap_or(u64::MAX));
+    }
+    fs::remove_file(path)
+}

@@ -1,0 +1,140 @@
+//! The file that says where the database and the bucket are.
+
+use std::{fs, path::PathBuf};
+
+use anyhow::{Context, anyhow, bail};
+use chaperone_crds::resources::{PostgresSink, S3Sink};
+use chaperone_sinks::settings::{Postgres, S3};
+use clap::Args;
+use serde::Deserialize;
+
+/// Largest file, in bytes.
+const MAX_FILE_BYTES: u64 = 1024 * 1024;
+/// Where objects are where nothing is said.
+const PREFIX: &str = "ledger";
+
+/// What the command line says of it.
+#[derive(Args, Clone, Debug, Default)]
+pub struct SharedArgs {
+    /// Keep records in the PostgreSQL database, and closed segments in the bucket, that this YAML file names, shared by several replicas. The directory holds a copy then
+    #[arg(long, env = "CHAPERONE_LEDGER_SHARED", requires = "advertise")]
+    pub shared: Option<PathBuf>,
+    /// Folder of the Secrets that the file names: FOLDER/SECRET/KEY
+    #[arg(long, env = "CHAPERONE_LEDGER_SHARED_SECRETS", requires = "shared")]
+    pub shared_secrets: Option<PathBuf>,
+    /// Address at which other replicas reach this one's API
+    #[arg(long, env = "POD_IP")]
+    pub advertise: Option<std::net::IpAddr>,
+}
+
+/// Where the database and the bucket are.
+#[derive(Clone, Debug)]
+pub struct SharedSettings {
+    /// The database.
+    pub(super) postgres: Postgres,
+    /// The bucket; without one closed segments stay in the database.
+    pub(super) s3: Option<S3>,
+}
+
+/// The fields are those of an `AuditSink`, without what only a sink has.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    postgres: PostgresSink,
+    s3: Option<S3Sink>,
+}
+
+impl SharedArgs {
+    /// Reads the file, where one is named.
+    ///
+    /// # Errors
+    /// All that is wrong with it.
+    pub fn read(&self) -> anyhow::Result<Option<SharedSettings>> {
+        let Some(path) = &self.shared else {
+            return Ok(None);
+        };
+        let shown = path.display();
+        let length = fs::metadata(path).with_context(|| shown.to_string())?.len();
+        if length > MAX_FILE_BYTES {
+            bail!("{shown} is longer than {MAX_FILE_BYTES} bytes");
+        }
+        let text = fs::read_to_string(path).with_context(|| shown.to_string())?;
+        self.parse(&text)
+            .with_context(|| shown.to_string())
+            .map(Some)
+    }
+
+    fn parse(&self, text: &str) -> anyhow::Result<SharedSettings> {
+        let file: File = serde_saphyr::from_str(text).map_err(|error| anyhow!("{error}"))?;
+        if file.postgres.table.is_some() {
+            bail!("postgres.table: the tables' names are fixed; leave it out");
+        }
+        if file.s3.as_ref().is_some_and(|s3| s3.format.is_some()) {
+            bail!("s3.format: objects are segments; leave it out");
+        }
+        let secret = |secret: &str, key: &str| self.secret(secret, key);
+        let postgres = Postgres::read(&file.postgres, &secret).map_err(all)?;
+        let s3 = file.s3.as_ref().map(|s3| S3::read(PREFIX, s3, &secret));
+        let s3 = s3.transpose().map_err(all)?;
+        Ok(SharedSettings { postgres, s3 })
+    }
+
+    fn secret(&self, secret: &str, key: &str) -> Option<String> {
+        let is_plain = |name: &str| !name.contains('/') && !name.starts_with('.');
+        if !is_plain(secret) || !is_plain(key) {
+            return None;
+        }
+        let path = self.shared_secrets.as_ref()?.join(secret).join(key);
+        let length = fs::metadata(&path).ok()?.len();
+        if length > MAX_FILE_BYTES {
+            return None;
+        }
+        fs::read_to_string(path).ok()
+    }
+}
+
+/// The sentences of the sinks' settings, without the place that a sink's have.
+fn all(problems: Vec<String>) -> anyhow::Error {
+    anyhow!(problems.join("; ").replace("spec.", ""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> anyhow::Result<SharedSettings> {
+        SharedArgs::default().parse(text)
+    }
+
+    #[test]
+    fn a_file_is_read_and_what_is_wrong_with_it_said() {
+        let postgres = "postgres: {host: db.example, database: ledger, user: ledger}\n";
+        let read = parse(postgres).unwrap();
+        assert_eq!(read.postgres.port, 5432);
+        assert!(read.postgres.tls.is_some());
+        assert!(read.s3.is_none());
+        let cases = [
+            ("s3: {}\n", "postgres"),
+            (
+                "postgres: {host: 'a b', database: d, user: u}",
+                "postgres.host",
+            ),
+            (
+                "postgres: {host: h, database: d, user: u, table: t}",
+                "leave it out",
+            ),
+            (
+                "postgres: {host: h, database: d, user: u}\ns3: {bucket: bbb, credentialsSecret: {name: keys}}",
+                "Secret keys",
+            ),
+            (
+                "postgres: {host: h, database: d, user: u}\ns3: {bucket: bbb, format: Parquet, credentialsSecret: {name: keys}}",
+                "leave it out",
+            ),
+        ];
+        for (text, why) in cases {
+            let error = format!("{:#}", parse(text).unwrap_err());
+            assert!(error.contains(why), "{text}: {error}");
+        }
+    }
+}
