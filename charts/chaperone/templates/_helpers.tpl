@@ -30,7 +30,7 @@ app.kubernetes.io/component: operator
 {{- printf "%s-ledger" (include "chaperone.name" .) -}}
 {{- end -}}
 
-{{/* Labels that select the ledger's pod. */}}
+{{/* Labels that select the ledger's pods. */}}
 {{- define "chaperone.ledgerSelector" -}}
 app.kubernetes.io/name: chaperone
 app.kubernetes.io/instance: {{ .Release.Name }}
