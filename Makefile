@@ -70,6 +70,6 @@ images: ## build the release images (static musl, from scratch)
 
 .PHONY: generate
 generate: ## write the generated files: CRDs, record schema
-	cargo run --quiet --locked -p chaperone-crds --bin generate -- .
+	@./hack/generate .
 
 include e2e/cluster/cluster.mk

@@ -1,4 +1,4 @@
-//! Writes the generated files: `cargo run -p chaperone-crds --bin generate -- ROOT`. `make generate` calls it, and CI fails when they are stale.
+//! Writes the generated files: `hack/generate FOLDER`. `make generate` calls it, and CI fails when they are stale.
 
 use std::{env, fs, io, path::Path};
 
