@@ -118,7 +118,8 @@ need_commands() {
   [ ${#missing[@]} -gt 0 ] || return 0
   is_debian || die "missing: ${missing[*]}; this is not Debian or Ubuntu, so install these with your package manager and run this again"
   mkdir -p "$CACHE"
-  step "installing ${missing[*]}" "$CACHE/apt.log" install_packages "${missing[@]}"
+  # One at a time: apt lets nobody else in, and does not wait.
+  (flock 8 && step "installing ${missing[*]}" "$CACHE/apt.log" install_packages "${missing[@]}") 8>"$CACHE/apt.lock"
 }
 
 # Services of the packages must not start on the machine: only the cluster starts what it needs.
