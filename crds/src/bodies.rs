@@ -69,6 +69,19 @@ pub enum Parts<'a> {
     },
 }
 
+impl<'a> Parts<'a> {
+    /// The line without its content: as it is where it has none. For who has found the pieces already, which costs as much as to parse and hash all of the content.
+    #[must_use]
+    pub fn detached(self) -> Cow<'a, [u8]> {
+        match self {
+            Self::Whole(line) | Self::Detached { line, .. } => Cow::Borrowed(line),
+            Self::With { head, digest, .. } => {
+                Cow::Owned([head, BEFORE_DIGEST, digest, END].concat())
+            }
+        }
+    }
+}
+
 /// Finds the pieces of a line. Reads it once, and hashes the content where there is some.
 #[must_use]
 pub fn parts(line: &[u8]) -> Parts<'_> {
@@ -83,10 +96,7 @@ pub fn parts(line: &[u8]) -> Parts<'_> {
 /// The line without its content: as it is where it has none.
 #[must_use]
 pub fn detached(line: &[u8]) -> Cow<'_, [u8]> {
-    match parts(line) {
-        Parts::Whole(line) | Parts::Detached { line, .. } => Cow::Borrowed(line),
-        Parts::With { head, digest, .. } => Cow::Owned([head, BEFORE_DIGEST, digest, END].concat()),
-    }
+    parts(line).detached()
 }
 
 /// Puts content back into a line that lost it. `None` where the line has lost none, or not this one.

@@ -4,7 +4,7 @@
 
 use std::borrow::Cow;
 
-use serde::{Deserialize, de::IgnoredAny};
+use serde::{Deserialize, Deserializer, de::IgnoredAny};
 use thiserror::Error;
 
 use crate::{
@@ -99,7 +99,22 @@ struct Raw<'a> {
     agent: Agent<'a>,
     begun: Option<u64>,
     close: Option<Close>,
-    bodies: Option<IgnoredAny>,
+    #[serde(default, deserialize_with = "member")]
+    bodies: Member,
+}
+
+/// Whether there is a member of this name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Member {
+    #[default]
+    Absent,
+    Null,
+    There,
+}
+
+fn member<'de, D: Deserializer<'de>>(value: D) -> Result<Member, D::Error> {
+    let there = Option::<IgnoredAny>::deserialize(value)?;
+    Ok(there.map_or(Member::Null, |_| Member::There))
 }
 
 #[derive(Deserialize)]
@@ -121,12 +136,16 @@ impl Head {
     /// # Errors
     /// [`NotARecord`].
     pub fn parse(line: &[u8]) -> Result<Self, NotARecord> {
+        Self::read(line).map(|(head, _)| head)
+    }
+
+    fn read(line: &[u8]) -> Result<(Self, Member), NotARecord> {
         if line.len() > MAX_RECORD_BYTES {
             return Err(NotARecord::TooLong);
         }
         let raw: Raw<'_> =
             serde_json::from_slice(line).map_err(|e| NotARecord::Json(e.to_string()))?;
-        Ok(Self {
+        let head = Self {
             stream: raw.stream.parse().map_err(|_| NotARecord::Stream)?,
             seq: raw.seq,
             prev: raw.prev.parse().ok(),
@@ -135,12 +154,13 @@ impl Head {
             agent: [&*raw.agent.namespace, "/", &*raw.agent.pod].concat(),
             begun: raw.begun,
             content: match raw.bodies {
-                Some(_) => Content::There,
-                None if bodies::is_detached(line) => Content::Deleted,
-                None => Content::None,
+                Member::There => Content::There,
+                Member::Absent | Member::Null if bodies::is_detached(line) => Content::Deleted,
+                Member::Absent | Member::Null => Content::None,
             },
             foreign_version: (!READ_VERSIONS.contains(&&*raw.v)).then(|| shown(&raw.v)),
-        })
+        };
+        Ok((head, raw.bodies))
     }
 
     /// Reads a line, without its newline, hashes it, and says whether its texts of bodies are what was written.
@@ -148,12 +168,29 @@ impl Head {
     /// # Errors
     /// [`NotARecord`].
     pub fn parse_hashed(line: &[u8]) -> Result<(Self, RecordHash), NotARecord> {
-        let mut head = Self::parse(line)?;
+        if line.len() > MAX_RECORD_BYTES {
+            return Err(NotARecord::TooLong);
+        }
         let parts = bodies::parts(line);
-        if head.content == Content::There && !matches!(parts, Parts::With { .. }) {
+        // Content that can be cut off is one JSON object: the rest, which is short, tells whether the line is a record.
+        let (mut head, rest) = Self::read(&parts.detached())?;
+        let is_with = matches!(parts, Parts::With { .. });
+        if is_with && rest != Member::Absent {
+            return Err(NotARecord::twice("bodies"));
+        }
+        if is_with {
+            head.content = Content::There;
+        } else if head.content == Content::There {
             head.content = Content::Altered;
         }
         Ok((head, RecordHash::of_parts(parts)))
+    }
+}
+
+impl NotARecord {
+    /// A field that is there twice, in the parser's words.
+    fn twice(name: &str) -> Self {
+        Self::Json(format!("duplicate field `{name}`"))
     }
 }
 
@@ -201,3 +238,6 @@ fn shown(text: &str) -> String {
     let end = end.map_or(text.len(), |(at, _)| at);
     text.get(..end).unwrap_or_default().to_owned()
 }
+
+#[cfg(test)]
+mod tests;

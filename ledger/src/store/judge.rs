@@ -35,15 +35,15 @@ pub(super) struct Split<'b> {
 
 impl<'b> Split<'b> {
     pub(super) fn of(line: &'b [u8]) -> Self {
-        let tail = match bodies::parts(line) {
+        let parts = bodies::parts(line);
+        let tail = match parts {
             Parts::With { tail, .. } => Some(tail),
             Parts::Whole(_) | Parts::Detached { .. } => None,
         };
-        let detached = match tail {
-            Some(_) => bodies::detached(line),
-            None => Cow::Borrowed(line),
-        };
-        Self { detached, tail }
+        Self {
+            detached: parts.detached(),
+            tail,
+        }
     }
 }
 
