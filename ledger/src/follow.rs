@@ -21,11 +21,15 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::{
-    content::{Content, Keys},
+    content::{Content, KeyId, Keys},
     leaf::Leaf,
     line::{MAX_LINE_BYTES, Stored, is_begun_anew},
     store::{layout::RECORDS, segments},
 };
+
+mod lines;
+
+pub use lines::Lines;
 
 /// Bytes that are read at a time.
 const BLOCK: usize = 256 * 1024;
@@ -74,6 +78,8 @@ pub struct Followed<'a> {
     pub line: &'a [u8],
     /// Its leaf, where it was deleted.
     pub deleted: Option<&'a Leaf>,
+    /// The key that opened its content, where it was sealed and is there.
+    pub key: Option<KeyId>,
 }
 
 /// What a place in the segments holds.
@@ -124,8 +130,17 @@ pub struct Follower {
     buffer: Vec<u8>,
     taken: usize,
     keys: Keys,
-    /// The last record that was given, where its line is not its own: it was sealed, or deleted.
-    given: Option<Held>,
+    /// The last record that was given.
+    given: Given,
+}
+
+/// What a line holds.
+#[derive(Debug, Default)]
+struct Given {
+    /// Where that is not the line itself: it was sealed, or deleted.
+    held: Option<Held>,
+    /// What opened its content.
+    key: Option<KeyId>,
 }
 
 impl Follower {
@@ -139,7 +154,7 @@ impl Follower {
             buffer: Vec::new(),
             taken: 0,
             keys: Keys::of(dir),
-            given: None,
+            given: Given::default(),
         }
     }
 
@@ -173,7 +188,7 @@ impl Follower {
         let line = self.rest().get(..length).unwrap_or_default();
         let held = held(&self.keys, line).map_err(|error| self.unreadable(error))?;
         self.given = match held {
-            Ok(held) => held,
+            Ok(given) => given,
             Err(_) => return Err(FollowError::NotALine(at)),
         };
         Ok(Some(length))
@@ -264,7 +279,7 @@ impl Follower {
             place: after(place, length),
         };
         let own = self.buffer.get(from..from.saturating_add(length));
-        let (line, deleted) = match &self.given {
+        let (line, deleted) = match &self.given.held {
             None => (own.unwrap_or_default(), None),
             Some(Held::Record(line)) => (line.as_slice(), None),
             Some(Held::Deleted(leaf)) => (&[][..], Some(leaf)),
@@ -275,6 +290,7 @@ impl Follower {
             length,
             line,
             deleted,
+            key: self.given.key,
         }
     }
 
@@ -426,27 +442,30 @@ pub fn held_at(dir: &Path, keys: &Keys, place: Place, length: usize) -> io::Resu
         return Ok(None);
     }
     match held(keys, &line)? {
-        Ok(held) => Ok(Some(held.unwrap_or(Held::Record(line)))),
+        Ok(given) => Ok(Some(given.held.unwrap_or(Held::Record(line)))),
         Err(_) => Ok(None),
     }
 }
 
-/// What a line holds, if that is not the line itself.
-fn held(keys: &Keys, line: &[u8]) -> io::Result<Result<Option<Held>, crate::line::BadLine>> {
+/// What a line holds.
+fn held(keys: &Keys, line: &[u8]) -> io::Result<Result<Given, crate::line::BadLine>> {
     let stored = match Stored::read(line) {
         Ok(stored) => stored,
         Err(fault) => return Ok(Err(fault)),
     };
-    Ok(Ok(match stored {
-        Stored::Record(_) => None,
+    let (held, key) = match stored {
+        Stored::Record(_) => (None, None),
         Stored::Begins(_) => return Ok(Err(crate::line::BadLine::Begins)),
-        Stored::Deleted(leaf) => Some(Held::Deleted(leaf)),
+        Stored::Deleted(leaf) => (Some(Held::Deleted(leaf)), None),
         // What does not open is no content; `audit` says which of it should.
-        Stored::Sealed(sealed) => Some(Held::Record(match keys.open(&sealed)? {
-            Content::There(line) => line,
-            Content::Gone | Content::Damaged => sealed.detached.to_vec(),
-        })),
-    }))
+        Stored::Sealed(sealed) => match keys.open(&sealed)? {
+            Content::There(line) => (Some(Held::Record(line)), Some(sealed.key)),
+            Content::Gone | Content::Damaged => {
+                (Some(Held::Record(sealed.detached.to_vec())), None)
+            }
+        },
+    };
+    Ok(Ok(Given { held, key }))
 }
 
 fn after(place: Place, length: usize) -> Place {

@@ -9,7 +9,7 @@ use super::*;
 use crate::{
     audit::{self, Trust},
     content::{Day, Keys},
-    follow::{Cursor, Follower, Held, held_at},
+    follow::{Cursor, Follower, Held, Lines, held_at},
 };
 
 const DAY: &str = "2026-11-24T10:00:00Z";
@@ -68,9 +68,19 @@ fn followed(folder: &Folder, from: Cursor, end: Cursor) -> Vec<Vec<u8>> {
             None => assert_eq!(held, Some(Held::Record(record.line.to_vec()))),
             Some(leaf) => assert_eq!(held, Some(Held::Deleted(leaf.clone()))),
         }
+        // Who knows the leaf alone finds the line too, where the segment was written anew.
+        if let Some(all) = Lines::read(&folder.0, record.place.segment).unwrap() {
+            assert_eq!(all.of(record.leaf), Some((record.place, record.length)));
+        }
+        assert_eq!(record.key.is_some(), is_opened(record.line));
         lines.push(record.line.to_vec());
     }
     lines
+}
+
+/// Whether a record has its content.
+fn is_opened(line: &[u8]) -> bool {
+    memchr::memmem::find(line, b"\"bodies\":{").is_some()
 }
 
 fn verdict(folder: &Folder) -> audit::Verdict {
