@@ -36,6 +36,19 @@ pub struct Whose {
     pub service_account: String,
 }
 
+impl Whose {
+    /// What a record says of itself.
+    #[must_use]
+    pub fn of(facts: &Facts<'_>) -> Self {
+        let [namespace, pod, service_account] = facts.agent.map(str::to_owned);
+        Self {
+            namespace,
+            pod,
+            service_account,
+        }
+    }
+}
+
 /// The facts, as they stand in the record.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Facts<'r> {

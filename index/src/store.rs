@@ -1,9 +1,13 @@
 //! The index on disk.
 //!
 //! Owns one SQLite file and its schema. [`Index`] is its one writer, [`Reader`] one of its readers (the file is in WAL mode, so neither waits for the other). Refuses a file of another version or of another log: it is made anew.
-//! Invariant: what is in the file is the records before its cursor, all of them, once; cursor and records are of one transaction.
+//! Invariants: what is in the file is the records before its cursor, all of them, once; cursor and records are of one transaction. What was deleted is forgotten in place, a part of the leaves at a time, and the file is then what one made anew would be.
 
+mod batch;
+mod forget;
 mod read;
+mod redo;
+mod rethread;
 mod schema;
 mod search;
 mod sessions;
@@ -14,6 +18,7 @@ mod write;
 use chaperone_ledger::follow::FollowError;
 use thiserror::Error;
 
+pub use forget::Forgot;
 pub use read::{Found, Limits, Reader};
 pub use search::{Answer, Scope};
 pub use sessions::{Session, SessionKind, SessionQuery, Sessions};

@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context, bail};
 use chaperone_index::{
     query::Query,
-    store::{Index, Limits, Opened, Reader, Scope},
+    store::{Forgot, Index, Limits, Opened, Reader, Scope},
 };
 use chaperone_ledger::follow::end_of;
 use serde::Deserialize;
@@ -54,6 +54,8 @@ impl Directory {
             eprintln!("{} is made anew: {why}", path.display());
         }
         while index.take(end)? > 0 {}
+        // What was deleted since it was asked last.
+        while index.forget(end)? == Forgot::Some {}
         index.settle()?;
         Ok(Self {
             reader: Reader::open(&path, dir)?,

@@ -1,6 +1,7 @@
 //! Readers, and how one record is found and looked at.
 
 use std::{
+    cell::RefCell,
     collections::HashMap,
     io,
     path::{Path, PathBuf},
@@ -14,7 +15,7 @@ use std::{
 use chaperone_crds::{chain::StreamId, head::Head};
 use chaperone_ledger::{
     content::Keys,
-    follow::{FollowError, Held, Place, held_at},
+    follow::{FollowError, Held, Lines, Place, held_at},
     leaf::Leaf,
 };
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, params};
@@ -64,6 +65,8 @@ pub struct Found {
 pub(super) struct Segments {
     dir: PathBuf,
     keys: Keys,
+    /// The lines of the segment that was last found to have been written anew.
+    lines: RefCell<Option<Lines>>,
 }
 
 impl Segments {
@@ -71,20 +74,70 @@ impl Segments {
         Self {
             dir: dir.to_owned(),
             keys: Keys::of(dir),
+            lines: RefCell::default(),
         }
     }
 
-    /// What a row says is there.
-    fn held(&self, row: &Row) -> Result<Held, IndexError> {
-        let stale = || IndexError::Stale(format!("leaf {} is not where it says", row.leaf));
-        match held_at(&self.dir, &self.keys, row.place, row.length) {
-            Ok(held) => held.ok_or_else(stale),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(stale()),
-            Err(error) => {
-                let file = format!("segment {:08}", row.place.segment);
-                Err(FollowError::Io { file, error }.into())
+    /// The row's record, or its leaf. A segment may have been written anew since the row was, or be just now: then its line is looked for by its number.
+    pub(super) fn held(&self, row: &Row, stream: &StreamId) -> Result<Held, IndexError> {
+        /// More often than a segment is replaced while one record is read.
+        const TRIES: usize = 4;
+        let failed = |error: io::Error| -> IndexError {
+            let file = format!("segment {:08}", row.place.segment);
+            match error.kind() {
+                io::ErrorKind::NotFound => row.stale(),
+                _ => FollowError::Io { file, error }.into(),
+            }
+        };
+        if let Some(held) = self
+            .at(row, stream, (row.place, row.length))
+            .map_err(failed)?
+        {
+            return Ok(held);
+        }
+        for _ in 0..TRIES {
+            let lines = self.lines.take();
+            let known = lines.filter(|lines| lines.segment() == row.place.segment);
+            let (lines, is_fresh) = match known {
+                Some(lines) => (lines, false),
+                None => {
+                    let read = Lines::read(&self.dir, row.place.segment).map_err(failed)?;
+                    (read.ok_or_else(|| row.stale())?, true)
+                }
+            };
+            let Some(there) = lines.of(row.leaf) else {
+                match is_fresh {
+                    true => return Err(row.stale()),
+                    false => continue,
+                }
+            };
+            if let Some(held) = self.at(row, stream, there).map_err(failed)? {
+                self.lines.replace(Some(lines));
+                return Ok(held);
             }
         }
+        Err(row.stale())
+    }
+
+    /// Whether the row's line stands just where the row says.
+    pub(super) fn is_at(&self, row: &Row, stream: &StreamId) -> io::Result<bool> {
+        Ok(self.at(row, stream, (row.place, row.length))?.is_some())
+    }
+
+    /// What stands there, if it is the row's.
+    fn at(
+        &self,
+        row: &Row,
+        stream: &StreamId,
+        (place, length): (Place, usize),
+    ) -> io::Result<Option<Held>> {
+        let held = held_at(&self.dir, &self.keys, place, length)?;
+        Ok(held.filter(|held| match held {
+            Held::Deleted(leaf) => leaf.stream == *stream && leaf.seq == row.seq,
+            Held::Record(line) => {
+                Head::parse(line).is_ok_and(|head| head.stream == *stream && head.seq == row.seq)
+            }
+        }))
     }
 }
 
@@ -154,7 +207,7 @@ impl Reader {
         let Some(row) = self.row_at(stream, seq)? else {
             return Ok(None);
         };
-        Ok(match self.segments.held(&row)? {
+        Ok(match self.segments.held(&row, stream)? {
             Held::Deleted(leaf) if leaf.stream == *stream && leaf.seq == seq => Some(leaf),
             _ => None,
         })
@@ -219,10 +272,10 @@ pub(super) const RUN: &str = "SELECT seq, leaf FROM runs WHERE stream = (SELECT 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Row {
     pub(super) leaf: u64,
-    stream: i64,
-    seq: u64,
-    place: Place,
-    length: usize,
+    pub(super) stream: i64,
+    pub(super) seq: u64,
+    pub(super) place: Place,
+    pub(super) length: usize,
     pub(super) time: Option<i64>,
     pub(super) thread: Option<i64>,
 }
@@ -247,6 +300,19 @@ impl Row {
             thread: row.get(7)?,
         })
     }
+
+    pub(super) fn stale(&self) -> IndexError {
+        IndexError::Stale(format!("leaf {} is not where it says", self.leaf))
+    }
+
+    /// Where its line ends.
+    pub(super) fn end(&self) -> Place {
+        let length = u64::try_from(self.length).unwrap_or(u64::MAX);
+        Place {
+            offset: self.place.offset.saturating_add(length).saturating_add(1),
+            ..self.place
+        }
+    }
 }
 
 /// A record, read from the segments by its row.
@@ -267,24 +333,14 @@ impl Names {
         segments: &Segments,
         row: &Row,
     ) -> Result<Option<Read>, IndexError> {
-        let stale = || IndexError::Stale(format!("leaf {} is not where it says", row.leaf));
-        let (stream, whose) = self.stream(db, row.stream)?.ok_or_else(stale)?;
-        let line = match segments.held(row)? {
+        let known = self.stream(db, row.stream)?;
+        let (stream, whose) = known.ok_or_else(|| row.stale())?;
+        let line = match segments.held(row, &stream)? {
             Held::Record(line) => line,
-            Held::Deleted(leaf) if leaf.stream == stream && leaf.seq == row.seq => return Ok(None),
-            Held::Deleted(_) => return Err(stale()),
+            Held::Deleted(_) => return Ok(None),
         };
-        let head = Head::parse(&line).map_err(|_| stale())?;
-        if head.stream != stream || head.seq != row.seq {
-            return Err(stale());
-        }
         let json: Value = serde_json::from_slice(&line).unwrap_or_default();
-        let [namespace, pod, service_account] = Facts::of(&json).agent.map(str::to_owned);
-        let whose = whose.unwrap_or(Whose {
-            namespace,
-            pod,
-            service_account,
-        });
+        let whose = whose.unwrap_or_else(|| Whose::of(&Facts::of(&json)));
         let found = Found {
             leaf: row.leaf,
             stream,
@@ -295,7 +351,7 @@ impl Names {
         Ok(Some(Read { found, json }))
     }
 
-    fn stream(
+    pub(super) fn stream(
         &mut self,
         db: &Connection,
         id: i64,
@@ -336,14 +392,10 @@ pub(super) fn ends(
         return Ok(None);
     };
     Names::default().read(db, segments, &row)?;
-    let length = u64::try_from(row.length).unwrap_or(u64::MAX);
-    Ok(Some(Place {
-        offset: row.place.offset.saturating_add(length).saturating_add(1),
-        ..row.place
-    }))
+    Ok(Some(row.end()))
 }
 
-fn row_of(db: &Connection, leaf: u64) -> Result<Option<Row>, IndexError> {
+pub(super) fn row_of(db: &Connection, leaf: u64) -> Result<Option<Row>, IndexError> {
     let sql = format!("SELECT {COLUMNS} FROM records r WHERE r.leaf = ?");
     let mut statement = db.prepare_cached(&sql)?;
     let mut rows = statement.query([stored(leaf)])?;

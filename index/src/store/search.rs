@@ -101,9 +101,45 @@ impl Reader {
         deadline: Instant,
         limits: Limits,
     ) -> Result<bool, IndexError> {
-        let terms = terms(pass.query, pass.scope);
-        let sql = sql(terms.is_some(), pass.query.order);
-        let mut statement = self.db.prepare_cached(&sql)?;
+        let Some(terms) = terms(pass.query, pass.scope) else {
+            let sql = sql(None, pass.query.order);
+            return self.pass_of(pass, (&sql, None), &leaves, (deadline, limits));
+        };
+        let parts = schema::part_of(*leaves.start())..=schema::part_of(*leaves.end());
+        let mut parts: Vec<u64> = parts.collect();
+        if pass.query.order == Order::Desc {
+            parts.reverse();
+        }
+        for part in parts {
+            if pass.looked.is_some() && Instant::now() >= deadline {
+                return Ok(false);
+            }
+            let begins = schema::begin_of(part);
+            let ends = begins.saturating_add(schema::PART_LEAVES.saturating_sub(1));
+            let of_part = begins.max(*leaves.start())..=ends.min(*leaves.end());
+            let sql = sql(Some(part), pass.query.order);
+            let limited = (deadline, limits);
+            if !self.pass_of(pass, (&sql, Some(&terms)), &of_part, limited)? {
+                return Ok(false);
+            }
+            // All of it was looked at.
+            pass.looked = Some(match pass.query.order {
+                Order::Desc => *of_part.start(),
+                Order::Asc => *of_part.end(),
+            });
+        }
+        Ok(true)
+    }
+
+    /// The same for the leaves that one statement proposes.
+    fn pass_of(
+        &self,
+        pass: &mut Pass<'_>,
+        (sql, terms): (&str, Option<&str>),
+        leaves: &RangeInclusive<u64>,
+        (deadline, limits): (Instant, Limits),
+    ) -> Result<bool, IndexError> {
+        let mut statement = self.db.prepare_cached(sql)?;
         let (first, last) = (stored(*leaves.start()), stored(*leaves.end()));
         let mut rows = statement.query(params![terms, first, last])?;
         loop {
@@ -217,17 +253,17 @@ fn terms(query: &Query, scope: &Scope) -> Option<String> {
     (!terms.is_empty()).then(|| terms.join(" AND "))
 }
 
-/// With terms the lists of leaves that have them are walked together, from one end; without, all records of the range.
-pub(super) fn sql(has_terms: bool, order: Order) -> String {
+/// With terms the lists of leaves of a part that have them are walked together, from one end; without, all records of the range.
+pub(super) fn sql(part: Option<u64>, order: Order) -> String {
     let order = match order {
         Order::Desc => "DESC",
         Order::Asc => "ASC",
     };
-    match has_terms {
-        true => format!(
-            "SELECT {COLUMNS} FROM words CROSS JOIN records r ON r.leaf = words.rowid WHERE words MATCH ?1 AND words.rowid BETWEEN ?2 AND ?3 ORDER BY words.rowid {order}"
+    match part.map(schema::words) {
+        Some(words) => format!(
+            "SELECT {COLUMNS} FROM {words} CROSS JOIN records r ON r.leaf = {words}.rowid WHERE {words} MATCH ?1 AND {words}.rowid BETWEEN ?2 AND ?3 ORDER BY {words}.rowid {order}"
         ),
-        false => format!(
+        None => format!(
             "SELECT {COLUMNS} FROM records r WHERE ?1 IS NULL AND r.leaf BETWEEN ?2 AND ?3 ORDER BY r.leaf {order}"
         ),
     }

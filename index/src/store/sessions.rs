@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::{
     IndexError,
+    batch::MAX_HOSTS,
     read::{Limits, Reader},
     restored,
     search::{Scope, is_interrupted},
@@ -223,9 +224,10 @@ impl Reader {
     }
 
     fn hosts_of(&self, session: i64) -> Result<Vec<SessionHost>, IndexError> {
-        let sql = "SELECT host, operations FROM session_hosts WHERE session = ? ORDER BY operations DESC, host";
+        let sql = "SELECT host, sum(operations) AS operations FROM session_hosts WHERE session = ? GROUP BY host ORDER BY operations DESC, host LIMIT ?";
+        let most = i64::try_from(MAX_HOSTS).unwrap_or(i64::MAX);
         let mut statement = self.db.prepare_cached(sql)?;
-        let mut rows = statement.query([session])?;
+        let mut rows = statement.query([session, most])?;
         let mut hosts = Vec::new();
         while let Some(row) = rows.next()? {
             hosts.push(SessionHost {

@@ -1,16 +1,16 @@
 //! Streams as the index knows them: whose they are, and which session their records count to.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, hash_map::Entry};
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use super::IndexError;
+use super::{IndexError, restored, stored};
 use crate::facts::Whose;
 
 /// Streams and sessions that are kept in memory; beyond it all are forgotten and read again.
 const MAX_KNOWN: usize = 20_000;
 /// Longest name of a session, in bytes, that records are counted to; agents' have 36.
-const MAX_NAME_BYTES: usize = 256;
+pub(super) const MAX_NAME_BYTES: usize = 256;
 
 /// A stream.
 #[derive(Clone, Debug)]
@@ -63,15 +63,26 @@ impl Known {
         Ok(stream)
     }
 
-    /// The ledger has recorded whose a stream is.
+    /// The ledger has recorded, with this leaf, whose a stream is.
     pub(super) fn name(
         &mut self,
         db: &Connection,
         uuid: &str,
+        leaf: u64,
         whose: &Whose,
         uid: &str,
     ) -> Result<(), IndexError> {
         let mut stream = self.stream(db, uuid)?;
+        if stream.whose.as_ref() != Some(whose) {
+            db.prepare_cached("INSERT OR REPLACE INTO names VALUES (?, ?, ?, ?, ?)")?
+                .execute(params![
+                    stream.id,
+                    stored(leaf),
+                    whose.namespace,
+                    whose.pod,
+                    whose.service_account
+                ])?;
+        }
         db.prepare_cached("UPDATE streams SET is_named = 1, namespace = ?, pod = ?, service_account = ?, uid = ? WHERE id = ?")?
             .execute(params![whose.namespace, whose.pod, whose.service_account, uid, stream.id])?;
         stream.whose = Some(whose.clone());
@@ -92,7 +103,7 @@ impl Known {
         let session = match (named, stream.thread) {
             (None, Some(thread)) => return Ok(thread),
             (None, None) => {
-                let own = create(db, namespace, uuid, true)?;
+                let own = session_of(db, namespace, uuid, true)?;
                 stream.own = Some(own);
                 own
             }
@@ -121,16 +132,7 @@ impl Known {
         if let Some(id) = self.sessions.get(&key) {
             return Ok(*id);
         }
-        let there = db
-            .prepare_cached(
-                "SELECT id FROM sessions WHERE name = ? AND namespace = ? AND is_stream = 0",
-            )?
-            .query_row([name, namespace], |row| row.get(0))
-            .optional()?;
-        let id = match there {
-            Some(id) => id,
-            None => create(db, namespace, name, false)?,
-        };
+        let id = session_of(db, namespace, name, false)?;
         if self.sessions.len() >= MAX_KNOWN {
             self.sessions.clear();
         }
@@ -144,6 +146,64 @@ impl Known {
         }
         self.streams.insert(uuid.to_owned(), stream);
     }
+}
+
+/// The row of a session, made where there is none.
+pub(super) fn session_of(
+    db: &Connection,
+    namespace: &str,
+    name: &str,
+    is_stream: bool,
+) -> Result<i64, IndexError> {
+    let there = db
+        .prepare_cached(
+            "SELECT id FROM sessions WHERE name = ? AND namespace = ? AND is_stream = ?",
+        )?
+        .query_row(params![name, namespace, is_stream], |row| row.get(0))
+        .optional()?;
+    match there {
+        Some(id) => Ok(id),
+        None => create(db, namespace, name, is_stream),
+    }
+}
+
+/// Whose streams were when a record came: as the ledger had recorded it by then.
+#[derive(Debug, Default)]
+pub(super) struct Then(HashMap<i64, Vec<(u64, Whose)>>);
+
+impl Then {
+    /// Whose the stream was with this leaf, if that was recorded.
+    pub(super) fn whose(
+        &mut self,
+        db: &Connection,
+        stream: i64,
+        leaf: u64,
+    ) -> Result<Option<Whose>, IndexError> {
+        let names = match self.0.entry(stream) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(unknown) => unknown.insert(names(db, stream)?),
+        };
+        let last = names.iter().take_while(|(from, _)| *from <= leaf).last();
+        Ok(last.map(|(_, whose)| whose.clone()))
+    }
+}
+
+/// Whose a stream is, from which leaf on.
+fn names(db: &Connection, stream: i64) -> Result<Vec<(u64, Whose)>, IndexError> {
+    let mut statement = db.prepare_cached(
+        "SELECT leaf, namespace, pod, service_account FROM names WHERE stream = ? ORDER BY leaf",
+    )?;
+    let mut rows = statement.query([stream])?;
+    let mut names = Vec::new();
+    while let Some(row) = rows.next()? {
+        let whose = Whose {
+            namespace: row.get(1)?,
+            pod: row.get(2)?,
+            service_account: row.get(3)?,
+        };
+        names.push((restored(row.get(0)?)?, whose));
+    }
+    Ok(names)
 }
 
 fn create(

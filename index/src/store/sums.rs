@@ -61,6 +61,48 @@ pub(super) fn checkpoint(
     Ok(())
 }
 
+/// Copies the WAL into the file, if it is as long as that, and writes zeros over what it had. False where a reader keeps SQLite from it.
+pub(super) fn scrub(db: &Connection, index: &Path, longer_than: u64) -> Result<bool, IndexError> {
+    let length = std::fs::metadata(wal(index)).map_or(0, |file| file.len());
+    if length <= longer_than {
+        return Ok(true);
+    }
+    store(index).map_err(|error| failed(&path(index), error))?;
+    // From here on no reader looks into the WAL, until it is written again: by this thread.
+    if is_busy(db, "PRAGMA wal_checkpoint(RESTART)")? {
+        return Ok(false);
+    }
+    overwrite(&wal(index)).map_err(|error| failed(&wal(index), error))?;
+    Ok(!is_busy(db, "PRAGMA wal_checkpoint(TRUNCATE)")?)
+}
+
+fn is_busy(db: &Connection, sql: &str) -> Result<bool, IndexError> {
+    let busy: i64 = db.query_row(sql, [], |row| row.get(0))?;
+    Ok(busy != 0)
+}
+
+/// The head comes first: a WAL without one is none, whatever a loss of power leaves of the rest.
+fn overwrite(wal: &Path) -> io::Result<()> {
+    let file = OpenOptions::new().write(true).open(wal)?;
+    let length = file.metadata()?.len();
+    let zeros = vec![0; 64 * PAGE_BYTES];
+    let mut at = 0_u64;
+    while at < length {
+        let wanted = match at {
+            0 => WAL_HEAD_BYTES,
+            _ => zeros.len(),
+        };
+        let left = usize::try_from(length.saturating_sub(at)).unwrap_or(usize::MAX);
+        let block = zeros.get(..wanted.min(left)).unwrap_or_default();
+        file.write_all_at(block, at)?;
+        if at == 0 {
+            file.sync_data()?;
+        }
+        at = at.saturating_add(u64::try_from(block.len()).unwrap_or(u64::MAX));
+    }
+    file.sync_data()
+}
+
 fn store(index: &Path) -> io::Result<()> {
     let sums = OpenOptions::new()
         .write(true)

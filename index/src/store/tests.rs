@@ -623,7 +623,7 @@ fn a_question_that_would_take_too_long_ends() {
 
 #[test]
 fn plans_stay_as_they_are() {
-    let ledger = Ledger::new();
+    let ledger = filled();
     drop(ledger.index());
     let reader = ledger.reader();
     let plan = |sql: &str| {
@@ -639,15 +639,15 @@ fn plans_stay_as_they_are() {
         rows.unwrap().map(Result::unwrap).collect::<Vec<_>>()
     };
     for order in [Order::Asc, Order::Desc] {
-        let found = plan(&sql(true, order));
+        let found = plan(&sql(Some(0), order));
         assert!(
-            found[0].starts_with("SCAN words VIRTUAL TABLE INDEX"),
+            found[0].starts_with("SCAN words_0 VIRTUAL TABLE INDEX"),
             "{found:?}"
         );
         assert_eq!(found[1], "SEARCH r USING INTEGER PRIMARY KEY (rowid=?)");
         assert_eq!(found.len(), 2, "no sorting: {found:?}");
         let expected = ["SEARCH r USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"];
-        assert_eq!(plan(&sql(false, order)), expected);
+        assert_eq!(plan(&sql(None, order)), expected);
     }
     let found = plan(RUN);
     assert_eq!(
@@ -664,3 +664,5 @@ fn plans_stay_as_they_are() {
     let found = plan(&by_name_sql());
     assert!(found[0].contains("sessions_by_name (name=?)"), "{found:?}");
 }
+
+mod forget;

@@ -1,7 +1,6 @@
 //! The one writer.
 
 use std::{
-    collections::HashMap,
     fs,
     io::{self, Write as _},
     path::{Path, PathBuf},
@@ -9,13 +8,22 @@ use std::{
 
 use chaperone_crds::{chain::StreamId, head::Head};
 use chaperone_ledger::{
+    content::KeyId,
     follow::{Cursor, FollowError, Follower, Place},
     leaf::Leaf,
 };
 use rusqlite::{Connection, params};
 use serde_json::Value;
 
-use super::{IndexError, read::Segments, restored, schema, stored, streams::Known, sums};
+use super::{
+    IndexError,
+    batch::Batch,
+    forget::{Looks, What, note},
+    read::Segments,
+    restored, schema, stored,
+    streams::Known,
+    sums,
+};
 use crate::{
     facts::{Facts, Whose},
     terms,
@@ -24,19 +32,19 @@ use crate::{
 /// Most records of a transaction, and most bytes of them: what a writer holds in memory.
 pub const MAX_BATCH_RECORDS: u64 = 20_000;
 const MAX_BATCH_BYTES: usize = 16 * 1024 * 1024;
-/// Most hosts that are kept of a session: the first ones.
-pub(super) const MAX_HOSTS: i64 = 200;
 
 /// The index, open for writing. One at a time; who opens it sees to that.
 #[derive(Debug)]
 pub struct Index {
-    db: Connection,
-    path: PathBuf,
-    dir: PathBuf,
-    follower: Follower,
+    pub(super) db: Connection,
+    pub(super) path: PathBuf,
+    pub(super) dir: PathBuf,
+    pub(super) follower: Follower,
     /// The ledger's own stream: what it says is about others, and counts to no session.
     own: StreamId,
-    known: Known,
+    pub(super) known: Known,
+    /// What it has to look at for what is to be forgotten.
+    pub(super) looks: Looks,
 }
 
 /// How it was found.
@@ -48,28 +56,6 @@ pub enum Opened {
     New,
     /// It could not be used, and was made anew: why.
     Rebuilt(String),
-}
-
-/// What a batch adds to a session.
-#[derive(Clone, Debug, Default)]
-struct Added {
-    first: Option<i64>,
-    last: Option<i64>,
-    records: i64,
-    operations: i64,
-    denied: i64,
-    would_deny: i64,
-    turns: i64,
-    hosts: HashMap<String, i64>,
-}
-
-/// What a batch adds to the tables that have a row for many records.
-#[derive(Debug, Default)]
-struct Batch {
-    sessions: HashMap<i64, Added>,
-    blocks: HashMap<u64, (i64, i64)>,
-    /// The record before, by stream and number: whether the next is its neighbour.
-    before: Option<(i64, u64)>,
 }
 
 impl Index {
@@ -88,7 +74,7 @@ impl Index {
             Ok(index) if is_new => Ok((index, Opened::New)),
             Ok(index) => Ok((index, Opened::Whole)),
             Err(error) if error.is_broken() => {
-                remove(path)?;
+                Self::scrub(path)?;
                 let index = Self::try_open(path, dir, origin, end)?;
                 Ok((index, Opened::Rebuilt(error.to_string())))
             }
@@ -116,6 +102,7 @@ impl Index {
             db,
             own,
             known: Known::default(),
+            looks: Looks::default(),
         };
         index.compare(dir, cursor, end)?;
         Ok(index)
@@ -168,6 +155,7 @@ impl Index {
 
     fn try_take(&mut self, end: Place) -> Result<u64, IndexError> {
         let transaction = self.db.unchecked_transaction()?;
+        let before = self.follower.cursor().place;
         let mut batch = Batch::default();
         let (mut records, mut bytes) = (0_u64, 0_usize);
         while records < MAX_BATCH_RECORDS && bytes < MAX_BATCH_BYTES {
@@ -179,14 +167,20 @@ impl Index {
                 place: record.place,
                 length: record.length,
                 line: record.line,
+                key: record.key,
             };
+            row.begin(&transaction, &mut batch)?;
+            let is_moved = row.place.segment == before.segment && row.place != before;
+            if records == 0 && is_moved && before.offset > 0 {
+                // Written anew since the rows before were put.
+                note(&transaction, What::Segment, stored(before.segment))?;
+            }
+            records = records.saturating_add(1);
             if let Some(leaf) = record.deleted {
                 row.put_deleted(&transaction, leaf, &mut self.known, &mut batch)?;
-                records = records.saturating_add(1);
                 continue;
             }
             row.put(&transaction, &mut self.known, &self.own, &mut batch)?;
-            records = records.saturating_add(1);
             bytes = bytes.saturating_add(record.line.len());
         }
         if records > 0 {
@@ -197,8 +191,16 @@ impl Index {
                 .execute([stored(leaf), stored(place.segment), stored(place.offset)])?;
         }
         transaction.commit()?;
-        sums::checkpoint(&self.db, &self.path, sums::WAL_BYTES)?;
+        self.checkpoint()?;
         Ok(records)
+    }
+
+    /// Copies the WAL into the file once it is long. While something is being forgotten it may have what goes, and is written over.
+    pub(super) fn checkpoint(&self) -> Result<(), IndexError> {
+        match self.looks.wal {
+            true => sums::scrub(&self.db, &self.path, sums::WAL_BYTES).map(drop),
+            false => sums::checkpoint(&self.db, &self.path, sums::WAL_BYTES),
+        }
     }
 
     /// Copies all that waits in the WAL into the file.
@@ -225,14 +227,14 @@ impl Index {
         remove(path)
     }
 
-    /// Removes the file and begins anew.
+    /// Writes zeros over the file, removes it and begins anew.
     ///
     /// # Errors
     /// [`IndexError`].
     pub fn rebuild(self, origin: &str) -> Result<Self, IndexError> {
         let Self { path, dir, db, .. } = self;
         drop(db);
-        remove(&path)?;
+        Self::scrub(&path)?;
         Self::try_open(&path, &dir, origin, Place::default())
     }
 }
@@ -244,9 +246,24 @@ struct Row<'l> {
     /// Bytes of its line in the segment.
     length: usize,
     line: &'l [u8],
+    /// The key that opened its content.
+    key: Option<KeyId>,
 }
 
 impl Row<'_> {
+    /// What a record needs that is the first of its part, or of its segment.
+    fn begin(&self, db: &Connection, batch: &mut Batch) -> Result<(), IndexError> {
+        let part = schema::part_of(self.leaf);
+        if batch.begins_part(part) {
+            schema::create_words(db, part)?;
+        }
+        if batch.begins_segment(self.place.segment) {
+            db.prepare_cached("INSERT OR IGNORE INTO segments VALUES (?, ?)")?
+                .execute([stored(self.place.segment), stored(self.leaf)])?;
+        }
+        Ok(())
+    }
+
     fn put(
         &self,
         db: &Connection,
@@ -263,25 +280,19 @@ impl Row<'_> {
         let uuid = head.stream.as_str();
         let is_own = head.stream == *own;
         if is_own {
-            learn(db, known, &record)?;
+            learn(db, known, &record, self.leaf)?;
         }
         let stream = known.stream(db, uuid)?;
-        let [namespace, pod, service_account] = facts.agent.map(str::to_owned);
-        let whose = stream.whose.unwrap_or(Whose {
-            namespace,
-            pod,
-            service_account,
-        });
+        let whose = stream.whose.unwrap_or_else(|| Whose::of(&facts));
         // A stream that only goes on does not make a session longer.
         let thread = match is_own || facts.is_heartbeat() {
             true => None,
             false => Some(known.thread(db, uuid, &whose.namespace, facts.session)?),
         };
         let terms = terms::of(&record, &facts, &whose, uuid, thread);
-        db.prepare_cached("INSERT INTO words (rowid, terms) VALUES (?, ?)")?
-            .execute(params![stored(self.leaf), terms])?;
+        put_words(db, self.leaf, &terms)?;
         self.put_place(db, (stream.id, head.seq), facts.time, thread, batch)?;
-        batch.add(self.leaf, thread, &facts);
+        batch.add(self.leaf, thread, self.key, &facts);
         Ok(())
     }
 
@@ -325,8 +336,17 @@ impl Row<'_> {
     }
 }
 
+/// Puts the words of a leaf into its part.
+pub(super) fn put_words(db: &Connection, leaf: u64, terms: &str) -> Result<(), IndexError> {
+    let words = schema::words(schema::part_of(leaf));
+    let sql = format!("INSERT INTO {words} (rowid, terms) VALUES (?, ?)");
+    db.prepare_cached(&sql)?
+        .execute(params![stored(leaf), terms])?;
+    Ok(())
+}
+
 /// Whose a stream is, where this record of the ledger's own says it.
-fn learn(db: &Connection, known: &mut Known, record: &Value) -> Result<(), IndexError> {
+fn learn(db: &Connection, known: &mut Known, record: &Value, leaf: u64) -> Result<(), IndexError> {
     let text = |pointer: &str| record.pointer(pointer).and_then(Value::as_str);
     let Some(stream) = text("/identity/stream") else {
         return Ok(());
@@ -337,89 +357,8 @@ fn learn(db: &Connection, known: &mut Known, record: &Value) -> Result<(), Index
         pod: own("/identity/workload/pod"),
         service_account: own("/identity/workload/serviceAccount"),
     };
-    known.name(db, stream, &whose, &own("/identity/workload/uid"))
-}
-
-impl Batch {
-    fn begins_run(&mut self, stream: i64, seq: u64) -> bool {
-        let before = self.before.replace((stream, seq));
-        before.is_none_or(|(other, last)| other != stream || last.checked_add(1) != Some(seq))
-    }
-
-    fn add(&mut self, leaf: u64, thread: Option<i64>, facts: &Facts<'_>) {
-        if let Some(time) = facts.time {
-            let block = leaf.checked_div(schema::BLOCK_LEAVES).unwrap_or_default();
-            let times = self.blocks.entry(block).or_insert((time, time));
-            *times = (times.0.min(time), times.1.max(time));
-        }
-        if let Some(thread) = thread {
-            self.sessions.entry(thread).or_default().add(facts);
-        }
-    }
-
-    fn put(self, db: &Connection) -> Result<(), IndexError> {
-        for (block, (first, last)) in self.blocks {
-            db.prepare_cached("INSERT INTO blocks VALUES (?1, ?2, ?3) ON CONFLICT (block) DO UPDATE SET first = min(first, ?2), last = max(last, ?3)")?
-                .execute([stored(block), first, last])?;
-        }
-        for (session, added) in self.sessions {
-            added.put(db, session)?;
-        }
-        Ok(())
-    }
-}
-
-impl Added {
-    fn add(&mut self, facts: &Facts<'_>) {
-        if let Some(time) = facts.time {
-            self.first = Some(self.first.map_or(time, |first| first.min(time)));
-            self.last = Some(self.last.map_or(time, |last| last.max(time)));
-        }
-        self.records = self.records.saturating_add(1);
-        if !facts.is_operation() {
-            return;
-        }
-        let one = |is: bool| i64::from(is);
-        self.operations = self.operations.saturating_add(1);
-        self.denied = self
-            .denied
-            .saturating_add(one(facts.action == Some("Deny")));
-        self.would_deny = self.would_deny.saturating_add(one(facts.would_deny));
-        self.turns = self.turns.saturating_add(one(facts.is_turn()));
-        if let Some(host) = &facts.host {
-            let count = self.hosts.entry(host.clone()).or_default();
-            *count = count.saturating_add(1);
-        }
-    }
-
-    fn put(self, db: &Connection, session: i64) -> Result<(), IndexError> {
-        db.prepare_cached(
-            "UPDATE sessions SET first_time = coalesce(min(first_time, ?2), first_time, ?2), last_time = coalesce(max(last_time, ?3), last_time, ?3), records = records + ?4,
-             operations = operations + ?5, denied = denied + ?6, would_deny = would_deny + ?7, turns = turns + ?8 WHERE id = ?1",
-        )?
-        .execute(params![
-            session,
-            self.first,
-            self.last,
-            self.records,
-            self.operations,
-            self.denied,
-            self.would_deny,
-            self.turns
-        ])?;
-        let mut hosts: Vec<_> = self.hosts.into_iter().collect();
-        hosts.sort();
-        for (host, operations) in hosts {
-            let changed = db
-                .prepare_cached("UPDATE session_hosts SET operations = operations + ?3 WHERE session = ?1 AND host = ?2")?
-                .execute(params![session, host, operations])?;
-            if changed == 0 {
-                db.prepare_cached("INSERT INTO session_hosts SELECT ?1, ?2, ?3 WHERE (SELECT count(*) FROM session_hosts WHERE session = ?1) < ?4")?
-                    .execute(params![session, host, operations, MAX_HOSTS])?;
-            }
-        }
-        Ok(())
-    }
+    let uid = own("/identity/workload/uid");
+    known.name(db, stream, leaf, &whose, &uid)
 }
 
 /// The cursor of a file of this version and log.
