@@ -90,6 +90,8 @@ pub struct Metrics {
     pub index_behind: IntGauge,
     /// Bytes of the index.
     pub index_bytes: IntGauge,
+    /// Whether the index may still know what was deleted.
+    pub index_forgetting: IntGauge,
     index_errors: IntCounterVec,
     /// Times that the index was made anew.
     pub index_rebuilds: IntCounter,
@@ -187,6 +189,10 @@ impl Metrics {
                 ),
             index_behind: part.gauge("index_behind_records", "Records that the index lacks."),
             index_bytes: part.gauge("index_bytes", "Bytes of the index on disk."),
+            index_forgetting: part.gauge(
+                "index_forgetting",
+                "1 while the index may still know what was deleted, else 0.",
+            ),
             index_errors: part.counters(
                     "index_errors_total",
                     "Failures of the index, by stage.",
@@ -329,6 +335,7 @@ mod tests {
             checkpoint_time,
             index_behind,
             index_bytes,
+            index_forgetting,
             index_errors,
             index_rebuilds,
             question_seconds,
@@ -368,6 +375,7 @@ mod tests {
                 Box::new(checkpoint_time),
                 Box::new(index_behind),
                 Box::new(index_bytes),
+                Box::new(index_forgetting),
                 Box::new(index_errors),
                 Box::new(index_rebuilds),
                 Box::new(question_seconds),

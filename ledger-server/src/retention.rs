@@ -1,6 +1,6 @@
 //! Deletion: what rules and requests say is to go goes, on record first, out of keys, segments and index.
 //!
-//! Owns the order of it. For each day whose content is due: the index is set aside, then a record of the ledger's own says what goes, then the keys are destroyed; afterwards segments are written anew without it, and the index is made anew from them. Refuses to
+//! Owns the order of it. For each day whose content is due: a record of the ledger's own says what goes, then the keys are destroyed; afterwards segments are written anew without it, and the index forgets what is gone. Refuses to
 //! delete what is held, and looks at the holds again while nobody can put another. Invariants: nothing goes before the record that says so is on disk; what a stop breaks off, the next start ends.
 
 mod plan;
@@ -30,7 +30,7 @@ pub use policy::Policy;
 use crate::{
     custody::{Custody, RETENTION},
     metrics::Metrics,
-    search::{Forgetting, Search},
+    search::Search,
     writer::WriterHandle,
 };
 use plan::{Due, Goes};
@@ -70,13 +70,13 @@ pub struct Retention {
 
 /// Has a sweep follow at once. Clones ask the same.
 #[derive(Clone, Debug)]
-pub struct Sweeps(SyncSender<Option<Forgetting>>);
+pub struct Sweeps(SyncSender<()>);
 
 impl Sweeps {
-    /// Has a sweep follow; the index is made anew after it.
-    pub fn follow(&self, forgetting: Option<Forgetting>) {
-        // Where none fits, one comes all the same; the index is made anew before and after it then.
-        let _ = self.0.try_send(forgetting);
+    /// Has a sweep follow.
+    pub fn follow(&self) {
+        // Where none fits, one comes all the same.
+        let _ = self.0.try_send(());
     }
 }
 
@@ -111,16 +111,15 @@ struct Thread {
 }
 
 impl Thread {
-    fn run(mut self, asked: &Receiver<Option<Forgetting>>) {
+    fn run(mut self, asked: &Receiver<()>) {
         self.end_what_was_begun();
         loop {
             self.sweep();
             let swept = Instant::now();
-            // A guard is let go only after the sweep that follows.
-            let mut guards = Vec::new();
-            while swept.elapsed() < self.all.every && guards.is_empty() {
+            let mut is_asked = false;
+            while swept.elapsed() < self.all.every && !is_asked {
                 match asked.recv_timeout(LOOK.min(self.all.every)) {
-                    Ok(guard) => guards.push(guard),
+                    Ok(()) => is_asked = true,
                     Err(RecvTimeoutError::Timeout) => {}
                     Err(RecvTimeoutError::Disconnected) => return,
                 }
@@ -129,10 +128,8 @@ impl Thread {
                 }
                 self.reread();
             }
-            if !guards.is_empty() {
-                guards.extend(asked.try_iter());
-                self.sweep();
-            }
+            // One sweep is enough for all that asked.
+            asked.try_iter().for_each(drop);
         }
     }
 
@@ -164,8 +161,8 @@ impl Thread {
 
     fn sweep(&mut self) {
         let began = Instant::now();
-        let mut forgetting = None;
-        match self.try_sweep(&mut forgetting) {
+        let swept = self.try_sweep();
+        match swept {
             Ok((keys, swept)) => {
                 let now = Timestamp::now().as_second();
                 self.all.metrics.sweep_time.set(now);
@@ -193,11 +190,16 @@ impl Thread {
         tracing::error!(stage, why, "deletion fails; it is tried again");
     }
 
-    fn try_sweep(&mut self, forgetting: &mut Option<Forgetting>) -> Result<(u64, Swept), Failed> {
+    fn try_sweep(&mut self) -> Result<(u64, Swept), Failed> {
         let now = self.now()?;
-        let keys = self.contents(now, forgetting)?;
-        let swept = self.segments(now, forgetting)?;
-        Ok((keys, swept))
+        let keys = self.contents(now)?;
+        let mut is_rewritten = false;
+        let swept = self.segments(now, &mut is_rewritten);
+        // Those before a failure too. Not one after the other: what they lose is often in the same part of the index.
+        if is_rewritten {
+            self.all.search.deleted();
+        }
+        Ok((keys, swept?))
     }
 
     /// The time, unless the clock was moved by a day since the start: one that is wrong would delete what is not due, and that cannot be undone.
@@ -221,7 +223,7 @@ impl Thread {
     }
 
     /// Destroys the keys that are due. How many.
-    fn contents(&self, now: Timestamp, forgetting: &mut Option<Forgetting>) -> Result<u64, Failed> {
+    fn contents(&self, now: Timestamp) -> Result<u64, Failed> {
         let policy = &self.all.policy;
         let Some(soonest) = policy.soonest() else {
             return Ok(0);
@@ -234,7 +236,6 @@ impl Thread {
             let entries = self.keys.entries(day).map_err(failed("keys"))?;
             let due = Due::of(&entries, policy, &self.all.custody.read(), now);
             for (rule, keys) in due.by_rule {
-                self.forget(forgetting)?;
                 let info = ErasedInfo {
                     what: "content".to_owned(),
                     cause: RETENTION.to_owned(),
@@ -246,6 +247,7 @@ impl Thread {
                 let destroyed = self
                     .runtime
                     .block_on(self.all.writer.destroy(day, keys, info));
+                self.all.search.deleted();
                 count = count.saturating_add(destroyed.map_err(refused)?);
             }
         }
@@ -253,11 +255,7 @@ impl Thread {
     }
 
     /// Writes segments anew that have what is gone, or what is to go.
-    fn segments(
-        &mut self,
-        now: Timestamp,
-        forgetting: &mut Option<Forgetting>,
-    ) -> Result<Swept, Failed> {
+    fn segments(&mut self, now: Timestamp, is_rewritten: &mut bool) -> Result<Swept, Failed> {
         let newest = self.all.committed.borrow().place.segment;
         let rest = || std::thread::sleep(Duration::from_millis(5));
         self.sweeper
@@ -270,7 +268,7 @@ impl Thread {
             if goes.is_empty() && !is_stale {
                 continue;
             }
-            self.forget(forgetting)?;
+            *is_rewritten = true;
             for info in goes.records() {
                 let recorded = self.runtime.block_on(self.all.writer.record_erased(info));
                 recorded.map_err(refused)?;
@@ -303,13 +301,6 @@ impl Thread {
     fn goes(&self, segment: u64, now: Timestamp) -> Goes {
         let state = self.all.custody.read();
         Goes::of(self.sweeper.known(), segment, &self.all.policy, &state, now)
-    }
-
-    fn forget(&self, forgetting: &mut Option<Forgetting>) -> Result<(), Failed> {
-        if forgetting.is_none() {
-            *forgetting = Some(self.all.search.forget().map_err(failed("index"))?);
-        }
-        Ok(())
     }
 
     /// What somebody asked to be erased and a stop broke off, after its record and before its keys went.
@@ -345,7 +336,6 @@ impl Thread {
         let Ok(found) = found else {
             return Ok(());
         };
-        let _forgetting = self.all.search.forget().map_err(failed("index"))?;
         for (day, keys) in found.keys {
             let info = ErasedInfo {
                 from: day.begins().to_string(),
@@ -355,6 +345,7 @@ impl Thread {
             let destroyed = self
                 .runtime
                 .block_on(self.all.writer.destroy(day, keys, info));
+            self.all.search.deleted();
             destroyed.map_err(refused)?;
         }
         Ok(())

@@ -1,6 +1,6 @@
 //! The index beside the ledger: one thread that follows the committed records, and readers.
 //!
-//! Owns when the index is made, made anew and left alone. Refuses to hold up records: nothing here is waited for by the writer, and while the disk runs full the index stops growing first. Invariant: whatever becomes of the index,
+//! Owns when the index is made, made anew and left alone, and when it forgets. Refuses to hold up records: nothing here is waited for by the writer, and while the disk runs full the index stops growing first. Invariant: whatever becomes of the index,
 //! records are taken; an answer says how far it looks, and no answer is given from an index that has been found wrong.
 
 mod thread;
@@ -10,8 +10,8 @@ use std::{
     io,
     path::PathBuf,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -56,26 +56,10 @@ struct State {
     generation: AtomicU64,
     /// A reader has found the index wrong.
     broken: AtomicBool,
-    /// How many have it set aside, because what it knows is to be forgotten.
-    aside: AtomicUsize,
-    /// Held while it is set aside, and while what was set aside is removed.
-    gate: Mutex<()>,
-}
-
-/// While this is there the index answers nothing; after the last one it is made anew.
-#[must_use = "the index is made anew once it is let go"]
-pub struct Forgetting(Arc<Inner>);
-
-impl Drop for Forgetting {
-    fn drop(&mut self) {
-        self.0.state.aside.fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
-impl std::fmt::Debug for Forgetting {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Forgetting")
-    }
+    /// Something was deleted that it may know.
+    deleted: AtomicBool,
+    /// It could not forget that, and is made anew.
+    aside: AtomicBool,
 }
 
 impl Search {
@@ -101,25 +85,11 @@ impl Search {
         Ok(Self(inner))
     }
 
-    /// Sets the index aside, before something is deleted that it knows: from here on it answers nothing, and it is made anew once the guard is let go, or when the process stops first. Records are taken meanwhile as ever.
-    ///
-    /// # Errors
-    /// The system's: then it is not set aside.
-    pub fn forget(&self) -> io::Result<Forgetting> {
+    /// Says that something was deleted. The index forgets it, and answers meanwhile: what it still knows of it is in no record any more. After a stop it looks for it by itself.
+    pub fn deleted(&self) {
         let inner = &self.0;
-        let gate = inner.gate();
-        inner.state.aside.fetch_add(1, Ordering::AcqRel);
-        let guard = Forgetting(Arc::clone(inner));
-        // A stop may come between what is deleted and the index that still knows it.
-        File::create(inner.marker())?.sync_all()?;
-        File::open(&inner.dir)?.sync_all()?;
-        drop(gate);
-        inner
-            .readers
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clear();
-        Ok(guard)
+        inner.metrics.index_forgetting.set(1);
+        inner.state.deleted.store(true, Ordering::Release);
     }
 
     /// Leaves that are committed now.
@@ -165,15 +135,18 @@ impl Inner {
         self.dir.join(format!("{FILE}.stale"))
     }
 
-    fn gate(&self) -> MutexGuard<'_, ()> {
-        self.state
-            .gate
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    fn is_aside(&self) -> bool {
+        self.state.aside.load(Ordering::Acquire)
     }
 
-    fn is_aside(&self) -> bool {
-        self.state.aside.load(Ordering::Acquire) > 0 || self.marker().exists()
+    /// Sets the index aside, because it cannot forget what it knows: from here on it answers nothing until it was made anew, also where the process stops before.
+    fn set_aside(&self) -> io::Result<()> {
+        self.state.aside.store(true, Ordering::Release);
+        File::create(self.marker())?.sync_all()?;
+        File::open(&self.dir)?.sync_all()?;
+        let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
+        readers.clear();
+        Ok(())
     }
 
     fn answer<T>(
@@ -188,11 +161,16 @@ impl Inner {
             Some(reader) => reader,
             None => Reader::open(&self.path(), &self.dir)?,
         };
-        let answer = question(&reader)?;
-        // Made anew while it was asked: what it said is of a file that is gone.
-        if self.is_aside() || self.state.generation.load(Ordering::Acquire) != generation {
+        let answer = question(&reader);
+        let is_broken = self.state.broken.load(Ordering::Acquire);
+        // Made anew while it was asked: what it said is of a file that was written over.
+        if is_broken
+            || self.is_aside()
+            || self.state.generation.load(Ordering::Acquire) != generation
+        {
             return Err(IndexError::Behind);
         }
+        let answer = answer?;
         let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
         readers.push((generation, reader));
         Ok(answer)

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use chaperone_index::store::{Index, IndexError, Opened};
+use chaperone_index::store::{Forgot, Index, IndexError, Opened};
 use chaperone_ledger::follow::{Cursor, FollowError};
 use nix::sys::statvfs::statvfs;
 use tokio::{runtime::Handle, sync::watch, time::timeout};
@@ -29,6 +29,8 @@ struct Thread {
     committed: watch::Receiver<Cursor>,
     runtime: Handle,
     logged: Option<Instant>,
+    /// It may know what was deleted.
+    forgets: bool,
 }
 
 /// Why the index was left.
@@ -37,7 +39,7 @@ enum Left {
     Ended,
     /// It is wrong.
     Wrong(String),
-    /// It knows what is to be forgotten.
+    /// It cannot forget what was deleted.
     Aside,
 }
 
@@ -52,6 +54,7 @@ pub(super) fn start(
         committed,
         runtime: Handle::current(),
         logged: None,
+        forgets: true,
     };
     std::thread::Builder::new()
         .name("chaperone-index".to_owned())
@@ -62,16 +65,19 @@ pub(super) fn start(
 impl Thread {
     fn run(mut self) {
         while let Some(mut index) = self.open() {
-            self.inner.state.broken.store(false, Ordering::Release);
             let state = &self.inner.state;
             state.generation.fetch_add(1, Ordering::AcqRel);
+            state.broken.store(false, Ordering::Release);
             // Readers of what is left now have nothing to ask of the next one.
             while let Left::Wrong(why) = self.follow(&mut index) {
                 self.inner.metrics.index_error("wrong");
                 self.inner.metrics.index_rebuilds.inc();
                 tracing::error!(why, "the index is made anew");
                 match index.rebuild(&self.origin) {
-                    Ok(new) => index = new,
+                    Ok(new) => {
+                        index = new;
+                        self.forgets = true;
+                    }
                     Err(error) => {
                         self.failed("open", &error);
                         break;
@@ -95,23 +101,17 @@ impl Thread {
             if self.has_ended() {
                 return None;
             }
-            match self.scrub() {
-                Ok(true) => {}
-                Ok(false) => {
-                    self.pause(GATHER);
-                    continue;
-                }
-                Err(error) => {
-                    self.failed("open", &error);
-                    self.pause(LOOK);
-                    continue;
-                }
+            if let Err(error) = self.scrub() {
+                self.failed("open", &error);
+                self.pause(LOOK);
+                continue;
             }
             let end = self.committed.borrow_and_update().place;
             let path = self.inner.path();
             match Index::open(&path, &self.inner.dir, &self.origin, end) {
                 Ok((index, opened)) => {
                     let leaf = index.cursor().leaf;
+                    self.forgets = true;
                     match opened {
                         Opened::Whole | Opened::New => tracing::info!(leaf, "the index is open"),
                         Opened::Rebuilt(why) => {
@@ -130,22 +130,21 @@ impl Thread {
         }
     }
 
-    /// Removes an index that knows too much. False while that is still being deleted.
-    fn scrub(&self) -> Result<bool, IndexError> {
-        let _gate = self.inner.gate();
-        if self.inner.state.aside.load(Ordering::Acquire) > 0 {
-            return Ok(false);
-        }
+    /// Removes an index that knows too much.
+    fn scrub(&self) -> Result<(), IndexError> {
         let marker = self.inner.marker();
-        if marker.exists() {
+        if self.inner.is_aside() || marker.exists() {
             Index::scrub(&self.inner.path())?;
-            if let Err(error) = std::fs::remove_file(&marker) {
+            let removed = std::fs::remove_file(&marker);
+            if let Err(error) = removed.or_else(ignore_missing) {
                 let file = marker.display().to_string();
                 return Err(IndexError::Follow(FollowError::Io { file, error }));
             }
-            tracing::info!("what was deleted is forgotten; the index is made anew");
+            self.inner.metrics.index_rebuilds.inc();
+            tracing::warn!("the index that could not forget was removed and is made anew");
         }
-        Ok(true)
+        self.inner.state.aside.store(false, Ordering::Release);
+        Ok(())
     }
 
     fn follow(&mut self, index: &mut Index) -> Left {
@@ -157,16 +156,23 @@ impl Thread {
                 return Left::Wrong("a question found it so".to_owned());
             }
             let end = *self.committed.borrow_and_update();
-            if let Err(error) = self.catch_up(index, end) {
-                if error.is_broken() {
-                    return Left::Wrong(error.to_string());
+            let is_behind = match self.catch_up(index, end) {
+                Ok(is_behind) => is_behind,
+                Err(error) if error.is_broken() => return Left::Wrong(error.to_string()),
+                Err(error) => {
+                    self.failed("write", &error);
+                    self.pause(LOOK);
+                    false
                 }
-                self.failed("write", &error);
-                self.pause(LOOK);
-            }
+            };
             self.show(index);
             if self.has_ended() {
                 return Left::Ended;
+            }
+            match self.forget(index, end) {
+                Ok(is_unfinished) if is_unfinished || is_behind => continue,
+                Ok(_) => {}
+                Err(left) => return left,
             }
             // Wakes when there is more, and to look around.
             let committed = &mut self.committed;
@@ -179,12 +185,46 @@ impl Thread {
         }
     }
 
-    /// Takes all up to this end, a batch at a time, and rests for a quarter of the time that each took.
-    fn catch_up(&mut self, index: &mut Index, end: Cursor) -> Result<(), IndexError> {
+    /// Does a step of forgetting what was deleted. Whether there is another one to do at once.
+    fn forget(&mut self, index: &mut Index, end: Cursor) -> Result<bool, Left> {
+        if self.inner.state.deleted.swap(false, Ordering::AcqRel) {
+            index.deleted();
+            self.forgets = true;
+        }
+        if !self.forgets {
+            return Ok(false);
+        }
+        self.inner.metrics.index_forgetting.set(1);
+        let began = Instant::now();
+        match index.forget(end.place) {
+            Ok(Forgot::Some) => {
+                self.pause(began.elapsed() / 4);
+                Ok(true)
+            }
+            Ok(Forgot::Waits) => Ok(false),
+            Ok(Forgot::All) => {
+                self.forgets = false;
+                self.inner.metrics.index_forgetting.set(0);
+                Ok(false)
+            }
+            Err(error) if error.is_broken() => Err(Left::Wrong(error.to_string())),
+            Err(error) => {
+                self.inner.metrics.index_error("forget");
+                tracing::error!(%error, "the index cannot forget what was deleted; it is set aside and made anew");
+                if let Err(error) = self.inner.set_aside() {
+                    self.failed("forget", &error);
+                }
+                Err(Left::Aside)
+            }
+        }
+    }
+
+    /// Takes all up to this end, a batch at a time, and rests for a quarter of the time that each took. True where it stops after one, because there is something to forget meanwhile.
+    fn catch_up(&mut self, index: &mut Index, end: Cursor) -> Result<bool, IndexError> {
         while index.cursor().leaf < end.leaf {
             let is_wrong = self.inner.state.broken.load(Ordering::Acquire) || self.inner.is_aside();
             if is_wrong || self.has_ended() || !self.has_room() {
-                return Ok(());
+                return Ok(false);
             }
             let began = Instant::now();
             if index.take(end.place)? == 0 {
@@ -195,8 +235,11 @@ impl Thread {
             self.show(index);
             let took = began.elapsed();
             self.pause(took / 4);
+            if self.forgets || self.inner.state.deleted.load(Ordering::Acquire) {
+                return Ok(true);
+            }
         }
-        Ok(())
+        Ok(false)
     }
 
     /// Whether the volume has room for an index too.
@@ -242,5 +285,12 @@ impl Thread {
     /// The sender goes with the writer.
     fn has_ended(&self) -> bool {
         self.committed.has_changed().is_err()
+    }
+}
+
+fn ignore_missing(error: io::Error) -> io::Result<()> {
+    match error.kind() {
+        io::ErrorKind::NotFound => Ok(()),
+        _ => Err(error),
     }
 }

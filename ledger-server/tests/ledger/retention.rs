@@ -3,6 +3,7 @@
 use std::{
     fs,
     path::Path,
+    sync::mpsc::{self, RecvTimeoutError},
     thread,
     time::{Duration, Instant},
 };
@@ -84,6 +85,37 @@ impl Kept {
     }
 }
 
+/// Somebody who asks all the time.
+struct Asks {
+    thread: thread::JoinHandle<Vec<String>>,
+    ends: mpsc::Sender<()>,
+}
+
+impl Asks {
+    fn of(ledger: &Ledger) -> Self {
+        let asking = ledger.asking("/v1/records?namespace=agents&q=common&limit=1", "team");
+        let (ends, ended) = mpsc::channel();
+        let thread = thread::spawn(move || {
+            let mut refused = Vec::new();
+            // Not more often than a user may.
+            while ended.recv_timeout(Duration::from_millis(120)) == Err(RecvTimeoutError::Timeout) {
+                let (status, body) = asking();
+                if status != 200 {
+                    refused.push(format!("{status} {body}"));
+                }
+            }
+            refused
+        });
+        Self { thread, ends }
+    }
+
+    fn were_all_answered(self) {
+        drop(self.ends);
+        let refused = self.thread.join().unwrap();
+        assert!(refused.is_empty(), "{refused:?}");
+    }
+}
+
 fn until(what: &str, mut is: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !is() {
@@ -155,6 +187,10 @@ fn what_is_due_goes_from_everywhere_and_what_is_held_stays() {
 
     let ledger = kept.0.start();
     send(&ledger, "pod-one", 1, &mut one, &[("s", "freshsecret")]);
+    until("the index is there", || {
+        found(&ledger, "freshsecret") == Some(1)
+    });
+    let asks = Asks::of(&ledger);
     let hold = json!({"name": "case-1", "reason": "being looked into", "session": "t", "namespace": "agents"});
     let (status, body) = call(&ledger, "POST", "/v1/holds", "stranger", &hold);
     assert_eq!(status, 403, "{body}");
@@ -196,10 +232,12 @@ fn what_is_due_goes_from_everywhere_and_what_is_held_stays() {
     );
     assert_eq!(erased["rule"], "agent*: content 30d");
     assert_eq!(erased["sessions"], json!(["s", "u"]));
-    ledger.stop();
     for word in ["alphasecret", "uniformsecret"] {
-        assert!(!kept.is_anywhere(word), "{word}");
+        until("it is forgotten", || !kept.is_anywhere(word));
     }
+    asks.were_all_answered();
+    assert_eq!(ledger.metric("chaperone_ledger_index_rebuilds_total"), 0.0);
+    ledger.stop();
     let verdict = kept.verdict();
     assert_eq!((verdict.contents.there, verdict.contents.gone), (21, 40));
 
@@ -221,10 +259,9 @@ fn what_is_due_goes_from_everywhere_and_what_is_held_stays() {
         "{body}"
     );
     until("what was held goes", || {
-        found(&ledger, "tangosecret") == Some(0)
+        found(&ledger, "tangosecret") == Some(0) && !kept.is_anywhere("tangosecret")
     });
     ledger.stop();
-    assert!(!kept.is_anywhere("tangosecret"));
     assert_eq!(kept.verdict().contents.there, 1);
     assert_eq!(
         (
@@ -326,6 +363,15 @@ fn content_is_erased_at_once_for_who_may_and_where_no_hold_keeps_it() {
         found(&ledger, "alphasecret") == Some(0)
     });
     assert_eq!(found(&ledger, "tangosecret"), Some(1));
+    until("the index knows nothing of it", || {
+        ledger.metric("chaperone_ledger_index_forgetting") == 0.0
+    });
+    let folder = fs::read_dir(&kept.0.data).unwrap();
+    for file in folder.map(|entry| entry.unwrap().path()) {
+        let bytes = fs::read(&file).unwrap_or_default();
+        let word = b"alphasecret";
+        assert!(memchr::memmem::find(&bytes, word).is_none(), "{file:?}");
+    }
     // The session goes on, under another key.
     send(&ledger, "pod-one", 1, &mut lines, &[("s", "aftersecret")]);
     until("what comes after is there", || {
@@ -364,6 +410,13 @@ fn records_are_deleted_when_their_time_is_over_and_the_log_is_whole() {
     send(&ledger, "pod-one", 1, &mut one, &[("s", "freshsecret")]);
     until("records are deleted", || {
         ledger.metric("chaperone_ledger_deleted_records_total") == 11.0
+    });
+    until("they are forgotten", || !kept.is_anywhere("alphasecret"));
+    // Sums too: what is left of the session is what came after.
+    until("its sums are those of what is left", || {
+        let (_, text) = ledger.curl("/v1/sessions/s?namespace=agents", "reader", &[]);
+        let session: Value = serde_json::from_str(&text).unwrap();
+        session["records"] == 1
     });
     until("the index is there", || {
         found(&ledger, "freshsecret") == Some(1)
@@ -420,8 +473,10 @@ fn a_sweep_that_is_killed_again_and_again_comes_to_its_end() {
         found(&ledger, "freshsecret") == Some(1)
     });
     assert_eq!(found(&ledger, "alphasecret"), Some(0));
+    until("it is forgotten", || {
+        !kept.is_anywhere("alphasecret") && !kept.is_anywhere("sealed/1 202610")
+    });
     ledger.stop();
-    assert!(!kept.is_anywhere("alphasecret") && !kept.is_anywhere("sealed/1 202610"));
     let verdict = kept.verdict();
     assert_eq!((verdict.contents.there, verdict.contents.gone), (1, 800));
     for folder in ["records", "keys"] {

@@ -277,6 +277,31 @@ impl Ledger {
         (status.parse().unwrap(), body.to_owned())
     }
 
+    /// The same question, for a thread of its own.
+    pub(crate) fn asking(
+        &self,
+        path: &str,
+        token: &str,
+    ) -> impl Fn() -> (u16, String) + Send + 'static {
+        let url = format!("https://{}{path}", self.api);
+        let arguments = [
+            "-sS".to_owned(),
+            "-w".to_owned(),
+            "\n%{http_code}".to_owned(),
+            "--cacert".to_owned(),
+            self.ca.display().to_string(),
+            "-H".to_owned(),
+            format!("Authorization: Bearer {token}"),
+            url,
+        ];
+        move || {
+            let output = Command::new("curl").args(&arguments).output().unwrap();
+            let text = String::from_utf8(output.stdout).unwrap();
+            let (body, status) = text.rsplit_once('\n').unwrap();
+            (status.parse().unwrap(), body.to_owned())
+        }
+    }
+
     fn curl_output(&self, path: &str, token: &str, arguments: &[&str]) -> Output {
         Command::new("curl")
             .args([

@@ -224,20 +224,15 @@ impl Api {
             .may(token, Sight::CREATE_ERASURES, "erasures", about.as_deref())
             .await?;
         let found = self.plan(&asked).await?;
-        // From here on no answer is given from an index that knows what goes.
-        let forgetting = self.search.forget().map_err(|error| {
-            tracing::error!(%error, "the index cannot be set aside");
-            Refusal::new(
-                Code::Storage,
-                "the index cannot be set aside now; nothing was erased",
-            )
-        })?;
         let mut keys = 0_u64;
         for (day, of_day) in found.keys {
             let info = erased(&asked, &reader, day.begins(), day.ends());
-            keys = keys.saturating_add(self.writer.destroy(day, of_day, info).await?);
+            let destroyed = self.writer.destroy(day, of_day, info).await;
+            // Some may be gone where not all are.
+            self.search.deleted();
+            keys = keys.saturating_add(destroyed?);
         }
-        self.sweeps.follow(Some(forgetting));
+        self.sweeps.follow();
         Ok(Erased {
             session: asked.session,
             namespace: found.namespace,
