@@ -29,6 +29,29 @@ pub struct CommandLine {
 pub enum Command {
     /// Take records and publish the log, until told to stop
     Serve(Box<Settings>),
+    /// Copy a ledger's directory into a shared store that has nothing, so that replicas go on with its log. No ledger may run on either
+    Share {
+        /// The directory
+        #[arg(long, env = "CHAPERONE_LEDGER_DIR")]
+        dir: PathBuf,
+        /// File of the log's signing key; repeatable
+        #[arg(
+            long = "key-file",
+            env = "CHAPERONE_LEDGER_KEY_FILES",
+            value_delimiter = ',',
+            required = true
+        )]
+        key_files: Vec<PathBuf>,
+        /// Which log. Without it, the log that the first key is named after
+        #[arg(long, env = "CHAPERONE_LEDGER_ORIGIN", value_parser = origin)]
+        origin: Option<Origin>,
+        /// YAML file that names the database and the bucket
+        #[arg(long, env = "CHAPERONE_LEDGER_SHARED")]
+        shared: PathBuf,
+        /// Folder of the Secrets that the file names: FOLDER/SECRET/KEY
+        #[arg(long, env = "CHAPERONE_LEDGER_SHARED_SECRETS")]
+        shared_secrets: Option<PathBuf>,
+    },
     /// Make a signing key and print its public half
     GenerateKey {
         /// Which log: a line, by custom a URL without its scheme

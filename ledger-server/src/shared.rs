@@ -6,6 +6,7 @@
 mod archive;
 mod copy;
 mod database;
+mod import;
 mod lead;
 mod objects;
 mod pass;
@@ -13,6 +14,7 @@ mod plan;
 mod settings;
 mod shelf;
 
+pub use import::import;
 pub use lead::{Led, Shared, Standby};
 pub use settings::{SharedArgs, SharedSettings};
 

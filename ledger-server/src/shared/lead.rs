@@ -237,17 +237,17 @@ impl Led {
 }
 
 /// Has a lease last.
-struct Lease {
-    database: Database,
-    epoch: u64,
-    superseded: watch::Sender<bool>,
-    replicas: Exempt,
-    metrics: Metrics,
+pub(super) struct Lease {
+    pub(super) database: Database,
+    pub(super) epoch: u64,
+    pub(super) superseded: watch::Sender<bool>,
+    pub(super) replicas: Exempt,
+    pub(super) metrics: Metrics,
 }
 
 impl Lease {
     /// For as long as no other replica leads. While the database is not reached nobody can take over, and nothing is committed.
-    async fn run(mut self) {
+    pub(super) async fn run(mut self) {
         loop {
             match self.renew().await {
                 Ok(true) => {}

@@ -50,7 +50,7 @@ impl Known {
     pub(super) fn entry(&mut self, entry: &Entry) -> Step {
         let known = self.versions.insert(entry.file.clone(), entry.version);
         if entry.object.is_some() {
-            self.begun.remove(&entry.file);
+            self.begun.insert(entry.file.clone());
             return Step::Fetch;
         }
         if known == Some(entry.version) {

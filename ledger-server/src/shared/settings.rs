@@ -1,6 +1,9 @@
 //! The file that says where the database and the bucket are.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, anyhow, bail};
 use chaperone_crds::resources::{PostgresSink, S3Sink};
@@ -50,21 +53,29 @@ impl SharedArgs {
     /// # Errors
     /// All that is wrong with it.
     pub fn read(&self) -> anyhow::Result<Option<SharedSettings>> {
-        let Some(path) = &self.shared else {
-            return Ok(None);
-        };
+        let secrets = self.shared_secrets.as_deref();
+        let file = self.shared.as_deref();
+        file.map(|file| SharedSettings::read(file, secrets))
+            .transpose()
+    }
+}
+
+impl SharedSettings {
+    /// Reads a file and the Secrets that it names, as files `FOLDER/SECRET/KEY`.
+    ///
+    /// # Errors
+    /// All that is wrong with it.
+    pub fn read(path: &Path, secrets: Option<&Path>) -> anyhow::Result<Self> {
         let shown = path.display();
         let length = fs::metadata(path).with_context(|| shown.to_string())?.len();
         if length > MAX_FILE_BYTES {
             bail!("{shown} is longer than {MAX_FILE_BYTES} bytes");
         }
         let text = fs::read_to_string(path).with_context(|| shown.to_string())?;
-        self.parse(&text)
-            .with_context(|| shown.to_string())
-            .map(Some)
+        Self::parse(&text, secrets).with_context(|| shown.to_string())
     }
 
-    fn parse(&self, text: &str) -> anyhow::Result<SharedSettings> {
+    fn parse(text: &str, secrets: Option<&Path>) -> anyhow::Result<Self> {
         let file: File = serde_saphyr::from_str(text).map_err(|error| anyhow!("{error}"))?;
         if file.postgres.table.is_some() {
             bail!("postgres.table: the tables' names are fixed; leave it out");
@@ -72,25 +83,25 @@ impl SharedArgs {
         if file.s3.as_ref().is_some_and(|s3| s3.format.is_some()) {
             bail!("s3.format: objects are segments; leave it out");
         }
-        let secret = |secret: &str, key: &str| self.secret(secret, key);
+        let secret = |secret: &str, key: &str| read(secrets?, secret, key);
         let postgres = Postgres::read(&file.postgres, &secret).map_err(all)?;
         let s3 = file.s3.as_ref().map(|s3| S3::read(PREFIX, s3, &secret));
         let s3 = s3.transpose().map_err(all)?;
-        Ok(SharedSettings { postgres, s3 })
+        Ok(Self { postgres, s3 })
     }
+}
 
-    fn secret(&self, secret: &str, key: &str) -> Option<String> {
-        let is_plain = |name: &str| !name.contains('/') && !name.starts_with('.');
-        if !is_plain(secret) || !is_plain(key) {
-            return None;
-        }
-        let path = self.shared_secrets.as_ref()?.join(secret).join(key);
-        let length = fs::metadata(&path).ok()?.len();
-        if length > MAX_FILE_BYTES {
-            return None;
-        }
-        fs::read_to_string(path).ok()
+fn read(secrets: &Path, secret: &str, key: &str) -> Option<String> {
+    let is_plain = |name: &str| !name.contains('/') && !name.starts_with('.');
+    if !is_plain(secret) || !is_plain(key) {
+        return None;
     }
+    let path = secrets.join(secret).join(key);
+    let length = fs::metadata(&path).ok()?.len();
+    if length > MAX_FILE_BYTES {
+        return None;
+    }
+    fs::read_to_string(path).ok()
 }
 
 /// The sentences of the sinks' settings, without the place that a sink's have.
@@ -103,7 +114,7 @@ mod tests {
     use super::*;
 
     fn parse(text: &str) -> anyhow::Result<SharedSettings> {
-        SharedArgs::default().parse(text)
+        SharedSettings::parse(text, None)
     }
 
     #[test]
@@ -114,7 +125,8 @@ mod tests {
         assert!(read.postgres.tls.is_some());
         assert!(read.s3.is_none());
         let cases = [
-            ("s3: {}\n", "postgres"),
+            ("{}", "postgres"),
+            ("s3: {}\n", "bucket"),
             (
                 "postgres: {host: 'a b', database: d, user: u}",
                 "postgres.host",

@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     fs,
     io::{BufRead as _, BufReader},
+    process::Command,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -259,7 +260,9 @@ fn a_database_and_a_bucket_that_are_away_are_waited_for() {
     until("the bucket is missed", || {
         ledger.metric("chaperone_ledger_shared_segments_waiting ") > 0.5
     });
-    assert!(ledger.metric("chaperone_ledger_shared_errors_total{stage=\"archive\"}") > 0.5);
+    until("that is counted", || {
+        ledger.metric("chaperone_ledger_shared_errors_total{stage=\"archive\"}") > 0.5
+    });
     shared.bucket = shared.gateway.start();
     until("the segment is in the bucket", || {
         !shared.in_tables().contains(&first) && shared.gateway.objects().len() == 1
@@ -343,6 +346,72 @@ fn what_is_erased_goes_from_database_bucket_and_every_replica() {
     send(&follows, 1, &mut lines, "new", &["a text after"]);
     follows.stop();
     shared.verify(&b);
+}
+
+#[test]
+fn a_directory_becomes_shared_and_its_log_goes_on() {
+    let shared = Shared::new("shared-import");
+    // A ledger with a volume, of two days.
+    let alone = shared.world.replica("alone");
+    let more = std::mem::take(&mut *alone.more.lock().unwrap());
+    let mut command = alone.command();
+    clock(&mut command, "-1d");
+    let ledger = alone.start_as(command);
+    let mut lines = Lines::new(stream(1));
+    send(&ledger, 1, &mut lines, "s", &["yesterday"]);
+    ledger.stop();
+    let ledger = alone.start();
+    send(&ledger, 1, &mut lines, "s", &["today"]);
+    let import = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_chaperone-ledger"));
+        command.arg("share").arg("--dir").arg(&alone.data);
+        command
+            .arg("--key-file")
+            .arg(shared.world.folder.join("skey"));
+        command.args(more.iter().take(4));
+        command.output().unwrap()
+    };
+    let refused = import();
+    assert!(
+        !refused.status.success(),
+        "while a ledger has the directory"
+    );
+    ledger.stop();
+    let records = alone.records();
+    // Broken off once, and tried again.
+    let done = (import(), import());
+    let said = String::from_utf8_lossy(&done.1.stdout).into_owned();
+    assert!(
+        done.0.status.success() && done.1.status.success(),
+        "{done:?}"
+    );
+    assert!(
+        said.contains("records of ledger.test/log are shared now"),
+        "{said}"
+    );
+    assert_eq!(
+        shared
+            .in_tables()
+            .iter()
+            .filter(|f| f.starts_with("records/"))
+            .count(),
+        1
+    );
+    let a = shared.world.replica("a");
+    let ledger = a.start();
+    send(&ledger, 1, &mut lines, "s", &["after"]);
+    let (_, body) = ledger.curl("/v1/records?kind=http&q=yesterday", "reader", &[]);
+    assert!(body.contains("records"), "{body}");
+    ledger.stop();
+    assert!(a.records().starts_with(&records));
+    shared.verify(&a);
+    // What replicas have taken is never written over.
+    let late = import();
+    let said = String::from_utf8_lossy(&late.stderr).into_owned();
+    assert!(
+        !late.status.success() && said.contains("another history"),
+        "{said}"
+    );
 }
 
 #[test]
