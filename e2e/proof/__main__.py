@@ -9,7 +9,7 @@ import time
 from . import harness, install
 from .cluster import E2E
 
-GROUPS = ["g1_injection", "g2_clients", "g3_modes", "g4_policy", "g5_escapes", "g6_failures", "g7_metrics", "g8_protocols", "g10_upstreams", "g11_memory", "g12_node", "g13_ledger", "g9_chart"]  # the chart last: it replaces agents
+GROUPS = ["g1_injection", "g2_clients", "g3_modes", "g4_policy", "g5_escapes", "g6_failures", "g7_metrics", "g8_protocols", "g10_upstreams", "g11_memory", "g12_node", "g13_ledger", "g9_chart", "g14_shared"]  # the chart late: it replaces agents; the shared store last: it takes the volume
 
 
 def main():

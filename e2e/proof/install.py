@@ -14,7 +14,7 @@ from .harness import Failure, say, wait_for
 RELEASE = "chaperone"
 CHART = ROOT / "charts/chaperone"
 LABEL = {"chaperone.dev/audit": "enabled"}
-NAMESPACES = ["audited", "enforced", "plain", "escapes", "late", "loaded", "hungry"]
+NAMESPACES = ["audited", "enforced", "plain", "escapes", "late", "loaded", "hungry", "grown", "auditors"]
 # What Claude Code needs to run unattended; nothing about trust.
 CLAUDE = {"HOME": "/root", "IS_SANDBOX": "1", "ANTHROPIC_API_KEY": "sk-ant-test", "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1", "DISABLE_TELEMETRY": "1"}
 

@@ -20,7 +20,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 NAMES = ["files.example.com", "git.example.com", "api.anthropic.com", "sink.example.com", "db.example.com"]
 PACKAGES = {"/usr/sbin/nginx": "nginx", "/usr/sbin/fcgiwrap": "fcgiwrap", "/usr/bin/git": "git", "/usr/bin/openssl": "openssl",
-            "/usr/lib/python3/dist-packages/websockets": "python3-websockets", "/usr/lib/python3/dist-packages/grpc": "python3-grpcio"}
+            "/usr/lib/python3/dist-packages/websockets": "python3-websockets", "/usr/lib/python3/dist-packages/grpc": "python3-grpcio", "/usr/bin/pg_ctlcluster": "postgresql"}
 # Personal data as the masks know it; the card passes Luhn's check.
 CUSTOMERS = """{"customers": [
   {"id": 1, "name": "Ada", "mail": "ada.lovelace@example.com", "card": "4111 1111 1111 1111", "ssn": "536-22-8145"},
