@@ -21,6 +21,7 @@ use std::{collections::HashSet, fs::File, io, path::PathBuf};
 use chaperone_crds::chain::{Chain, MAX_RECORD_BYTES, StreamId};
 use jiff::Timestamp;
 
+pub use files::scrub;
 pub use head::NotARecord;
 pub use recover::{Kept, OpenError};
 pub use refused::{CosignError, Refused, SignError};

@@ -10,6 +10,7 @@ use std::{
 };
 
 use anyhow::{Context, bail};
+use chaperone_ledger::store::scrub;
 use sha2::{Digest as _, Sha256};
 
 use super::{
@@ -183,21 +184,10 @@ fn is_already(path: &Path, object: &Object) -> io::Result<bool> {
     }
 }
 
-/// Writes over a file and removes it: it may have been one of keys.
+/// Writes over a file and removes it, if it is there: it may have been one of keys.
 fn remove(path: &Path) -> io::Result<()> {
-    let file = match OpenOptions::new().write(true).open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error),
-    };
-    let length = file.metadata()?.len();
-    let zeros = vec![0; 64 * 1024];
-    let mut at = 0_u64;
-    while at < length {
-        let left = usize::try_from(length.saturating_sub(at)).unwrap_or(usize::MAX);
-        let block = zeros.get(..left.min(zeros.len())).unwrap_or(&zeros);
-        file.write_all_at(block, at)?;
-        at = at.saturating_add(u64::try_from(block.len()).unwrap_or(u64::MAX));
+    match scrub(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
-    fs::remove_file(path)
 }

@@ -1,12 +1,16 @@
 //! Files that are whole or not there.
 
 use std::{
-    fs::{self, File},
+    fs::{self, File, OpenOptions},
     io::{self, Write as _},
+    os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
 };
 
 use super::shelf::Keeper;
+
+/// Bytes that are written over at a time.
+const BLOCK: usize = 64 * 1024;
 
 /// Replaces a file: a reader, and a crash, finds the old or the new content. Durable when it returns.
 pub(super) fn replace(keeper: &Keeper, dir: &Path, name: &str, content: &[u8]) -> io::Result<()> {
@@ -56,4 +60,26 @@ impl Unfinished {
 
 pub(super) fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
+}
+
+/// Writes zeros where the bytes are. On a disk that writes in place nothing of them is left; what others keep of former bytes is theirs.
+pub(super) fn overwrite(file: &File) -> io::Result<()> {
+    let length = file.metadata()?.len();
+    let zeros = vec![0; BLOCK];
+    let mut at = 0_u64;
+    while at < length {
+        let more = usize::try_from(length.saturating_sub(at)).map_or(BLOCK, |left| left.min(BLOCK));
+        file.write_all_at(zeros.get(..more).unwrap_or_default(), at)?;
+        at = at.saturating_add(u64::try_from(more).unwrap_or(u64::MAX));
+    }
+    file.sync_data()
+}
+
+/// Writes zeros over a file and removes it.
+///
+/// # Errors
+/// The system's.
+pub fn scrub(path: &Path) -> io::Result<()> {
+    overwrite(&OpenOptions::new().write(true).open(path)?)?;
+    fs::remove_file(path)
 }

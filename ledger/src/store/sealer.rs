@@ -17,7 +17,12 @@ use jiff::Timestamp;
 use memchr::memmem;
 use serde::Deserialize;
 
-use super::{judge::Fresh, layout::KEYS, shelf::Keeper};
+use super::{
+    files::{overwrite, scrub},
+    judge::Fresh,
+    layout::KEYS,
+    shelf::Keeper,
+};
 use crate::{
     content::{Day, Entry, Key, KeyId, MAX_SESSION_BYTES, days, entries, file},
     line,
@@ -27,8 +32,6 @@ use crate::{
 const LEVEL: i32 = 1;
 /// Keys that are held for more records to come; beyond it all are let go, and the next record of each stream gets a new one.
 const MAX_ACTIVE: usize = 100_000;
-/// Bytes of a key's file that are written over at a time.
-const BLOCK: usize = 64 * 1024;
 
 /// Seals content.
 pub(super) struct Sealer {
@@ -259,25 +262,6 @@ pub(super) fn session(record: &[u8]) -> Option<String> {
     let named = serde_json::from_slice::<Named>(record).ok()?;
     let id = named.session?.id?;
     (!id.is_empty() && id.len() <= MAX_SESSION_BYTES).then_some(id)
-}
-
-/// Writes zeros where the bytes are. On a disk that writes in place nothing of them is left; what others keep of former bytes is theirs.
-fn overwrite(file: &File) -> io::Result<()> {
-    let length = file.metadata()?.len();
-    let zeros = vec![0; BLOCK];
-    let mut at = 0_u64;
-    while at < length {
-        let more = usize::try_from(length.saturating_sub(at)).map_or(BLOCK, |left| left.min(BLOCK));
-        file.write_all_at(zeros.get(..more).unwrap_or_default(), at)?;
-        at = at.saturating_add(u64::try_from(more).unwrap_or(u64::MAX));
-    }
-    file.sync_data()
-}
-
-/// Removes a file that was never finished.
-fn scrub(path: &Path) -> io::Result<()> {
-    overwrite(&OpenOptions::new().write(true).open(path)?)?;
-    fs::remove_file(path)
 }
 
 /// Cuts a file after its last whole line: no record was sealed by what came after.
