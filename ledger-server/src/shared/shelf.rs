@@ -6,12 +6,15 @@ use std::{
     io,
     sync::{
         Arc,
-        mpsc::{Receiver, Sender, SyncSender, channel, sync_channel},
+        mpsc::{SyncSender, sync_channel},
     },
 };
 
 use chaperone_ledger::store::Shelf;
-use tokio::sync::watch;
+use tokio::sync::{
+    mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
+    watch,
+};
 
 use super::{
     Failed,
@@ -31,7 +34,7 @@ type Ask = (What, SyncSender<io::Result<()>>);
 
 /// A shelf of the leader of one epoch.
 #[derive(Debug)]
-pub(super) struct SharedShelf(Sender<Ask>);
+pub(super) struct SharedShelf(UnboundedSender<Ask>);
 
 struct Thread {
     database: Database,
@@ -51,7 +54,7 @@ impl SharedShelf {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
-        let (asks, asked) = channel();
+        let (asks, asked) = unbounded_channel();
         let thread = Thread {
             database,
             objects,
@@ -87,9 +90,8 @@ impl Shelf for SharedShelf {
 }
 
 impl Thread {
-    // It has nothing else to do while it waits.
-    async fn run(mut self, asked: Receiver<Ask>) {
-        while let Ok((what, answer)) = asked.recv() {
+    async fn run(mut self, mut asked: UnboundedReceiver<Ask>) {
+        while let Some((what, answer)) = asked.recv().await {
             let done = self.work(what).await;
             if done.as_ref().is_err_and(|error| error.is::<Superseded>()) {
                 self.superseded.send_replace(true);
