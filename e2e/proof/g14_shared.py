@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from .cluster import SETTINGS, SYSTEM, WORLD, create_namespace, get, in_inet, is_ready, job, kubectl, must_apply, pods, wait_ready, world_scripts
+from .cluster import EXISTING, SETTINGS, STATE, SYSTEM, WORLD, create_namespace, get, in_inet, is_ready, job, kubectl, must_apply, pods, wait_ready, world_scripts
 from .g13_ledger import URL, command_line, published
 from .harness import check, holds, nonce, run, same, test, wait_for
 from .install import LABEL, image, start_agent, upgrade
@@ -60,7 +60,8 @@ class Database:
 
     def end(self):
         """By pid: the world may be gone by then. The ledger has its volume again at the next installation."""
-        kubectl("delete", "statefulset/chaperone-ledger", "-n", SYSTEM, "--ignore-not-found")
+        if EXISTING or (STATE / "bin/kubectl").exists():
+            kubectl("delete", "statefulset/chaperone-ledger", "-n", SYSTEM, "--ignore-not-found")
         pid = int((self.data / "postmaster.pid").read_text().split()[0])
         os.kill(pid, signal.SIGQUIT)
         wait_for("the database ends", lambda: not Path(f"/proc/{pid}").exists())

@@ -8,7 +8,7 @@ mod thread;
 use std::{
     fs::File,
     io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -60,6 +60,11 @@ struct State {
     deleted: AtomicBool,
     /// It could not forget that, and is made anew.
     aside: AtomicBool,
+}
+
+/// The index of the ledger in this directory.
+pub(crate) fn path(dir: &Path) -> PathBuf {
+    dir.join(FILE)
 }
 
 impl Search {
@@ -127,7 +132,7 @@ impl Search {
 
 impl Inner {
     fn path(&self) -> PathBuf {
-        self.dir.join(FILE)
+        path(&self.dir)
     }
 
     /// The file that says that the index beside it knows too much.

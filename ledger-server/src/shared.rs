@@ -7,6 +7,7 @@ mod archive;
 mod copy;
 mod database;
 mod import;
+mod index;
 mod lead;
 mod objects;
 mod pass;

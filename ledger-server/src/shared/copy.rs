@@ -10,14 +10,14 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use chaperone_ledger::store::scrub;
+use chaperone_ledger::{follow::Place, store::scrub};
 use sha2::{Digest as _, Sha256};
 
 use super::{
     Failed,
     database::{Database, Part},
     objects::Objects,
-    plan::{Entry, FILES, FOLDERS, Known, Object, Step, is_shared},
+    plan::{Entry, FILES, FOLDERS, Known, Object, Step, is_shared, segment},
 };
 
 /// A directory and how far it is.
@@ -29,10 +29,14 @@ pub(super) struct Copy {
     last: u64,
     /// It had all that there was at some moment.
     is_whole: bool,
+    /// Where its records end.
+    end: Place,
+    /// Something may be gone from records or keys since somebody asked.
+    has_deleted: bool,
 }
 
 impl Copy {
-    /// In this directory, whatever is there. The folders are made, and what only a leader's index knew is forgotten: what was deleted since must not be found here.
+    /// In this directory, whatever is there. The folders are made.
     pub(super) fn begin(dir: &Path) -> io::Result<Self> {
         for folder in FOLDERS {
             let mode = if folder == "keys" { 0o700 } else { 0o755 };
@@ -42,20 +46,29 @@ impl Copy {
                 .mode(mode)
                 .create(dir.join(folder))?;
         }
-        for index in ["index.sqlite", "index.sqlite-wal", "index.sqlite-shm"] {
-            remove(&dir.join(index))?;
-        }
         Ok(Self {
             dir: dir.to_owned(),
             known: Known::default(),
             last: 0,
             is_whole: false,
+            end: Place::default(),
+            has_deleted: false,
         })
     }
 
     /// Whether it had all that there was at some moment, so that its replica could lead soon.
     pub(super) fn is_whole(&self) -> bool {
         self.is_whole
+    }
+
+    /// Where its records end.
+    pub(super) fn end(&self) -> Place {
+        self.end
+    }
+
+    /// Whether something may be gone from records or keys since this was asked last.
+    pub(super) fn has_deleted(&mut self) -> bool {
+        std::mem::take(&mut self.has_deleted)
     }
 
     /// Brings it up to what is committed now. How many files or pieces came.
@@ -91,6 +104,11 @@ impl Copy {
 
     async fn entry(&mut self, entry: &Entry, objects: Option<&Objects>) -> Result<(), Failed> {
         let path = self.path(&entry.file)?;
+        let may_lack = !FILES.contains(&entry.file.as_str()) && !entry.file.starts_with("sinks/");
+        self.has_deleted |= may_lack && self.known.is_anew(entry);
+        if let Some(object) = &entry.object {
+            self.ends(&entry.file, object.length);
+        }
         match (self.known.entry(entry), &entry.object) {
             (Step::Leave, _) => Ok(()),
             (Step::Fetch, Some(object)) => {
@@ -114,7 +132,18 @@ impl Copy {
             remove(&path).with_context(|| path.display().to_string())?;
         }
         let written = files.write(&path, part.at, part.bytes);
-        written.with_context(|| path.display().to_string())
+        written.with_context(|| path.display().to_string())?;
+        let length = u64::try_from(part.bytes.len())?;
+        self.ends(part.file, part.at.saturating_add(length));
+        Ok(())
+    }
+
+    /// A segment has so many bytes.
+    fn ends(&mut self, file: &str, length: u64) {
+        if let Some(segment) = segment(file).filter(|segment| *segment >= self.end.segment) {
+            let offset = length;
+            self.end = Place { segment, offset };
+        }
     }
 
     /// Removes what the database does not have: what was written here and never committed.

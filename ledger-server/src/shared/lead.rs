@@ -19,6 +19,7 @@ use super::{
     Failed, SharedSettings, archive,
     copy::Copy,
     database::{Database, Leader},
+    index::Fresh,
     objects::Objects,
     pass,
     shelf::SharedShelf,
@@ -54,6 +55,7 @@ pub struct Standby {
     database: Database,
     objects: Option<Arc<Objects>>,
     copy: Copy,
+    index: Option<Fresh>,
     logged: Option<Instant>,
 }
 
@@ -88,6 +90,7 @@ impl Shared {
             database: Database::new(connector),
             objects,
             copy,
+            index: Some(Fresh::new(&self.dir, &self.origin, self.metrics.clone())),
             logged: None,
             shared: self,
         };
@@ -147,6 +150,7 @@ impl Standby {
             .copy
             .refresh(&mut self.database, self.objects.as_deref())
             .await?;
+        self.index().await;
         if began.elapsed() > RENEW {
             tracing::info!(came, took = ?began.elapsed(), "the copy is whole");
         }
@@ -168,6 +172,19 @@ impl Standby {
         }
         tracing::info!(epoch, "this replica leads");
         Ok(Some(epoch))
+    }
+
+    /// Has the index follow the copy for a while.
+    async fn index(&mut self) {
+        let (end, deleted) = (self.copy.end(), self.copy.has_deleted());
+        if let Some(mut index) = self.index.take() {
+            let kept = tokio::task::spawn_blocking(move || {
+                index.keep(end, deleted);
+                index
+            });
+            // Where it panicked there is none any more, and whoever leads makes it.
+            self.index = kept.await.ok();
+        }
     }
 
     fn begin(self, epoch: u64) -> io::Result<Led> {

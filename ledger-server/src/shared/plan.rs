@@ -46,6 +46,12 @@ pub(super) enum Step {
 }
 
 impl Known {
+    /// Whether a file was put anew since this copy knows it: what it had may be gone from it.
+    pub(super) fn is_anew(&self, entry: &Entry) -> bool {
+        let known = self.versions.get(&entry.file).copied();
+        known.unwrap_or_default() != entry.version
+    }
+
     /// What to do of a file that the database has changed.
     pub(super) fn entry(&mut self, entry: &Entry) -> Step {
         let known = self.versions.insert(entry.file.clone(), entry.version);
@@ -72,6 +78,12 @@ impl Known {
     pub(super) fn has(&self, file: &str) -> bool {
         self.versions.contains_key(file) || self.begun.contains(file)
     }
+}
+
+/// Number of a segment, by its name.
+pub(super) fn segment(file: &str) -> Option<u64> {
+    let name = file.strip_prefix("records/")?.strip_suffix(".jsonl")?;
+    name.parse().ok()
 }
 
 /// Whether this is a file's name in a ledger's directory, and one that is shared: what comes from elsewhere names no other file of this machine.
@@ -119,10 +131,14 @@ mod tests {
         assert!(!known.part("records/0"));
         assert_eq!(known.entry(&entry("checkpoint", 3, false)), Step::Empty);
         assert!(!known.part("checkpoint"));
+        assert!(!known.is_anew(&entry("checkpoint", 3, false)));
         assert_eq!(known.entry(&entry("checkpoint", 3, false)), Step::Leave);
+        assert!(known.is_anew(&entry("checkpoint", 4, false)));
         assert_eq!(known.entry(&entry("checkpoint", 4, false)), Step::Empty);
         // Moved to the bucket, and put anew from there into the tables.
+        assert!(!known.is_anew(&entry("records/0", 0, true)));
         assert_eq!(known.entry(&entry("records/0", 0, true)), Step::Fetch);
+        assert!(known.is_anew(&entry("records/0", 9, true)));
         assert_eq!(known.entry(&entry("records/0", 9, true)), Step::Fetch);
         assert!(known.has("records/0") && !known.has("records/1"));
     }

@@ -320,6 +320,17 @@ fn what_is_erased_goes_from_database_bucket_and_every_replica() {
     until("the old segment is in the bucket", || {
         shared.gateway.objects().len() == 1
     });
+    let knows = |word: &str| {
+        let files = fs::read_dir(&b.data)
+            .unwrap()
+            .map(|file| file.unwrap().path());
+        let mut files = files.filter(|file| file.display().to_string().contains("index.sqlite"));
+        files.any(|file| {
+            let bytes = fs::read(file).unwrap_or_default();
+            memchr::memmem::find(&bytes, word.as_bytes()).is_some()
+        })
+    };
+    until("the index of the copy has the word", || knows("forgotten"));
     let before = shared.gateway.objects();
     let keys = shared
         .in_tables()
@@ -341,8 +352,13 @@ fn what_is_erased_goes_from_database_bucket_and_every_replica() {
         fs::read(b.data.join("records/00000000.jsonl")).is_ok_and(|there| there == object)
             && fs::read_dir(b.data.join("keys")).unwrap().count() == 1
     });
+    until("the index of the copy has forgotten", || {
+        !knows("forgotten")
+    });
     ledger.stop();
     until("the other leads", || leads(&follows));
+    // Its index was kept, so that it answers at once.
+    assert!(follows.metric("chaperone_ledger_index_rebuilds_total ") < 0.5);
     send(&follows, 1, &mut lines, "new", &["a text after"]);
     follows.stop();
     shared.verify(&b);
