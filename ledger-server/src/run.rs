@@ -411,7 +411,7 @@ async fn readiness(State(ready): State<Ready>) -> Response {
         true => "ok\n".into_response(),
         false => (
             StatusCode::SERVICE_UNAVAILABLE,
-            "the directory is being opened, or the ledger is stopping\n",
+            "the directory is being opened, nobody is known to lead a shared ledger, or the ledger is stopping\n",
         )
             .into_response(),
     }
