@@ -137,7 +137,8 @@ impl Standby {
         let leader = self.database.leader().await?;
         let shared = &self.shared;
         let address = shared.address.to_string();
-        let is_other = leader.holder != shared.holder;
+        // Two that were given one name are two all the same.
+        let is_other = leader.holder != shared.holder || leader.address != address;
         let known = leader.is_there && is_other;
         let to = known.then(|| leader.address.parse().ok()).flatten();
         if tell.send_replace(to) != to {

@@ -39,7 +39,7 @@ impl Database {
         address: &str,
     ) -> Result<Option<u64>, Failed> {
         let take = "UPDATE chaperone_ledger_lease SET epoch = epoch + 1, holder = $1, address = $2, until = clock_timestamp() + make_interval(secs => $3) \
-                    WHERE until <= now() OR holder = $1 RETURNING epoch";
+                    WHERE until <= now() OR (holder = $1 AND address = $2) RETURNING epoch";
         let seconds = f64::from(LEASE_SECONDS);
         let client = &self.connection().await?.client;
         let row = client
