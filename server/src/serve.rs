@@ -105,53 +105,96 @@ pub async fn serve(listener: TcpListener, server: Server) {
 
 async fn accept_all(listener: TcpListener, server: Server, slots: Arc<Semaphore>) {
     let acceptor = server.tls.clone().map(TlsAcceptor::from);
-    let peers = Peers::default();
-    loop {
-        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else {
-            return;
-        };
-        let (stream, address) = match listener.accept().await {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                tracing::warn!(%error, "accept failed");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
-        let peer = address.ip().to_canonical();
-        let per_peer = match server.exempt.has(peer) {
-            true => MAX_CONNECTIONS,
-            false => server.per_peer,
-        };
-        let Some(share) = peers.admit(peer, per_peer) else {
-            tracing::debug!(peer = %address, "too many connections of one peer");
-            continue;
-        };
+    let door = Door::new(&listener, slots);
+    let most = |peer| match server.exempt.has(peer) {
+        true => MAX_CONNECTIONS,
+        false => server.per_peer,
+    };
+    while let Some((stream, admitted)) = door.admit(most).await {
         let connection = Connection {
             router: server.router.clone(),
             signals: server.signals.clone(),
-            _slot: slot,
-            _share: share,
+            _admitted: admitted,
         };
         tokio::spawn(connection.run(stream, acceptor.clone()));
     }
 }
 
+/// A listener and its bounds: [`MAX_CONNECTIONS`], and a share of them for each peer.
+#[derive(Debug)]
+pub struct Door<'l> {
+    listener: &'l TcpListener,
+    slots: Arc<Semaphore>,
+    peers: Peers,
+}
+
+/// The room that a connection takes, given back when it is dropped.
+#[derive(Debug)]
+pub struct Admitted {
+    _slot: OwnedSemaphorePermit,
+    _share: Share,
+}
+
+impl<'l> Door<'l> {
+    /// As many connections as there are slots.
+    #[must_use]
+    pub fn new(listener: &'l TcpListener, slots: Arc<Semaphore>) -> Self {
+        Self {
+            listener,
+            slots,
+            peers: Peers::default(),
+        }
+    }
+
+    /// The next connection of a peer that has less than `most`; those of others are closed. The kernel asks now and then whether its peer is still there. `None` once the slots are closed.
+    pub async fn admit(&self, most: impl Fn(IpAddr) -> usize) -> Option<(TcpStream, Admitted)> {
+        loop {
+            let slot = Arc::clone(&self.slots).acquire_owned().await.ok()?;
+            let (stream, address) = match self.listener.accept().await {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::warn!(%error, "accept failed");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            let peer = address.ip().to_canonical();
+            let Some(share) = self.peers.admit(peer, most(peer)) else {
+                tracing::debug!(peer = %address, "too many connections of one peer");
+                continue;
+            };
+            tune(&stream);
+            let admitted = Admitted {
+                _slot: slot,
+                _share: share,
+            };
+            return Some((stream, admitted));
+        }
+    }
+}
+
+/// Small writes go at once, and the kernel asks a silent peer whether it is still there.
+pub fn tune(stream: &TcpStream) {
+    let keepalive = socket2::TcpKeepalive::new()
+        .with_time(KEEPALIVE)
+        .with_interval(KEEPALIVE / 3);
+    let _ = stream.set_nodelay(true);
+    let _ = socket2::SockRef::from(stream).set_tcp_keepalive(&keepalive);
+}
+
 /// How many connections each peer has.
 #[derive(Clone, Debug, Default)]
-pub struct Peers(Arc<Mutex<HashMap<IpAddr, usize>>>);
+struct Peers(Arc<Mutex<HashMap<IpAddr, usize>>>);
 
 /// A connection's part of its peer's share, given back when it ends.
 #[derive(Debug)]
-pub struct Share {
+struct Share {
     peers: Peers,
     peer: IpAddr,
 }
 
 impl Peers {
-    /// A share of a peer that has less than `most`.
-    #[must_use]
-    pub fn admit(&self, peer: IpAddr, most: usize) -> Option<Share> {
+    fn admit(&self, peer: IpAddr, most: usize) -> Option<Share> {
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let count = counts.entry(peer).or_default();
         if *count >= most {
@@ -181,17 +224,11 @@ impl Drop for Share {
 struct Connection {
     router: Router,
     signals: Signals,
-    _slot: OwnedSemaphorePermit,
-    _share: Share,
+    _admitted: Admitted,
 }
 
 impl Connection {
     async fn run(self, stream: TcpStream, acceptor: Option<TlsAcceptor>) {
-        let keepalive = socket2::TcpKeepalive::new()
-            .with_time(KEEPALIVE)
-            .with_interval(KEEPALIVE / 3);
-        let _ = stream.set_nodelay(true);
-        let _ = socket2::SockRef::from(&stream).set_tcp_keepalive(&keepalive);
         let Some(acceptor) = acceptor else {
             return self.talk(stream).await;
         };

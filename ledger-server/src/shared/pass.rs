@@ -2,13 +2,9 @@
 //!
 //! TLS ends at the leader, so that nothing of it is seen here. Invariant: the bounds are those of a ledger's own port.
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-    time::Duration,
-};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use chaperone_server::serve::{MAX_CONNECTIONS, Peers, SIDECAR_CONNECTIONS};
+use chaperone_server::serve::{Door, MAX_CONNECTIONS, SIDECAR_CONNECTIONS, tune};
 use tokio::{
     io::copy_bidirectional,
     net::{TcpListener, TcpStream},
@@ -19,38 +15,19 @@ use tokio::{
 
 /// How long a connection to the leader may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long to wait after a failed accept; the usual cause is a lack of file descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Passes connections on until it is dropped, which ends them.
 pub(super) async fn run(listener: &TcpListener, leader: watch::Receiver<Option<SocketAddr>>) {
-    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let peers = Peers::default();
+    let door = Door::new(listener, Arc::new(Semaphore::new(MAX_CONNECTIONS)));
     let mut connections = JoinSet::new();
-    loop {
+    while let Some((stream, admitted)) = door.admit(|_| SIDECAR_CONNECTIONS).await {
         while connections.try_join_next().is_some() {}
-        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else {
-            return;
-        };
-        let (stream, peer) = match listener.accept().await {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                tracing::warn!(%error, "accept failed");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
         // Closed at once: whoever asks comes again, and there may be a leader then.
         let Some(to) = *leader.borrow() else {
             continue;
         };
-        let ip: IpAddr = peer.ip().to_canonical();
-        let Some(share) = peers.admit(ip, SIDECAR_CONNECTIONS) else {
-            tracing::debug!(%peer, "too many connections of one peer");
-            continue;
-        };
         connections.spawn(async move {
-            let _held = (slot, share);
+            let _admitted = admitted;
             pass(stream, to).await;
         });
     }
@@ -61,7 +38,7 @@ async fn pass(mut stream: TcpStream, to: SocketAddr) {
         tracing::debug!(%to, "the leader cannot be reached");
         return;
     };
-    let _ = (stream.set_nodelay(true), leader.set_nodelay(true));
+    tune(&leader);
     if let Err(error) = copy_bidirectional(&mut stream, &mut leader).await {
         tracing::debug!(%error, "a connection that was passed on ended early");
     }
