@@ -194,10 +194,17 @@ impl Files {
             }
         };
         let (_, file) = self.0.insert(open);
-        if at > file.metadata()?.len() {
+        let there = file.metadata()?.len();
+        if at > there {
             return Err(io::Error::other("bytes before these are missing"));
         }
-        file.write_all_at(bytes, at)
+        file.write_all_at(bytes, at)?;
+        let end = at.saturating_add(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
+        match there > end {
+            // What was written there before was longer, and was not what was kept in the end.
+            true => file.set_len(end),
+            false => Ok(()),
+        }
     }
 }
 
@@ -218,5 +225,26 @@ fn remove(path: &Path) -> io::Result<()> {
     match scrub(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_that_is_written_again_ends_where_it_was_written_last() {
+        let name = format!("chaperone-copy-{}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        remove(&path).unwrap();
+        let mut files = Files::default();
+        files.write(&path, 0, b"first\n").unwrap();
+        files.write(&path, 6, b"a long one\n").unwrap();
+        files.write(&path, 6, b"short\n").unwrap();
+        files.write(&path, 12, b"next\n").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"first\nshort\nnext\n");
+        assert!(files.write(&path, 99, b"x").is_err(), "a hole");
+        remove(&path).unwrap();
+        assert!(!path.exists());
     }
 }
