@@ -38,9 +38,7 @@ async fn look(
     metrics.segments_waiting.set(left);
     for (file, version) in waiting {
         let bytes = database.bytes(&file).await?;
-        let name = objects.name(&file)?;
-        database.leave(&name).await?;
-        let object = objects.put(name, bytes).await?;
+        let object = objects.keep(database, &file, bytes).await?;
         let length = object.length;
         if database.archive(epoch, &file, version, &object).await? {
             tracing::debug!(file, length, "a segment is in the bucket");

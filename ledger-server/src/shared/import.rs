@@ -13,7 +13,7 @@ use super::{
     Failed, SharedSettings,
     database::Database,
     lead::Lease,
-    objects::Objects,
+    objects::{Objects, replace},
     plan::{FILES, FOLDERS, is_shared},
 };
 use crate::{metrics::Metrics, postgres::Connector};
@@ -53,7 +53,9 @@ pub async fn import(
         let objects = objects
             .as_ref()
             .filter(|_| file.starts_with("records/") && done < all);
-        put(&mut database, objects, epoch, &dir, file).await?;
+        let path = dir.join(file);
+        let bytes = fs::read(&path).with_context(|| path.display().to_string())?;
+        replace(&mut database, objects, epoch, file, bytes).await?;
         tell(format!("{file}: {done} of {all} files"));
     }
     lease.abort();
@@ -110,24 +112,6 @@ async fn may_begin(database: &mut Database, dir: &Path) -> Result<(), Failed> {
         true => Ok(()),
         false => bail!("the shared store has another history already: it is not overwritten"),
     }
-}
-
-async fn put(
-    database: &mut Database,
-    objects: Option<&Objects>,
-    epoch: u64,
-    dir: &Path,
-    file: &str,
-) -> Result<(), Failed> {
-    let path = dir.join(file);
-    let bytes = fs::read(&path).with_context(|| path.display().to_string())?;
-    let Some(objects) = objects else {
-        return database.replace(epoch, file, &bytes, None).await;
-    };
-    let name = objects.name(file)?;
-    database.leave(&name).await?;
-    let object = objects.put(name, bytes).await?;
-    database.replace(epoch, file, &[], Some(&object)).await
 }
 
 fn lease(database: &Database, epoch: u64) -> Lease {

@@ -13,7 +13,7 @@ use object_store::{
 };
 use sha2::{Digest as _, Sha256};
 
-use super::{Failed, plan::Object};
+use super::{Failed, database::Database, plan::Object};
 use crate::{
     random,
     sinks::targets::{
@@ -26,6 +26,21 @@ use crate::{
 const LEVEL: i32 = 3;
 /// Most bytes of an object: a segment and the longest commit after it, should they not compress.
 const MAX_OBJECT_BYTES: usize = 128 * 1024 * 1024;
+
+/// Puts a file in the place of another, as the leader of this epoch: into the bucket, where there is one for it.
+pub(super) async fn replace(
+    database: &mut Database,
+    objects: Option<&Objects>,
+    epoch: u64,
+    file: &str,
+    bytes: Vec<u8>,
+) -> Result<(), Failed> {
+    let Some(objects) = objects else {
+        return database.replace(epoch, file, &bytes, None).await;
+    };
+    let object = objects.keep(database, file, bytes).await?;
+    database.replace(epoch, file, &[], Some(&object)).await
+}
 
 /// A bucket.
 #[derive(Debug)]
@@ -52,7 +67,7 @@ impl Objects {
     }
 
     /// A name for this segment that no object has: two that put the same one put two objects.
-    pub(super) fn name(&self, file: &str) -> Result<String, Failed> {
+    fn name(&self, file: &str) -> Result<String, Failed> {
         let unique = random::name().map_err(|refusal| anyhow!(refusal.message))?;
         let segment = file
             .trim_start_matches("records/")
@@ -63,8 +78,19 @@ impl Objects {
         ))
     }
 
-    /// Puts a file under this name.
-    pub(super) async fn put(&self, name: String, bytes: Vec<u8>) -> Result<Object, Failed> {
+    /// Puts a segment. The object is noted before it is put, so that one that nothing comes to point to is removed.
+    pub(super) async fn keep(
+        &self,
+        database: &mut Database,
+        file: &str,
+        bytes: Vec<u8>,
+    ) -> Result<Object, Failed> {
+        let name = self.name(file)?;
+        database.leave(&name).await?;
+        self.put(name, bytes).await
+    }
+
+    async fn put(&self, name: String, bytes: Vec<u8>) -> Result<Object, Failed> {
         let (length, sha256) = (bytes.len(), Sha256::digest(&bytes).into());
         let packed = tokio::task::spawn_blocking(move || pack(&bytes)).await??;
         let stored = packed.len();
@@ -97,6 +123,9 @@ impl Objects {
         let got = self.store.get_opts(&path, GetOptions::default()).await;
         let got = got.map_err(|error| self.why(name, &error))?;
         let packed = got.bytes().await.map_err(|error| self.why(name, &error))?;
+        if u64::try_from(packed.len())? != object.stored {
+            bail!("{name} in the bucket is not as long as what was put there");
+        }
         let (length, sha256) = (object.length, object.sha256);
         let file = tokio::task::spawn_blocking(move || unpack(&packed, length)).await?;
         let file = file.with_context(|| format!("{name} in the bucket"))?;

@@ -19,7 +19,7 @@ use tokio::sync::{
 use super::{
     Failed,
     database::{Database, Superseded},
-    objects::Objects,
+    objects::{Objects, replace},
 };
 
 /// What is asked of the thread.
@@ -107,7 +107,10 @@ impl Thread {
                 self.database.append(self.epoch, &file, at, &bytes).await
             }
             What::Replace(file, bytes) => {
-                self.replace(&file, bytes).await?;
+                // Only closed segments are put anew, and those belong into the bucket.
+                let objects = self.objects.as_deref();
+                let objects = objects.filter(|_| file.starts_with("records/"));
+                replace(&mut self.database, objects, self.epoch, &file, bytes).await?;
                 self.forget(&file).await;
                 Ok(())
             }
@@ -117,23 +120,6 @@ impl Thread {
                 Ok(())
             }
         }
-    }
-
-    /// Only closed segments are put anew, and those belong into the bucket.
-    async fn replace(&mut self, file: &str, bytes: Vec<u8>) -> Result<(), Failed> {
-        let objects = self
-            .objects
-            .clone()
-            .filter(|_| file.starts_with("records/"));
-        let Some(objects) = objects else {
-            return self.database.replace(self.epoch, file, &bytes, None).await;
-        };
-        let name = objects.name(file)?;
-        self.database.leave(&name).await?;
-        let object = objects.put(name, bytes).await?;
-        self.database
-            .replace(self.epoch, file, &[], Some(&object))
-            .await
     }
 
     /// Rows that held keys or records are still in the table's pages.
