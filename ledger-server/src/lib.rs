@@ -20,6 +20,7 @@ pub mod retention;
 pub mod run;
 pub mod search;
 pub mod settings;
+mod settings_files;
 pub mod shared;
 pub mod sinks;
 pub mod witnesses;

@@ -1,9 +1,6 @@
 //! The file that says where the database and the bucket are.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow, bail};
 use chaperone_crds::resources::{PostgresSink, S3Sink};
@@ -11,8 +8,10 @@ use chaperone_sinks::settings::{Postgres, S3};
 use clap::Args;
 use serde::Deserialize;
 
+use crate::settings_files as files;
+
 /// Largest file, in bytes.
-const MAX_FILE_BYTES: u64 = 1024 * 1024;
+const MAX_FILE_BYTES: usize = 1024 * 1024;
 /// Where objects are where nothing is said.
 const PREFIX: &str = "ledger";
 
@@ -66,13 +65,8 @@ impl SharedSettings {
     /// # Errors
     /// All that is wrong with it.
     pub fn read(path: &Path, secrets: Option<&Path>) -> anyhow::Result<Self> {
-        let shown = path.display();
-        let length = fs::metadata(path).with_context(|| shown.to_string())?.len();
-        if length > MAX_FILE_BYTES {
-            bail!("{shown} is longer than {MAX_FILE_BYTES} bytes");
-        }
-        let text = fs::read_to_string(path).with_context(|| shown.to_string())?;
-        Self::parse(&text, secrets).with_context(|| shown.to_string())
+        let text = files::text(path, MAX_FILE_BYTES)?;
+        Self::parse(&text, secrets).with_context(|| path.display().to_string())
     }
 
     fn parse(text: &str, secrets: Option<&Path>) -> anyhow::Result<Self> {
@@ -83,25 +77,12 @@ impl SharedSettings {
         if file.s3.as_ref().is_some_and(|s3| s3.format.is_some()) {
             bail!("s3.format: objects are segments; leave it out");
         }
-        let secret = |secret: &str, key: &str| read(secrets?, secret, key);
+        let secret = |secret: &str, key: &str| files::secret(secrets?, secret, key);
         let postgres = Postgres::read(&file.postgres, &secret).map_err(all)?;
         let s3 = file.s3.as_ref().map(|s3| S3::read(PREFIX, s3, &secret));
         let s3 = s3.transpose().map_err(all)?;
         Ok(Self { postgres, s3 })
     }
-}
-
-fn read(secrets: &Path, secret: &str, key: &str) -> Option<String> {
-    let is_plain = |name: &str| !name.contains('/') && !name.starts_with('.');
-    if !is_plain(secret) || !is_plain(key) {
-        return None;
-    }
-    let path = secrets.join(secret).join(key);
-    let length = fs::metadata(&path).ok()?.len();
-    if length > MAX_FILE_BYTES {
-        return None;
-    }
-    fs::read_to_string(path).ok()
 }
 
 /// The sentences of the sinks' settings, without the place that a sink's have.

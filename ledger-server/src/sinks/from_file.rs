@@ -2,23 +2,17 @@
 //!
 //! Invariant: a file that cannot be read or has an error changes nothing that runs.
 
-use std::{
-    collections::BTreeSet,
-    fs,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use chaperone_crds::documents::{Document, MAX_FILE_BYTES, parse};
 use chaperone_sinks::settings::Sink;
 
 use super::{Desired, SinksHandle};
+use crate::settings_files as files;
 
 /// How often the files are read.
 const INTERVAL: Duration = Duration::from_secs(10);
-/// Largest file of a Secret, in bytes, as the API server has it.
-const MAX_SECRET_BYTES: u64 = 1024 * 1024;
 
 /// Where sinks are read from.
 #[derive(Clone, Debug)]
@@ -36,8 +30,7 @@ impl SinksFile {
     /// All that is wrong with it.
     pub fn read(&self) -> anyhow::Result<Vec<Desired>> {
         let path = self.file.display();
-        let bytes = bounded(&self.file, MAX_FILE_BYTES.try_into().unwrap_or(u64::MAX))?;
-        let text = String::from_utf8(bytes).with_context(|| format!("{path} is no UTF-8"))?;
+        let text = files::text(&self.file, MAX_FILE_BYTES)?;
         let documents = parse(&text).map_err(|errors| anyhow::anyhow!("{path}: {errors}"))?;
         let mut names = BTreeSet::new();
         let mut desired = Vec::new();
@@ -89,21 +82,6 @@ impl SinksFile {
     }
 
     fn secret(&self, secret: &str, key: &str) -> Option<String> {
-        let is_plain = |name: &str| !name.contains('/') && !name.starts_with('.');
-        if !is_plain(secret) || !is_plain(key) {
-            return None;
-        }
-        let path = self.secrets.as_ref()?.join(secret).join(key);
-        let bytes = bounded(&path, MAX_SECRET_BYTES).ok()?;
-        String::from_utf8(bytes).ok()
+        files::secret(self.secrets.as_ref()?, secret, key)
     }
-}
-
-fn bounded(path: &Path, most: u64) -> anyhow::Result<Vec<u8>> {
-    let shown = path.display();
-    let length = fs::metadata(path).with_context(|| shown.to_string())?.len();
-    if length > most {
-        bail!("{shown} is longer than {most} bytes");
-    }
-    fs::read(path).with_context(|| shown.to_string())
 }
