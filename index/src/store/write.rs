@@ -1,8 +1,7 @@
 //! The one writer.
 
 use std::{
-    fs,
-    io::{self, Write as _},
+    fs, io,
     path::{Path, PathBuf},
 };
 
@@ -217,14 +216,14 @@ impl Index {
     /// [`IndexError`].
     pub fn scrub(path: &Path) -> Result<(), IndexError> {
         for file in files(path) {
-            match overwrite(&file) {
+            match chaperone_ledger::store::scrub(&file) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     return Err(failed(&file, error));
                 }
                 _ => {}
             }
         }
-        remove(path)
+        Ok(())
     }
 
     /// Writes zeros over the file, removes it and begins anew.
@@ -394,32 +393,6 @@ fn files(path: &Path) -> [PathBuf; 4] {
         name.push(end);
         PathBuf::from(name)
     })
-}
-
-fn remove(path: &Path) -> Result<(), IndexError> {
-    for file in files(path) {
-        match fs::remove_file(&file) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(failed(&file, error));
-            }
-            _ => {}
-        }
-    }
-    Ok(())
-}
-
-fn overwrite(path: &Path) -> io::Result<()> {
-    /// Bytes that are written at a time.
-    const BLOCK: usize = 256 * 1024;
-    let mut file = fs::OpenOptions::new().write(true).open(path)?;
-    let mut left = file.metadata()?.len();
-    let zeros = vec![0; BLOCK];
-    while left > 0 {
-        let more = usize::try_from(left).map_or(BLOCK, |left| left.min(BLOCK));
-        file.write_all(zeros.get(..more).unwrap_or_default())?;
-        left = left.saturating_sub(u64::try_from(more).unwrap_or(u64::MAX));
-    }
-    file.sync_data()
 }
 
 fn failed(file: &Path, error: io::Error) -> IndexError {
