@@ -54,6 +54,16 @@ pub enum Want {
     Next,
 }
 
+impl Want {
+    /// Bytes of records that it brings.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Take { batch, .. } => batch.len(),
+            Self::Next => 0,
+        }
+    }
+}
+
 /// What it gets, all of it on disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Answer {

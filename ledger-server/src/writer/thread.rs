@@ -463,15 +463,6 @@ impl Waiting {
     }
 }
 
-impl Want {
-    fn bytes(&self) -> usize {
-        match self {
-            Self::Take { batch, .. } => batch.len(),
-            Self::Next => 0,
-        }
-    }
-}
-
 pub(super) fn acknowledge(staged: Staged, committed: Committed) -> Result<Answer, Refusal> {
     let receipt = staged.receipt(committed).ok_or_else(not_stored)?;
     Ok(Answer {
