@@ -113,6 +113,8 @@ pub struct Metrics {
     pub leads: IntGauge,
     /// Closed segments that are not in the bucket of a shared ledger yet.
     pub segments_waiting: IntGauge,
+    /// Records that a replica of a shared ledger has read ahead of leading.
+    pub recalled: IntGauge,
     shared_errors: IntCounterVec,
     /// 1 while pods are seen.
     pub watching: IntGauge,
@@ -244,6 +246,10 @@ impl Metrics {
                     "shared_segments_waiting",
                     "Closed segments that are still in the database of a shared ledger, not in its bucket.",
                 ),
+            recalled: part.gauge(
+                    "shared_recalled_records",
+                    "Records that this replica of a shared ledger has read while it followed, and need not read when it leads.",
+                ),
             shared_errors: part.counters(
                     "shared_errors_total",
                     "Failures of what replicas share, by stage.",
@@ -347,6 +353,7 @@ mod tests {
             holds,
             leads,
             segments_waiting,
+            recalled,
             shared_errors,
             watching,
             publications,
@@ -387,6 +394,7 @@ mod tests {
                 Box::new(holds),
                 Box::new(leads),
                 Box::new(segments_waiting),
+                Box::new(recalled),
                 Box::new(shared_errors),
                 Box::new(watching),
                 Box::new(publications),

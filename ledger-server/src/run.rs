@@ -48,7 +48,7 @@ use crate::{
     shared::{Led, Shared},
     sinks::{self, Desired, SinksHandle, Surroundings, from_cluster, from_file::SinksFile},
     witnesses::Witnesses,
-    writer::{self, WriterConfig, WriterThread},
+    writer::{self, Recalled, WriterConfig, WriterThread},
 };
 
 /// How long the servers may take to end: a second more than they give their connections.
@@ -89,7 +89,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     servers.spawn(serve(listener, status));
     tracing::info!(%listen, "health and metrics are served");
     let mut terminated = Box::pin(terminated()?);
-    let leads = lead(&settings, origin.as_str(), &metrics, &ready);
+    let leads = lead(&settings, &config, &metrics, &ready);
     let mut led = tokio::select! {
         led = leads => led?,
         () = &mut terminated => return Ok(()),
@@ -99,6 +99,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         .map(|(_, led)| (led.store.clone(), led.others.clone()));
     let (store, keeper) = keepers.unwrap_or_default();
     config.keeper = store;
+    let recalled = led.as_mut().and_then(|(_, led)| led.recalled.take());
 
     let WriterThread {
         handle,
@@ -107,7 +108,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         committed,
         signed,
         others,
-    } = writer::start(config, metrics.clone()).context("the writer's thread")?;
+    } = writer::start(config, recalled, metrics.clone()).context("the writer's thread")?;
     tokio::select! {
         opened = opened => opened.context("the writer ended")?.context("the directory was not opened")?,
         () = &mut terminated => return Ok(()),
@@ -207,7 +208,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
 /// Where the ledger is shared: follows until this replica leads. The API's port is served from the beginning then.
 async fn lead(
     settings: &Settings,
-    origin: &str,
+    config: &WriterConfig,
     metrics: &Metrics,
     ready: &Ready,
 ) -> anyhow::Result<Option<(TcpListener, Led)>> {
@@ -221,12 +222,13 @@ async fn lead(
     let replica = Shared {
         holder: settings.pod_name.clone(),
         address: (advertise, port).into(),
-        origin: origin.to_owned(),
+        origin: config.store.origin.to_string(),
         dir: settings.dir.clone(),
         metrics: metrics.clone(),
     };
-    let standby = replica.follow(&shared).await.context("the shared ledger")?;
-    tracing::info!(%origin, listen = %listener.local_addr()?, "this replica follows");
+    let standby = replica.follow(&shared, Recalled::nothing(config)).await;
+    let standby = standby.context("the shared ledger")?;
+    tracing::info!(origin = %config.store.origin, listen = %listener.local_addr()?, "this replica follows");
     let led = standby.lead(&listener, |known| ready.set(known)).await;
     Ok(Some((listener, led.context("leading")?)))
 }

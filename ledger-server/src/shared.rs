@@ -12,6 +12,7 @@ mod lead;
 mod objects;
 mod pass;
 mod plan;
+mod recall;
 mod settings;
 mod shelf;
 

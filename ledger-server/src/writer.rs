@@ -4,7 +4,10 @@
 
 mod custody;
 mod own;
+mod recalled;
 mod thread;
+
+pub use recalled::Recalled;
 
 use std::{
     collections::HashSet,
@@ -182,11 +185,16 @@ impl fmt::Display for OpenFailed {
 
 impl std::error::Error for OpenFailed {}
 
-/// Starts the thread, which opens the directory first.
+/// Starts the thread, which opens the directory first; some of that may have been read before.
 ///
 /// # Errors
 /// If the system has no thread to give.
-pub fn start(config: WriterConfig, metrics: Metrics) -> io::Result<WriterThread> {
+pub fn start(
+    config: WriterConfig,
+    recalled: Option<Recalled>,
+    metrics: Metrics,
+) -> io::Result<WriterThread> {
+    let recalled = recalled.unwrap_or_else(|| Recalled::nothing(&config));
     let (messages, receiver) = sync_channel(QUEUE_REQUESTS);
     let (opening, opened) = oneshot::channel();
     let (ending, ended) = oneshot::channel::<()>();
@@ -202,7 +210,8 @@ pub fn start(config: WriterConfig, metrics: Metrics) -> io::Result<WriterThread>
         .spawn(move || {
             // Dropped when the thread ends, by a panic too.
             let _ending = ending;
-            match Thread::open(config, metrics, Tells { end, sign, other }) {
+            let tells = Tells { end, sign, other };
+            match Thread::open(config, recalled, metrics, tells) {
                 Ok(thread) => {
                     let _ = opening.send(Ok(()));
                     thread.run(&receiver);

@@ -7,8 +7,10 @@ mod files;
 mod head;
 mod judge;
 pub(crate) mod layout;
+mod log;
 mod recover;
 mod refused;
+mod replay;
 mod sealer;
 pub(crate) mod segments;
 mod shelf;
@@ -23,8 +25,9 @@ use jiff::Timestamp;
 
 pub use files::scrub;
 pub use head::NotARecord;
-pub use recover::{Kept, OpenError};
+pub use recover::OpenError;
 pub use refused::{CosignError, Refused, SignError};
+pub use replay::{Kept, Replay};
 pub use shelf::{Keeper, Shelf};
 pub use sweep::{Summary, Sweeper, Swept};
 pub use tiles::{ReadError, Tiles};
@@ -35,14 +38,14 @@ use crate::{
     cosignature::Time,
     follow::Cursor,
     key::{SigningKey, VerifierKey},
-    leaf::Leaf,
-    merkle::{self, Hash},
+    merkle::Hash,
 };
 use head::Head;
 use judge::{Judge, Judged, Split};
+use log::Log;
 use sealer::Sealer;
 use segments::Segments;
-use streams::{Known, Streams};
+use streams::Known;
 
 /// Usual size of a segment, in bytes, give or take one commit.
 pub const SEGMENT_BYTES: u64 = 32 * 1024 * 1024;
@@ -73,13 +76,9 @@ pub struct Config {
 pub struct Store {
     config: Config,
     keeper: Keeper,
-    streams: Streams,
+    log: Log,
     segments: Segments,
     sealer: Sealer,
-    tiles: Tiles,
-    tree: merkle::Range,
-    /// The ledger's own stream.
-    own: StreamId,
     committed: u64,
     signed: Option<Last>,
     /// Locked as long as it is open.
@@ -147,7 +146,20 @@ impl Store {
         keeper: Keeper,
         each: &mut dyn FnMut(Kept<'_>) -> Option<Onward>,
     ) -> Result<Self, OpenError> {
-        recover::open(config, keeper, each)
+        let replay = Replay::new(&config, keeper);
+        Self::open_after(replay, config, each)
+    }
+
+    /// The same, of a directory of which some was read before.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn open_after(
+        replay: Replay,
+        config: Config,
+        each: &mut dyn FnMut(Kept<'_>) -> Option<Onward>,
+    ) -> Result<Self, OpenError> {
+        recover::open(replay, config, each)
     }
 
     /// The time by the caller's clock. Content that is staged from here on is sealed under keys of its day.
@@ -177,7 +189,7 @@ impl Store {
         let added = u64::try_from(judged.fresh.len()).unwrap_or(u64::MAX);
         let bytes = self.sealer.store(&judged.fresh).map_err(Refused::Seal)?;
         for record in judged.fresh {
-            self.place(record.leaf, record.closes);
+            self.log.place(record.leaf, record.closes);
         }
         self.segments.push(&bytes);
         Ok(Staged {
@@ -209,8 +221,8 @@ impl Store {
             Some(lines) if batch.len() <= MAX_BATCH_BYTES => lines,
             _ => return Err(Refused::Form),
         };
-        let known = self.streams.get(stream);
-        if known.is_none() && self.streams.len() >= MAX_STREAMS {
+        let known = self.log.streams.get(stream);
+        if known.is_none() && self.log.streams.len() >= MAX_STREAMS {
             return Err(Refused::TooManyStreams);
         }
         let unknown = Known::default();
@@ -226,13 +238,13 @@ impl Store {
             }
             let line = Split::of(line);
             let head = Head::parse(&line.detached).map_err(fault)?;
-            if judge.take(&head, line, &self.tiles)? {
+            if judge.take(&head, line, &self.log.tiles)? {
                 head.counts().map_err(fault)?;
             }
         }
         Ok(Judged {
             next_seq: judge.next,
-            end: judge.last_index(known, self.tree.size()),
+            end: judge.last_index(known, self.log.tree.size()),
             fresh: judge.fresh,
         })
     }
@@ -245,9 +257,9 @@ impl Store {
         // First, so that no record is there that nothing opens.
         self.sealer.sync()?;
         self.segments.commit(self.sealer.today())?;
-        self.committed = self.tree.size();
-        if self.tiles.is_long() {
-            self.tiles.write_full()?;
+        self.committed = self.log.tree.size();
+        if self.log.tiles.is_long() {
+            self.log.tiles.write_full()?;
         }
         Ok(Committed(self.committed))
     }
@@ -259,10 +271,10 @@ impl Store {
     pub fn checkpoint(&mut self, keys: &[&SigningKey], time: Time) -> Result<Vec<u8>, SignError> {
         self.commit()?;
         let origin = self.config.origin.clone();
-        let checkpoint = Checkpoint::new(origin, self.committed, self.tree.root());
+        let checkpoint = Checkpoint::new(origin, self.committed, self.log.tree.root());
         let note = checkpoint.sign(keys, time)?;
-        self.tiles.write_full()?;
-        self.tiles.write_partial()?;
+        self.log.tiles.write_full()?;
+        self.log.tiles.write_partial()?;
         files::replace(&self.keeper, &self.config.dir, layout::CHECKPOINT, &note)?;
         let (size, time) = (self.committed, Some(time));
         self.signed = Some(Last { size, time });
@@ -297,7 +309,7 @@ impl Store {
             let waited = last
                 .time
                 .and_then(|then| now.seconds().checked_sub(then.seconds()));
-            last.size < self.tree.size()
+            last.size < self.log.tree.size()
                 && waited.is_none_or(|waited| waited >= self.config.checkpoint_seconds)
         });
         due.then(|| self.checkpoint(keys, now)).transpose()
@@ -306,19 +318,22 @@ impl Store {
     /// Number of the record that the ledger expects of this stream: 0 of one that it does not know.
     #[must_use]
     pub fn next_seq(&self, stream: &StreamId) -> u64 {
-        self.streams.get(stream).map_or(0, |known| known.next)
+        self.log.streams.get(stream).map_or(0, |known| known.next)
     }
 
     /// Whether the stream has its `stream.close`.
     #[must_use]
     pub fn is_closed(&self, stream: &StreamId) -> bool {
-        self.streams.get(stream).is_some_and(|known| known.closed)
+        self.log
+            .streams
+            .get(stream)
+            .is_some_and(|known| known.closed)
     }
 
     /// What writes the stream's next record, for who writes it here.
     #[must_use]
     pub fn chain(&self, stream: &StreamId) -> Chain {
-        match self.streams.get(stream) {
+        match self.log.streams.get(stream) {
             Some(known) => Chain::resume(stream.clone(), known.next, known.tail),
             None => Chain::new(stream.clone()),
         }
@@ -351,13 +366,13 @@ impl Store {
     /// How many streams there are.
     #[must_use]
     pub fn streams(&self) -> usize {
-        self.streams.len()
+        self.log.streams.len()
     }
 
     /// The leaf that names this record.
     #[must_use]
     pub fn index_of(&self, stream: &StreamId, seq: u64) -> Option<u64> {
-        self.streams.get(stream)?.index_of(seq)
+        self.log.streams.get(stream)?.index_of(seq)
     }
 
     /// Leaves on disk.
@@ -378,22 +393,13 @@ impl Store {
     /// Root over all leaves that were staged.
     #[must_use]
     pub fn root(&self) -> Hash {
-        self.tree.root()
+        self.log.tree.root()
     }
 
     /// The tiles, to make proofs of.
     #[must_use]
     pub fn tiles(&self) -> &Tiles {
-        &self.tiles
-    }
-
-    fn place(&mut self, leaf: Leaf, closes: bool) {
-        let index = self.tree.size();
-        let hash = leaf.hash();
-        // No ledger lives to hold 2^64 leaves, of which each takes a microsecond and more.
-        assert!(self.tree.push(hash), "fewer than 2^64 leaves");
-        self.tiles.push(&leaf, hash);
-        self.streams.place(leaf, index, closes);
+        &self.log.tiles
     }
 }
 

@@ -3,6 +3,7 @@
 //! Owns what is written there while another leads, or before this one does. Refuses names that are none of a ledger's files. Nothing is synced: a copy that is lost is made again. Nobody reads it before a store is opened on it, which judges all of it: so files are written in place.
 
 use std::{
+    collections::BTreeSet,
     fs::{self, File, OpenOptions},
     io,
     os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _},
@@ -33,6 +34,8 @@ pub(super) struct Copy {
     end: Place,
     /// Something may be gone from records or keys since somebody asked.
     has_deleted: bool,
+    /// Segments that were put anew since somebody asked.
+    rewritten: BTreeSet<u64>,
 }
 
 impl Copy {
@@ -53,6 +56,7 @@ impl Copy {
             is_whole: false,
             end: Place::default(),
             has_deleted: false,
+            rewritten: BTreeSet::new(),
         })
     }
 
@@ -69,6 +73,11 @@ impl Copy {
     /// Whether something may be gone from records or keys since this was asked last.
     pub(super) fn has_deleted(&mut self) -> bool {
         std::mem::take(&mut self.has_deleted)
+    }
+
+    /// Segments that were put anew since this was asked last.
+    pub(super) fn rewritten(&mut self) -> BTreeSet<u64> {
+        std::mem::take(&mut self.rewritten)
     }
 
     /// Brings it up to what is committed now. How many files or pieces came.
@@ -105,7 +114,10 @@ impl Copy {
     async fn entry(&mut self, entry: &Entry, objects: Option<&Objects>) -> Result<(), Failed> {
         let path = self.path(&entry.file)?;
         let may_lack = !FILES.contains(&entry.file.as_str()) && !entry.file.starts_with("sinks/");
-        self.has_deleted |= may_lack && self.known.is_anew(entry);
+        if self.known.is_anew(entry) {
+            self.has_deleted |= may_lack;
+            self.rewritten.extend(segment(&entry.file));
+        }
         if let Some(object) = &entry.object {
             self.ends(&entry.file, object.length);
         }

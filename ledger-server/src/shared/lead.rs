@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use chaperone_ledger::store::Keeper;
 use chaperone_server::serve::Exempt;
 use tokio::{net::TcpListener, sync::watch, task::JoinSet, time::sleep};
@@ -22,9 +22,10 @@ use super::{
     index::Fresh,
     objects::Objects,
     pass,
+    recall::Recall,
     shelf::SharedShelf,
 };
-use crate::{metrics::Metrics, postgres::Connector};
+use crate::{metrics::Metrics, postgres::Connector, writer::Recalled};
 
 /// How often a replica that follows looks.
 const LOOK: Duration = Duration::from_millis(500);
@@ -56,6 +57,7 @@ pub struct Standby {
     objects: Option<Arc<Objects>>,
     copy: Copy,
     index: Option<Fresh>,
+    recall: Recall,
     logged: Option<Instant>,
 }
 
@@ -66,6 +68,8 @@ pub struct Led {
     pub store: Keeper,
     /// What keeps all others, so that these hold up no commit.
     pub others: Keeper,
+    /// What this one has read of the records while it followed.
+    pub recalled: Option<Recalled>,
     /// Becomes true once another leads.
     pub superseded: watch::Receiver<bool>,
     /// Addresses of the replicas, from which connections of many come.
@@ -76,11 +80,15 @@ pub struct Led {
 }
 
 impl Shared {
-    /// Begins to follow: the database is there, and is this log's.
+    /// Begins to follow: the database is there, and is this log's. The records are read into `recalled` as they come.
     ///
     /// # Errors
     /// If settings are wrong, or the directory or the database cannot be used. A database that is not reached is tried again for ever, with a line in the log.
-    pub async fn follow(self, settings: &SharedSettings) -> Result<Standby, Failed> {
+    pub async fn follow(
+        self,
+        settings: &SharedSettings,
+        recalled: Recalled,
+    ) -> Result<Standby, Failed> {
         let version = env!("CARGO_PKG_VERSION");
         let connector = Connector::new(&settings.postgres, version)?;
         let objects = settings.s3.as_ref().map(|s3| Objects::new(s3, version));
@@ -91,6 +99,7 @@ impl Shared {
             objects,
             copy,
             index: Some(Fresh::new(&self.dir, &self.origin, self.metrics.clone())),
+            recall: Recall::new(recalled),
             logged: None,
             shared: self,
         };
@@ -103,30 +112,37 @@ impl Shared {
 }
 
 impl Standby {
-    /// Follows, and passes connections on, until it leads. `ready` is told whether a leader is known.
+    /// Follows, and passes connections on, until it leads. `ready` is told whether a leader is known, and this replica could lead soon.
     ///
     /// # Errors
-    /// If the system has no thread to give.
-    pub async fn lead(mut self, listener: &TcpListener, ready: impl Fn(bool)) -> io::Result<Led> {
+    /// If no ledger could be opened on the records, or the system has no thread to give.
+    pub async fn lead(
+        mut self,
+        listener: &TcpListener,
+        ready: impl Fn(bool),
+    ) -> Result<Led, Failed> {
         let (tell, leader) = watch::channel(None);
         let passed = pass::run(listener, leader);
         let epoch = async {
             loop {
                 match self.look(&tell).await {
-                    Ok(Some(epoch)) => return epoch,
+                    Ok(Some(epoch)) => return Ok::<_, Failed>(epoch),
                     Ok(None) => {}
                     Err(error) => self.failed("copy", &error),
                 }
-                ready(tell.borrow().is_some() && self.copy.is_whole());
-                sleep(LOOK).await;
+                let is_behind = self.recall().await?;
+                ready(tell.borrow().is_some() && self.recall.has_been_whole());
+                if !is_behind {
+                    sleep(LOOK).await;
+                }
             }
         };
         let epoch = tokio::select! {
-            epoch = epoch => epoch,
-            () = passed => return Err(io::Error::other("connections are passed on no more")),
+            epoch = epoch => epoch?,
+            () = passed => bail!("connections are passed on no more"),
         };
         ready(false);
-        self.begin(epoch)
+        Ok(self.begin(epoch)?)
     }
 
     /// Brings the copy up to now, and takes over where nobody leads. The epoch that began.
@@ -188,6 +204,25 @@ impl Standby {
         }
     }
 
+    /// Reads the records of the copy for a while. Whether there is more to read at once.
+    async fn recall(&mut self) -> Result<bool, Failed> {
+        if !self.copy.is_whole() {
+            // Of an earlier life there may be what was never committed.
+            return Ok(false);
+        }
+        let (end, rewritten) = (self.copy.end(), self.copy.rewritten());
+        let read = self.recall.go_on(end, rewritten).await?;
+        let records = i64::try_from(self.recall.records()).unwrap_or(i64::MAX);
+        self.shared.metrics.recalled.set(records);
+        match read {
+            Ok(is_there) => Ok(!is_there),
+            Err(error) => {
+                self.failed("recall", &error);
+                Ok(false)
+            }
+        }
+    }
+
     fn begin(self, epoch: u64) -> io::Result<Led> {
         let (superseded, told) = watch::channel(false);
         let shelf = || {
@@ -212,6 +247,7 @@ impl Standby {
         Ok(Led {
             store: Keeper::by(Arc::new(store)),
             others: Keeper::by(Arc::new(others)),
+            recalled: self.recall.end(),
             superseded: told,
             replicas,
             database: self.database,

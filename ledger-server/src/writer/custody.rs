@@ -172,7 +172,7 @@ mod tests {
     use crate::{
         custody::{Custody, Hold},
         metrics::Metrics,
-        writer::{WriterConfig, thread::Tells},
+        writer::{Recalled, WriterConfig, thread::Tells},
     };
 
     fn thread(dir: &Path, custody: &Custody) -> Thread {
@@ -195,7 +195,8 @@ mod tests {
             sign: watch::Sender::new(0),
             other: watch::Sender::new(0),
         };
-        Thread::open(config, Metrics::new(), tells).unwrap()
+        let recalled = Recalled::nothing(&config);
+        Thread::open(config, recalled, Metrics::new(), tells).unwrap()
     }
 
     /// What is recorded of holds: which kind, and the namespace that it is about.

@@ -16,7 +16,9 @@ use chaperone_ledger::{
 use jiff::Timestamp;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
-use super::{Answer, Answered, Message, OpenFailed, QUEUE_REQUESTS, Request, Want, WriterConfig};
+use super::{
+    Answer, Answered, Message, OpenFailed, QUEUE_REQUESTS, Recalled, Request, Want, WriterConfig,
+};
 use crate::{
     metrics::Metrics,
     refusal::{Code, Refusal},
@@ -79,17 +81,12 @@ impl Thread {
     /// Opens the directory, learns whose the streams are, and begins or continues the ledger's own stream.
     pub(super) fn open(
         config: WriterConfig,
+        recalled: Recalled,
         metrics: Metrics,
         tells: Tells,
     ) -> Result<Self, OpenFailed> {
-        let mut own = Own::new(
-            config.store.origin.as_str(),
-            config.agent,
-            config.roster,
-            config.custody,
-        );
-        let store = Store::open_with(config.store, config.keeper, &mut |kept| own.replay(kept));
-        let mut store = store.map_err(OpenFailed::Open)?;
+        let opened = recalled.open(config.store, config.keeper);
+        let (mut store, own) = opened.map_err(OpenFailed::Open)?;
         store.at(Timestamp::now());
         own.begin(&mut store)
             .map_err(|refused| OpenFailed::Begin(refused.to_string()))?;

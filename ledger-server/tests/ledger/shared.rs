@@ -167,6 +167,12 @@ async fn what_a_leader_acknowledged_its_successors_have_however_it_ends() {
         }
         // Another leads meanwhile: a process of the same pod need not wait for the lease.
         until("another leads", || running.iter().flatten().any(leads));
+        let next = running.iter().flatten().find(|l| leads(l)).unwrap();
+        let ahead = next.metric("chaperone_ledger_shared_recalled_records ");
+        assert!(
+            kill == 0 || ahead > 200.0,
+            "{ahead} records were read ahead"
+        );
         running[leader] = Some(Shared::follow(&places[leader]));
     }
     let through = running[0].as_ref().unwrap();

@@ -1,36 +1,29 @@
 //! Opening a directory: cuts what was torn, builds the tree anew, and believes neither the disk nor the signature where they disagree.
 
 use std::{
-    collections::HashMap,
     fs::{self, File, OpenOptions, TryLockError},
     io,
     path::Path,
 };
 
-use chaperone_crds::chain::StreamId;
-use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::{
-    Config, Last, Onward, Refused, Store,
+    Config, Last, Refused, SEGMENT_BYTES, Store,
     files::{replace, sync_dir},
-    head::Head,
-    judge::{Judge, Split},
     layout::{CHECKPOINT, FORMAT, FORMER, IDENTITY, KEYS, RECORDS},
+    log::Log,
+    replay::{Each, Replay},
     sealer::Sealer,
     segments::{self, Segments},
     shelf::Keeper,
-    streams::{Known, Streams},
     sweep,
-    tiles::Tiles,
 };
 use crate::{
     checkpoint::{self, Checkpoint, CheckpointError},
-    content::Day,
-    leaf::Leaf,
-    line::{BadLine, Sealed, Stored},
-    merkle::{self, Hash},
+    follow::Place,
+    merkle::Hash,
     note::MAX_NOTE_BYTES,
     tile::Tile,
 };
@@ -107,48 +100,33 @@ struct Identity {
     origin: String,
 }
 
-fn at(file: impl AsRef<Path>) -> impl FnOnce(io::Error) -> OpenError {
+pub(super) fn at(file: impl AsRef<Path>) -> impl FnOnce(io::Error) -> OpenError {
     let file = file.as_ref().display().to_string();
     move |error| OpenError::Io { file, error }
 }
 
-/// A record as it is read, without its content.
-#[derive(Clone, Copy, Debug)]
-pub struct Kept<'a> {
-    /// Its stream.
-    pub stream: &'a StreamId,
-    /// Its number.
-    pub seq: u64,
-    /// When, as it stands there. Empty where the record was deleted.
-    pub time: &'a str,
-    /// Whether it ends its stream.
-    pub closes: bool,
-    /// What is hashed of it, without its newline. Empty where it was deleted.
-    pub line: &'a [u8],
-}
-
-/// What is shown each record as it is read.
-type Each<'a> = &'a mut dyn FnMut(Kept<'_>) -> Option<Onward>;
-
-pub(super) fn open(config: Config, keeper: Keeper, each: Each<'_>) -> Result<Store, OpenError> {
+pub(super) fn open(mut replay: Replay, config: Config, each: Each<'_>) -> Result<Store, OpenError> {
     let records = config.dir.join(RECORDS);
     fs::create_dir_all(&records).map_err(at(&records))?;
     let lock = lock(&config.dir)?;
     identify(&config)?;
     let signed = read_checkpoint(&config)?;
     sweep::tidy(&records).map_err(at(&records))?;
-    let (number, committed) = cut(&records)?;
+    let (segment, offset) = cut(&records)?;
+    while !replay.read(Place { segment, offset }, SEGMENT_BYTES, each)? {}
+    let keeper = replay.keeper().clone();
+    let read = replay.end();
     let limit = config.segment_bytes;
-    let segments = Segments::resume(records, keeper.clone(), limit, number, committed);
-    let segments = segments.map_err(at(RECORDS))?;
-    let sealer = Sealer::open(&config.dir, keeper.clone()).map_err(at(KEYS))?;
+    let segments = Segments::resume(records, keeper.clone(), limit, segment, offset);
+    let mut segments = segments.map_err(at(RECORDS))?;
+    if let Some(day) = read.told {
+        segments.told(day);
+    }
+    let sealer = Sealer::open(&config.dir, keeper.clone(), read.sessions).map_err(at(KEYS))?;
     let mut store = Store {
-        streams: Streams::default(),
+        log: read.log,
         segments,
         sealer,
-        tiles: Tiles::new(config.dir.clone(), keeper.clone()),
-        tree: merkle::Range::default(),
-        own: StreamId::of_ledger(config.origin.as_str()),
         committed: 0,
         signed: signed.as_ref().map(|c| Last {
             size: c.size,
@@ -158,20 +136,35 @@ pub(super) fn open(config: Config, keeper: Keeper, each: Each<'_>) -> Result<Sto
         keeper,
         _lock: lock,
     };
-    let mut proof = Proof::new(signed);
-    let mut onward = HashMap::new();
-    proof.look(&store.tree);
-    for segment in 0..=number {
-        replay(&mut store, segment, &mut proof, &mut onward, each)?;
-        let other = store.tiles.compare_full().map_err(at("tile"))?;
-        if let Some(tile) = other {
-            return Err(OpenError::Tile(tile));
-        }
+    store.committed = store.log.tree.size();
+    if let Some(signed) = signed {
+        prove(&store.log, &signed)?;
     }
-    store.committed = store.tree.size();
-    proof.finish(store.committed)?;
-    store.tiles.write_full().map_err(at("tile"))?;
+    store.log.tiles.write_full().map_err(at("tile"))?;
     Ok(store)
+}
+
+/// Whether the records begin with those that were signed.
+fn prove(log: &Log, signed: &Checkpoint) -> Result<(), OpenError> {
+    let (size, there) = (signed.size, log.tree.size());
+    if size > there {
+        return Err(OpenError::Lost {
+            signed: size,
+            there,
+        });
+    }
+    let computed = log.root_of(size).map_err(|error| {
+        let error = io::Error::other(error);
+        at("tile")(error)
+    })?;
+    if computed != signed.root {
+        return Err(OpenError::Contradicted {
+            size,
+            computed,
+            signed: signed.root,
+        });
+    }
+    Ok(())
 }
 
 fn lock(dir: &Path) -> Result<File, OpenError> {
@@ -256,161 +249,4 @@ fn cut(records: &Path) -> Result<(u64, u64), OpenError> {
         sync_dir(records).map_err(at(records))?;
     }
     Ok((newest, length))
-}
-
-/// Places the lines of a segment as if they had come just now.
-fn replay(
-    store: &mut Store,
-    segment: u64,
-    proof: &mut Proof,
-    onward: &mut HashMap<StreamId, u64>,
-    each: Each<'_>,
-) -> Result<(), OpenError> {
-    let path = segments::path(&store.config.dir.join(RECORDS), segment);
-    let bytes = fs::read(&path).map_err(at(&path))?;
-    let mut offset = 0_usize;
-    while let Some(rest) = bytes.get(offset..).filter(|rest| !rest.is_empty()) {
-        let damaged = |fault| OpenError::Damaged {
-            segment,
-            offset: u64::try_from(offset).unwrap_or(u64::MAX),
-            fault: Box::new(fault),
-        };
-        let length = rest.iter().position(|b| *b == b'\n');
-        let line = length.and_then(|length| rest.get(..length));
-        let line = line.ok_or_else(|| damaged(Refused::Form))?;
-        let stored = Stored::read(line).map_err(|fault| damaged(none(fault)))?;
-        match stored {
-            Stored::Begins(leaf) if offset == 0 && leaf == store.tree.size() => {}
-            Stored::Begins(_) => return Err(damaged(none(BadLine::Begins))),
-            Stored::Deleted(leaf) => {
-                let (stream, seq) = (leaf.stream.clone(), leaf.seq);
-                place_deleted(store, leaf, onward).map_err(damaged)?;
-                let kept = Kept {
-                    stream: &stream,
-                    seq,
-                    time: "",
-                    closes: false,
-                    line: b"",
-                };
-                each(kept);
-            }
-            Stored::Record(line) | Stored::Sealed(Sealed { detached: line, .. }) => {
-                let head = place(store, line, onward).map_err(damaged)?;
-                store.sealer.learn(&head.stream, line);
-                let told = head.time.parse::<Timestamp>();
-                if let Some(time) = told.ok().filter(|_| head.stream == store.own) {
-                    store.segments.told(Day::of(time));
-                }
-                let kept = Kept {
-                    stream: &head.stream,
-                    seq: head.seq,
-                    time: &head.time,
-                    closes: head.closes,
-                    line,
-                };
-                if let Some(Onward { stream, from }) = each(kept) {
-                    onward.insert(stream, from);
-                }
-            }
-        }
-        proof.look(&store.tree);
-        offset = offset.saturating_add(line.len()).saturating_add(1);
-    }
-    Ok(())
-}
-
-fn none(fault: BadLine) -> Refused {
-    Refused::Line(fault.to_string())
-}
-
-/// Where the line stands.
-fn place(
-    store: &mut Store,
-    line: &[u8],
-    onward: &mut HashMap<StreamId, u64>,
-) -> Result<Head, Refused> {
-    // Content that stands open in a segment is no part of a record's own line.
-    let line = Split::of(line);
-    let head =
-        Head::parse(&line.detached).map_err(|fault| Refused::NotARecord { line: 1, fault })?;
-    let (known, from) = comes(store, &head.stream, head.seq, onward)?;
-    let mut judge = Judge::new(&head.stream, &known, from);
-    judge.take(&head, line, &store.tiles)?;
-    for record in judge.fresh {
-        store.place(record.leaf, record.closes);
-    }
-    Ok(head)
-}
-
-/// Where the leaf of a deleted record stands.
-fn place_deleted(
-    store: &mut Store,
-    leaf: Leaf,
-    onward: &mut HashMap<StreamId, u64>,
-) -> Result<(), Refused> {
-    let stream = leaf.stream.clone();
-    let (known, from) = comes(store, &stream, leaf.seq, onward)?;
-    let mut judge = Judge::new(&stream, &known, from);
-    judge.deleted(leaf)?;
-    for record in judge.fresh {
-        store.place(record.leaf, record.closes);
-    }
-    Ok(())
-}
-
-/// Where the stream ends, whose record of this number comes next; and whether it goes on with it.
-fn comes(
-    store: &Store,
-    stream: &StreamId,
-    seq: u64,
-    onward: &mut HashMap<StreamId, u64>,
-) -> Result<(Known, Option<u64>), Refused> {
-    let known = store.streams.get(stream);
-    // The runs of a long stream are not copied for each of its lines: here nothing may be there twice.
-    let known = known.map(Known::end).unwrap_or_default();
-    let from = onward.remove(stream);
-    if seq != known.next && from != Some(seq) {
-        return Err(Refused::Hole {
-            expected: known.next,
-            found: seq,
-        });
-    }
-    Ok((known, from))
-}
-
-/// Looks at the tree as it grows past the size that was signed.
-struct Proof {
-    signed: Option<Checkpoint>,
-    computed: Option<Hash>,
-}
-
-impl Proof {
-    fn new(signed: Option<Checkpoint>) -> Self {
-        Self {
-            signed,
-            computed: None,
-        }
-    }
-
-    fn look(&mut self, tree: &merkle::Range) {
-        if self.signed.as_ref().is_some_and(|c| c.size == tree.size()) {
-            self.computed = Some(tree.root());
-        }
-    }
-
-    fn finish(self, there: u64) -> Result<(), OpenError> {
-        match (self.signed, self.computed) {
-            (None, _) => Ok(()),
-            (Some(signed), None) => Err(OpenError::Lost {
-                signed: signed.size,
-                there,
-            }),
-            (Some(signed), Some(computed)) if computed == signed.root => Ok(()),
-            (Some(signed), Some(computed)) => Err(OpenError::Contradicted {
-                size: signed.size,
-                computed,
-                signed: signed.root,
-            }),
-        }
-    }
 }

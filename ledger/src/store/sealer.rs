@@ -61,8 +61,12 @@ impl std::fmt::Debug for Sealer {
 }
 
 impl Sealer {
-    /// Opens the folder: what was left half-written there goes.
-    pub(super) fn open(ledger: &Path, keeper: Keeper) -> io::Result<Self> {
+    /// Opens the folder: what was left half-written there goes. Records of a stream that name no session count to these.
+    pub(super) fn open(
+        ledger: &Path,
+        keeper: Keeper,
+        sessions: HashMap<StreamId, String>,
+    ) -> io::Result<Self> {
         let folder = ledger.join(KEYS);
         if !folder.is_dir() {
             fs::DirBuilder::new().mode(0o700).create(&folder)?;
@@ -81,7 +85,7 @@ impl Sealer {
             keeper,
             now: Timestamp::UNIX_EPOCH,
             active: HashMap::new(),
-            sessions: HashMap::new(),
+            sessions,
             fresh: Vec::new(),
             day: Day::default(),
             compressor: zstd::bulk::Compressor::new(LEVEL)?,
@@ -100,7 +104,7 @@ impl Sealer {
     }
 
     /// Learns which session the stream's records count to from here on, where this one names one.
-    pub(super) fn learn(&mut self, stream: &StreamId, record: &[u8]) {
+    fn learn(&mut self, stream: &StreamId, record: &[u8]) {
         if let Some(session) = session(record) {
             self.sessions.insert(stream.clone(), session);
         }

@@ -22,6 +22,7 @@ use crate::{
 
 mod content;
 mod hostile;
+mod replay;
 
 trait Records {
     fn newest(&self) -> PathBuf;

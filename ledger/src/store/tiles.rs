@@ -66,6 +66,11 @@ impl Tiles {
         }
     }
 
+    /// Tiles are kept so from here on.
+    pub(super) fn keep(&mut self, keeper: Keeper) {
+        self.keeper = keeper;
+    }
+
     /// Takes the next leaf.
     pub(super) fn push(&mut self, leaf: &Leaf, hash: Hash) {
         write_entry(&mut self.bundle, leaf.to_string().as_bytes())
@@ -118,18 +123,18 @@ impl Tiles {
 
     /// During recovery: full tiles that are on disk must be these. Gives one that is not; those that are missing still wait.
     pub(super) fn compare_full(&mut self) -> io::Result<Option<Tile>> {
-        let mut missing = BTreeMap::new();
-        while let Some((tile, bytes)) = self.full.pop_first() {
+        let mut there = Vec::new();
+        for (tile, bytes) in &self.full {
             match fs::read(self.dir.join(tile.to_string())) {
-                Ok(there) if there == bytes => {}
-                Ok(_) => return Ok(Some(tile)),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    missing.insert(tile, bytes);
-                }
+                Ok(found) if found == *bytes => there.push(*tile),
+                Ok(_) => return Ok(Some(*tile)),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
             }
         }
-        self.full = missing;
+        for tile in there {
+            self.full.remove(&tile);
+        }
         Ok(None)
     }
 
