@@ -10,6 +10,7 @@ mod datagrams;
 mod evidence;
 mod grpc;
 mod http1;
+mod ledger;
 mod masks;
 mod names;
 mod policy;
@@ -46,9 +47,11 @@ pub const TARGETS: &[Target] = &[
     ("json", policy::json),
     ("ledger_bundle", proof::bundle),
     ("ledger_checkpoint", proof::checkpoint),
+    ("ledger_ingest", ledger::ingest),
     ("ledger_note", proof::note),
     ("ledger_path", proof::path),
     ("ledger_proof", proof::proof),
+    ("ledger_segment", ledger::segment),
     ("ledger_witness", proof::witness),
     ("mask", masks::mask),
     ("messages", search::messages),

@@ -27,7 +27,7 @@ fn every_target_holds_for_its_corpus() {
 fn every_target_holds_for_short_inputs() {
     for (name, run) in TARGETS
         .iter()
-        .filter(|(name, _)| !["spool", "connection", "upgrade"].contains(name))
+        .filter(|(name, _)| !["spool", "connection", "upgrade", "ledger_segment"].contains(name))
     {
         for byte in 0..=u8::MAX {
             for input in [&[][..], &[byte], &[byte, b'\n'], &[byte; 5]] {
