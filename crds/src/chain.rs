@@ -5,6 +5,7 @@
 
 use std::{fmt, io::Write as _, str::FromStr};
 
+use data_encoding::HEXLOWER;
 use jiff::{Timestamp, fmt::temporal::DateTimePrinter};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -320,7 +321,7 @@ impl RecordHash {
     }
 
     fn encode(self, out: &mut [u8; 64]) {
-        hex::encode_to_slice(self.0, out).expect("32 bytes are 64 hex digits");
+        HEXLOWER.encode_mut(&self.0, out);
     }
 }
 
@@ -329,10 +330,12 @@ impl FromStr for RecordHash {
 
     fn from_str(text: &str) -> Result<Self, BadRecordHash> {
         let mut bytes = [0; 32];
-        if text.bytes().any(|b| b.is_ascii_uppercase()) {
+        if text.len() != 64 {
             return Err(BadRecordHash);
         }
-        hex::decode_to_slice(text, &mut bytes).map_err(|_| BadRecordHash)?;
+        // Digits in upper case are none of its.
+        let decoded = HEXLOWER.decode_mut(text.as_bytes(), &mut bytes);
+        decoded.map_err(|_| BadRecordHash)?;
         Ok(Self(bytes))
     }
 }

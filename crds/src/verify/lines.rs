@@ -13,6 +13,8 @@ use std::{
 const BLOCK: usize = 512 * 1024;
 /// Most threads: more would wait for the one that reads and judges.
 const MAX_WORKERS: usize = 8;
+/// Bytes of a usual line: no more than a guess at how many a block has.
+const USUAL: usize = 512;
 /// Blocks that a worker may have: one in hand, one that waits.
 const BLOCKS_EACH: usize = 2;
 
@@ -169,7 +171,7 @@ struct Block {
 
 impl Block {
     fn lines<T>(&self, limit: usize, work: &impl Fn(Line<'_>) -> T) -> Done<T> {
-        let mut done = Vec::new();
+        let mut done = Vec::with_capacity(self.bytes.len() / USUAL);
         if self.skipped > 0 {
             done.push((self.offset, work(Line::TooLong)));
         }
@@ -256,19 +258,9 @@ impl<R: Read> Blocks<R> {
     }
 
     fn read_more(&mut self, bytes: &mut Vec<u8>) -> io::Result<()> {
-        let before = bytes.len();
-        bytes.resize(before.saturating_add(self.size), 0);
-        let read = loop {
-            match self
-                .reader
-                .read(bytes.get_mut(before..).unwrap_or_default())
-            {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                read => break read,
-            }
-        };
-        bytes.truncate(before.saturating_add(*read.as_ref().unwrap_or(&0)));
-        self.ended = read? == 0;
+        bytes.reserve(self.size);
+        let mut some = self.reader.by_ref().take(length_of(self.size));
+        self.ended = some.read_to_end(bytes)? < self.size;
         Ok(())
     }
 }
@@ -280,7 +272,11 @@ fn newline(bytes: &[u8]) -> Option<usize> {
 }
 
 fn length(bytes: &[u8]) -> u64 {
-    u64::try_from(bytes.len()).unwrap_or(u64::MAX)
+    length_of(bytes.len())
+}
+
+fn length_of(bytes: usize) -> u64 {
+    u64::try_from(bytes).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
