@@ -214,7 +214,10 @@ impl Delivery {
                 self.failed(&failure, &mut backoff).await;
             } else if !self.has_taken && suspects.len() == MOST_SUSPECTS {
                 last_first(&mut left);
-            } else if !self.has_taken && (suspects.len() > MOST_SUSPECTS || left.is_empty()) {
+            } else if !self.has_taken
+                && !suspects.is_empty()
+                && (suspects.len() > MOST_SUSPECTS || left.is_empty())
+            {
                 let failure = not_the_records(&suspects);
                 left = whole(batch);
                 suspects.clear();
@@ -283,7 +286,8 @@ impl Delivery {
             .refused_unnamed
             .as_ref()
             .map_or(0, |(count, _)| *count);
-        let not_taken = answer.refused.len().saturating_add(answer.again.len());
+        let not_taken = [&answer.refused, &answer.unfit].map(Vec::len);
+        let not_taken = not_taken.into_iter().sum::<usize>() + answer.again.len();
         let taken = part.len().saturating_sub(not_taken);
         let taken = u64::try_from(taken)
             .unwrap_or(u64::MAX)
@@ -299,6 +303,11 @@ impl Delivery {
         let place = |at: usize| part.start.saturating_add(at);
         for (at, why) in answer.refused {
             suspects.push((place(at), why));
+        }
+        if !answer.unfit.is_empty() {
+            let unfit = answer.unfit.into_iter();
+            let unfit = unfit.map(|(at, why)| (place(at), why)).collect();
+            self.refuse(batch, unfit).await;
         }
         let again = answer.again.len();
         for part in neighbours(answer.again).into_iter().rev() {

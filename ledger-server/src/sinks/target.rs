@@ -102,6 +102,8 @@ impl About {
 pub(crate) struct Answer {
     /// Refused for good: place in the batch, and why.
     pub(crate) refused: Vec<(usize, String)>,
+    /// Refused for good for what a record itself is, its time or its length, as the target's own limits have it: place in the batch, and why. Believed of a target that has taken none, too.
+    pub(crate) unfit: Vec<(usize, String)>,
     /// How many were refused for good without saying which, and why.
     pub(crate) refused_unnamed: Option<(u64, String)>,
     /// Places in the batch of those that must come again, ascending.

@@ -130,10 +130,11 @@ async fn attempt(sink: &Sink, make: &Make, record: &Outgoing) -> Result<(), Fail
     let mut target = make(sink)?;
     let Answer {
         refused,
+        unfit,
         refused_unnamed,
         again,
     } = target.test(record).await?;
-    let refusal = refused.into_iter().map(|(_, why)| why).next();
+    let refusal = refused.into_iter().chain(unfit).map(|(_, why)| why).next();
     match refusal.or(refused_unnamed.map(|(_, why)| why)) {
         Some(why) => Err(Failure::new(Then::Refused, "refused", why)),
         None if !again.is_empty() => Err(Failure::soon("partly", "the target did not take it now")),

@@ -116,7 +116,8 @@ impl Scripted {
         sleep(after).await;
         if let Ok(answer) = &answer {
             let not = |place: &usize| {
-                !answer.again.contains(place) && !answer.refused.iter().any(|(at, _)| at == place)
+                let not = answer.refused.iter().chain(&answer.unfit);
+                !answer.again.contains(place) && !not.into_iter().any(|(at, _)| at == place)
             };
             let taken = (0..records.len()).filter(not).map(|place| records[place]);
             self.took.lock().unwrap().extend(taken);
@@ -398,6 +399,26 @@ async fn many_refused_records_at_the_beginning_are_told_from_a_target_that_takes
     let mut named = refused(&log, "s");
     named.sort_unstable();
     assert_eq!(named, (0..9).collect::<Vec<_>>());
+}
+
+#[tokio::test(start_paused = true)]
+async fn records_that_are_unfit_themselves_are_passed_over_by_a_target_that_has_taken_none() {
+    let mut log = Log::new("unfit");
+    let target = Scripted::new(|_, records| {
+        let old = records.iter().enumerate().filter(|(_, seq)| **seq < 25);
+        at_once(Ok(Answer {
+            unfit: old.map(|(at, _)| (at, "too old".to_owned())).collect(),
+            ..Answer::default()
+        }))
+    });
+    log.grow(40);
+    let running = start(&log, sink("s", None), &target);
+    running.kept("s", 40).await;
+    assert_eq!(target.took(), (25..40).collect::<Vec<_>>());
+    assert_eq!(refused(&log, "s"), (0..25).collect::<Vec<_>>());
+    assert_eq!(running.count(|m| &m.refused, "s"), 25);
+    assert_eq!(running.count(|m| &m.records, "s"), 15);
+    assert_eq!(target.asked(), 4);
 }
 
 #[tokio::test(start_paused = true)]
