@@ -12,8 +12,8 @@ use chaperone_crds::resources::{AuditSinkSpec, Format, PostgresSink, S3Sink, Sin
 
 pub use chaperone_crds::resources::{KafkaCompression, OtlpProtocol, S3Format, SaslMechanism};
 pub use kinds::{
-    Elasticsearch, Http, Kafka, KafkaLogin, Nats, NatsLogin, Otlp, Postgres, Redis, S3, Splunk,
-    Syslog,
+    Elasticsearch, Http, Kafka, KafkaLogin, Loki, Nats, NatsLogin, Otlp, Postgres, Redis, S3,
+    Splunk, Syslog,
 };
 
 use crate::{ClientError, tls};
@@ -69,6 +69,8 @@ pub enum Target {
     Elasticsearch(Elasticsearch),
     /// An HTTP Event Collector of Splunk.
     Splunk(Splunk),
+    /// Grafana Loki.
+    Loki(Loki),
     /// A stream of NATS JetStream.
     Nats(Nats),
     /// A topic of Kafka.

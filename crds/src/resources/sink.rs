@@ -7,6 +7,7 @@
 
 mod elasticsearch;
 mod kafka;
+mod loki;
 mod nats;
 mod s3;
 mod splunk;
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 pub use elasticsearch::ElasticsearchSink;
 pub use kafka::{KafkaCompression, KafkaSink, SaslMechanism};
+pub use loki::LokiSink;
 pub use nats::NatsSink;
 pub use s3::{S3Format, S3Sink};
 pub use splunk::SplunkSink;
@@ -46,7 +48,7 @@ use crate::filter::MAX_FILTER_BYTES;
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(
-    validation = Rule::new("[has(self.stdout), has(self.file), has(self.http), has(self.otlp), has(self.syslog), has(self.postgres), has(self.redis), has(self.elasticsearch), has(self.splunk), has(self.nats), has(self.kafka), has(self.s3)].filter(x, x).size() == 1").message("set exactly one of stdout, file, http, otlp, syslog, postgres, redis, elasticsearch, splunk, nats, kafka, s3"),
+    validation = Rule::new("[has(self.stdout), has(self.file), has(self.http), has(self.otlp), has(self.syslog), has(self.postgres), has(self.redis), has(self.elasticsearch), has(self.splunk), has(self.loki), has(self.nats), has(self.kafka), has(self.s3)].filter(x, x).size() == 1").message("set exactly one of stdout, file, http, otlp, syslog, postgres, redis, elasticsearch, splunk, loki, nats, kafka, s3"),
     validation = Rule::new("!has(self.from) || self.from == 'Ledger' || has(self.stdout) || has(self.file) || has(self.http)").message("sidecars deliver stdout, file and http only: leave out from, or set from: Ledger, and the ledger delivers"),
     validation = Rule::new("!has(self.from) || self.from == 'Sidecar' || !(has(self.stdout) || has(self.file))").message("stdout and file are delivered by the sidecars, and the ledger keeps every record in files already: leave out from, or use another kind with from: Ledger"),
     validation = Rule::new("(has(self.from) ? self.from == 'Ledger' : !(has(self.stdout) || has(self.file) || has(self.http))) || !(has(self.start) || has(self.batch))").message("start and batch are settings of sinks that the ledger delivers: add from: Ledger, or leave them out"),
@@ -81,6 +83,9 @@ pub struct AuditSinkSpec {
     /// Send records to an HTTP Event Collector of Splunk. Delivered by the ledger.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub splunk: Option<SplunkSink>,
+    /// Push records to Grafana Loki. Delivered by the ledger.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loki: Option<LokiSink>,
     /// Publish records to a stream of NATS JetStream. Delivered by the ledger.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nats: Option<NatsSink>,

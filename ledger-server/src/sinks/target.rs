@@ -63,7 +63,8 @@ pub(crate) struct Agent {
 #[derive(Deserialize, Clone, Debug, Default)]
 #[serde(default, rename_all = "camelCase")]
 pub(crate) struct Decision {
-    action: String,
+    /// `Allow` or `Deny`.
+    pub(crate) action: String,
     would_deny: bool,
 }
 

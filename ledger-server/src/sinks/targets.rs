@@ -3,6 +3,7 @@
 mod elasticsearch;
 mod http;
 mod kafka;
+mod loki;
 mod nats;
 mod otlp;
 mod postgres;
@@ -43,6 +44,7 @@ impl Maker {
             settings::Target::Elasticsearch(elasticsearch) => Box::new(
                 elasticsearch::ElasticsearchTarget::new(elasticsearch, sink, self)?,
             ),
+            settings::Target::Loki(loki) => Box::new(loki::LokiTarget::new(loki, self)?),
             settings::Target::Redis(redis) => Box::new(redis::RedisTarget::new(redis, self)?),
             settings::Target::Syslog(syslog) => Box::new(syslog::SyslogTarget::new(syslog, self)?),
             settings::Target::Postgres(postgres) => {

@@ -10,6 +10,10 @@ mod front;
 mod http;
 #[path = "sinks/kafka.rs"]
 mod kafka;
+#[path = "sinks/loki.rs"]
+mod loki;
+#[path = "sinks/loki_double.rs"]
+mod loki_double;
 #[path = "sinks/nats.rs"]
 mod nats;
 #[path = "sinks/opensearch.rs"]
@@ -236,6 +240,12 @@ impl Server {
 
     fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(i32::try_from(self.0.id()).unwrap()), signal).unwrap();
+    }
+
+    /// SIGTERM, and its end.
+    fn end(&mut self) {
+        self.signal(Signal::SIGTERM);
+        let _ = self.0.wait();
     }
 
     /// SIGKILL.

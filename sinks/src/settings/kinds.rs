@@ -1,5 +1,7 @@
 //! The settings of each kind.
 
+use std::collections::BTreeMap;
+
 use super::{Credential, KafkaCompression, OtlpProtocol, S3Format, SaslMechanism, Tls};
 
 /// An HTTP endpoint that takes batches of records.
@@ -103,6 +105,23 @@ pub struct Splunk {
     pub sourcetype: String,
     /// Whether a batch counts once it is indexed.
     pub acknowledge: bool,
+    /// Whom it trusts, and what it shows.
+    pub tls: Tls,
+}
+
+/// Grafana Loki.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Loki {
+    /// Where; what path it has stands before Loki's own.
+    pub url: String,
+    /// Value of `X-Scope-OrgID`.
+    pub tenant: Option<String>,
+    /// What each entry is labelled with besides what its record says.
+    pub labels: BTreeMap<String, String>,
+    /// Whether entries have structured metadata.
+    pub structured_metadata: bool,
+    /// Value of `Authorization`.
+    pub authorization: Option<Credential>,
     /// Whom it trusts, and what it shows.
     pub tls: Tls,
 }

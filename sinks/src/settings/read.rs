@@ -128,6 +128,9 @@ impl<'a> Reader<'a> {
         if let Some(splunk) = &spec.splunk {
             return self.splunk(splunk).map(Target::Splunk);
         }
+        if let Some(loki) = &spec.loki {
+            return self.loki(loki).map(Target::Loki);
+        }
         if let Some(nats) = &spec.nats {
             return self.nats(nats).map(Target::Nats);
         }

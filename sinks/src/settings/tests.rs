@@ -137,6 +137,41 @@ fn what_is_wrong_with_a_sink_is_said_apart_from_what_its_secrets_lack() {
             Some("Secret gone"),
         ),
         (
+            json!({"loki": {"url": "http://loki.example:3100"}}),
+            Some("in clear"),
+            None,
+        ),
+        (
+            json!({"loki": {"url": "https://loki.example", "labels": {"cluster-name": "prod"}}}),
+            Some("\"cluster-name\" is no name of a label"),
+            None,
+        ),
+        (
+            json!({"loki": {"url": "https://loki.example", "labels": {"__name__": "x"}}}),
+            Some("is no name of a label"),
+            None,
+        ),
+        (
+            json!({"loki": {"url": "https://loki.example", "labels": {"kind": "x"}}}),
+            Some("what entries have of their records"),
+            None,
+        ),
+        (
+            json!({"loki": {"url": "https://loki.example", "labels": {"cluster": ""}}}),
+            Some("has no value"),
+            None,
+        ),
+        (
+            json!({"loki": {"url": "https://loki.example", "labels": {"a": "1", "b": "1", "c": "1", "d": "1", "e": "1", "f": "1", "g": "1", "h": "1", "i": "1", "j": "1", "k": "1"}}}),
+            Some("at most 10"),
+            None,
+        ),
+        (
+            json!({"loki": {"url": "https://loki.example", "bearerTokenSecret": {"name": "gone", "key": "t"}}}),
+            None,
+            Some("Secret gone"),
+        ),
+        (
             json!({"nats": {"host": "nats", "nkeySecret": {"name": "gone", "key": "seed"}}}),
             None,
             Some("Secret gone"),
@@ -221,6 +256,14 @@ fn credentials_of_searching_kinds_are_headers_in_their_schemes() {
         assert_eq!(read.authorization, Some(Credential(expected.to_owned())));
         assert_eq!(read.index, "chaperone-records");
     }
+    let loki = json!({"url": "https://loki.example", "tenant": "audit", "labels": {"cluster": "prod"}, "username": "u", "passwordSecret": key});
+    let sink = Sink::read("s", &spec(json!({"loki": loki})), &secret).unwrap();
+    let Target::Loki(read) = &sink.target else {
+        panic!("{sink:?}");
+    };
+    let basic = Credential("Basic dTpzM2NyZXQ=".to_owned());
+    assert_eq!(read.authorization, Some(basic));
+    assert!(!read.structured_metadata && read.tenant.as_deref() == Some("audit"));
     let splunk = spec(json!({"splunk": {"url": "https://s.example", "tokenSecret": key}}));
     let sink = Sink::read("s", &splunk, &secret).unwrap();
     assert_eq!((sink.batch.records, sink.batch.bytes), (5000, 4 << 20));

@@ -2,6 +2,7 @@
 
 use std::{
     convert::Infallible,
+    io::Read as _,
     net::SocketAddr,
     sync::{
         Arc,
@@ -11,6 +12,7 @@ use std::{
     thread,
 };
 
+use flate2::read::GzDecoder;
 use http_body_util::{BodyExt as _, Full};
 use hyper::{Request, Response, StatusCode, body::Bytes, body::Incoming, service::service_fn};
 use hyper_util::rt::TokioIo;
@@ -28,6 +30,8 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 pub(super) struct Front {
     /// Requests reach the server, and its answers nobody.
     pub(super) loses: AtomicBool,
+    /// The server knows no gzip: bodies are passed on as they were before it.
+    pub(super) unzips: AtomicBool,
     /// Requests passed on.
     pub(super) passed: AtomicUsize,
     authorization: String,
@@ -80,7 +84,14 @@ impl Front {
         }
         let (mut head, body) = request.into_parts();
         head.headers.remove("authorization");
-        let body = body.collect().await?.to_bytes();
+        let mut body = body.collect().await?.to_bytes();
+        if self.unzips.load(Ordering::Relaxed) && head.headers.remove("content-encoding").is_some()
+        {
+            let mut plain = Vec::new();
+            GzDecoder::new(&body[..]).read_to_end(&mut plain)?;
+            head.headers.insert("content-length", plain.len().into());
+            body = plain.into();
+        }
         let server = TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], self.server))).await?;
         let (mut requests, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(server)).await?;
