@@ -11,7 +11,7 @@ pub mod from_file;
 mod metrics;
 mod status;
 mod target;
-pub(crate) mod targets;
+mod targets;
 mod trial;
 
 use std::{

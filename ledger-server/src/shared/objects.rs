@@ -6,6 +6,7 @@ use std::{io::Read as _, sync::Arc};
 
 use anyhow::{Context, anyhow, bail};
 use bytes::Bytes;
+use chaperone_bucket::{Said, Way};
 use chaperone_sinks::{net::HostNet, settings::S3};
 use object_store::{
     Attribute, Attributes, GetOptions, ObjectStore, ObjectStoreExt as _, PutOptions, aws::AmazonS3,
@@ -14,13 +15,7 @@ use object_store::{
 use sha2::{Digest as _, Sha256};
 
 use super::{Failed, database::Database, plan::Object};
-use crate::{
-    random,
-    sinks::targets::{
-        Maker,
-        s3::{self, Said},
-    },
-};
+use crate::random;
 
 /// zstd's own default.
 const LEVEL: i32 = 3;
@@ -53,12 +48,12 @@ pub(super) struct Objects {
 impl Objects {
     /// Reads the settings.
     pub(super) fn new(s3: &S3, version: &str) -> Result<Self, Failed> {
-        let maker = Maker {
+        let way = Way {
             net: Arc::new(HostNet),
             version: version.to_owned(),
         };
-        let store = s3::store(s3, &maker, MAX_OBJECT_BYTES);
-        let (store, said) = store.map_err(|failure| anyhow!("the bucket: {}", failure.message))?;
+        let store = chaperone_bucket::store(s3, &way, MAX_OBJECT_BYTES);
+        let (store, said) = store.map_err(|error| anyhow!("the bucket: {error}"))?;
         Ok(Self {
             store,
             said,
@@ -147,7 +142,7 @@ impl Objects {
     /// The library's words hide what the request met.
     fn why(&self, name: &str, error: &object_store::Error) -> Failed {
         match self.said.take() {
-            Some(failure) => anyhow!("the bucket, {name}: {}", failure.message),
+            Some(failed) => anyhow!("the bucket, {name}: {failed}"),
             None => anyhow!("the bucket, {name}: {error}"),
         }
     }

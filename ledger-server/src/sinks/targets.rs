@@ -9,7 +9,7 @@ mod otlp;
 mod postgres;
 mod redis;
 mod request;
-pub(crate) mod s3;
+mod s3;
 mod splunk;
 mod syslog;
 

@@ -3,23 +3,20 @@
 //! Contract: a batch is acknowledged once the store has its object. The object's name begins with the number of its first record in the log and ends with that record's stream and number, and the loop goes on after
 //! the last record of a batch only once it was taken: so what comes again, with more records or fewer, has the name of what it replaces, and copies never show. A log that begins anew replaces nothing of the one before.
 
-mod bridge;
 mod object;
 mod rows;
 
-use std::{io, time::Duration};
+use std::io;
 
-use chaperone_sinks::settings::{S3, S3Format};
-use object_store::{
-    Attribute, Attributes, ObjectStore, PutOptions, RetryConfig,
-    aws::{AmazonS3, AmazonS3Builder, Checksum},
-    path::Path,
+use chaperone_bucket::{Failed, Said, Way, name};
+use chaperone_sinks::{
+    ClientError,
+    settings::{S3, S3Format},
 };
+use object_store::{Attribute, Attributes, ObjectStore, PutOptions, aws::AmazonS3, path::Path};
 
 use super::Maker;
 use crate::sinks::target::{Answer, Failure, Outgoing, Sending, Target, Then};
-use bridge::Bridge;
-pub(crate) use bridge::Said;
 
 /// Most of an answer that is read of a store that only takes objects, in bytes.
 const MAX_ANSWER_BYTES: usize = 64 * 1024;
@@ -36,7 +33,11 @@ pub(super) struct S3Target {
 impl S3Target {
     /// Reads the settings.
     pub(super) fn new(s3: &S3, maker: &Maker) -> Result<Self, Failure> {
-        let (store, said) = store(s3, maker, MAX_ANSWER_BYTES)?;
+        let way = Way {
+            net: maker.net.clone(),
+            version: maker.version.clone(),
+        };
+        let (store, said) = chaperone_bucket::store(s3, &way, MAX_ANSWER_BYTES)?;
         Ok(Self {
             store,
             said,
@@ -80,48 +81,31 @@ impl S3Target {
             Err(error) => Err(self
                 .said
                 .take()
+                .map(failure)
                 .unwrap_or_else(|| Failure::soon("server-error", error))),
         }
     }
 }
 
-/// The library's client of a bucket, without its own retries; what its last request ended with. Answers of more bytes are not read.
-pub(crate) fn store(
-    s3: &S3,
-    maker: &Maker,
-    longest_answer: usize,
-) -> Result<(AmazonS3, Said), Failure> {
-    let said = Said::default();
-    let bridge = Bridge::new(
-        s3.tls.client_config(Some(chaperone_sinks::tls::HTTP1))?,
-        maker,
-        said.clone(),
-        longest_answer,
-    );
-    let mut builder = AmazonS3Builder::new()
-        .with_bucket_name(&s3.bucket)
-        .with_region(&s3.region)
-        .with_access_key_id(&s3.key_id)
-        .with_secret_access_key(&s3.key.0)
-        .with_checksum_algorithm(Checksum::SHA256)
-        .with_virtual_hosted_style_request(s3.endpoint.is_none())
-        .with_http_connector(bridge)
-        .with_retry(RetryConfig {
-            max_retries: 0,
-            retry_timeout: Duration::ZERO,
-            ..RetryConfig::default()
-        });
-    if let Some(endpoint) = &s3.endpoint {
-        let is_plain = endpoint.starts_with("http://");
-        builder = builder.with_endpoint(endpoint).with_allow_http(is_plain);
-    }
-    if let Some(token) = &s3.token {
-        builder = builder.with_token(&token.0);
-    }
-    let store = builder
-        .build()
-        .map_err(|error| Failure::new(Then::Rarely, "settings", error))?;
-    Ok((store, said))
+/// What follows from a failure. A store has no opinion of what is in an object, so that no record is ever refused for good.
+fn failure(failed: Failed) -> Failure {
+    let status = match &failed.error {
+        ClientError::Status { status, .. } => *status,
+        _ => return failed.error.into(),
+    };
+    let mut failure = Failure::from(failed.error);
+    let (then, reason) = match (status, failed.code.as_str()) {
+        (_, "EntityTooLarge") => (Then::Fewer, "refused"),
+        (503 | 429, _) | (_, "SlowDown") => (Then::Soon, "throttled"),
+        (_, "RequestTimeout") => (Then::Soon, "timeout"),
+        (401 | 403, _) => (Then::Rarely, "unauthorized"),
+        // Another region's, no such bucket, a request that the store does not know.
+        (300..400 | 400 | 404 | 405 | 412 | 422, _) => (Then::Rarely, "settings"),
+        (409, _) => (Then::Soon, "server-error"),
+        _ => (failure.then, failure.reason),
+    };
+    (failure.then, failure.reason) = (then, reason);
+    failure
 }
 
 impl Target for S3Target {
@@ -130,7 +114,39 @@ impl Target for S3Target {
     }
 
     fn test<'a>(&'a mut self, record: &'a Outgoing) -> Sending<'a> {
-        let name = object::test_name(&self.prefix, record, self.format);
+        let name = name::of_test(&self.prefix, &record.key(), self.format);
         Box::pin(self.put(name, std::slice::from_ref(record)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_answer_of_a_store_gives_a_record_up() {
+        let cases = [
+            (400, "EntityTooLarge", Then::Fewer, "refused"),
+            (400, "InvalidArgument", Then::Rarely, "settings"),
+            (403, "SignatureDoesNotMatch", Then::Rarely, "unauthorized"),
+            (301, "PermanentRedirect", Then::Rarely, "settings"),
+            (404, "NoSuchBucket", Then::Rarely, "settings"),
+            (409, "OperationAborted", Then::Soon, "server-error"),
+            (503, "SlowDown", Then::Soon, "throttled"),
+            (500, "InternalError", Then::Soon, "server-error"),
+            (422, "", Then::Rarely, "settings"),
+        ];
+        for (status, code, then, reason) in cases {
+            let failed = Failed {
+                error: ClientError::Status {
+                    status,
+                    retry_after: None,
+                    text: code.to_owned(),
+                },
+                code: code.to_owned(),
+            };
+            let failure = failure(failed);
+            assert_eq!((failure.then, failure.reason), (then, reason), "{code}");
+        }
     }
 }

@@ -3,6 +3,7 @@
 use std::io::{self, Write as _};
 
 use bytes::Bytes;
+use chaperone_bucket::name::{self, Begins};
 use chaperone_sinks::settings::S3Format;
 use jiff::{Timestamp, tz::TimeZone};
 
@@ -11,7 +12,7 @@ use crate::sinks::target::Outgoing;
 /// zstd's own default.
 const LEVEL: i32 = 3;
 
-/// `PREFIX/date=YYYY-MM-DD/LEAF-STREAM-SEQ.ndjson.zst`, or `.parquet`, by the first record: its day in UTC, its number in the log, so that names are in the order of the log, and whose it is, so that no other log has the name.
+/// By the first record: its day in UTC, its number in the log, so that names are in the order of the log, and whose it is, so that no other log has the name.
 pub(super) fn name(prefix: &str, first: &Outgoing, format: S3Format) -> String {
     let time = first.about.time.parse::<Timestamp>();
     let day = time.map(|time| {
@@ -20,24 +21,12 @@ pub(super) fn name(prefix: &str, first: &Outgoing, format: S3Format) -> String {
             .to_string()
     });
     let day = day.unwrap_or_else(|_| "unknown".to_owned());
-    format!(
-        "{prefix}/date={day}/{:020}-{}.{}",
-        first.leaf,
-        first.key(),
-        ending(format)
-    )
-}
-
-/// `PREFIX/test/STREAM-SEQ.ndjson.zst`, or `.parquet`: beside the days, so that it is among no records of the log.
-pub(super) fn test_name(prefix: &str, record: &Outgoing, format: S3Format) -> String {
-    format!("{prefix}/test/{}.{}", record.key(), ending(format))
-}
-
-fn ending(format: S3Format) -> &'static str {
-    match format {
-        S3Format::Ndjson => "ndjson.zst",
-        S3Format::Parquet => "parquet",
-    }
+    let begins = Begins {
+        leaf: first.leaf,
+        record: &first.key(),
+        format,
+    };
+    name::of(prefix, &day, begins)
 }
 
 /// The lines of a batch in one frame of zstd (RFC 8878), with a checksum. The same records become the same bytes.

@@ -1,6 +1,6 @@
 //! The store's library over the sinks' own HTTP client: the same bounds and the same TLS as all kinds, and no second client in the program.
 //!
-//! Owns what a request's end means: the library makes one error of many, so each end is noted here.
+//! Owns what a request ended with: the library makes one error of many, so each end is noted here.
 
 use std::{
     fmt,
@@ -11,37 +11,50 @@ use std::{
 use bytes::Bytes;
 use chaperone_sinks::{ClientError, Endpoint, client, net::SinkNet};
 use http_body_util::{BodyExt as _, Full};
-use hyper::{Request, StatusCode, Uri};
+use hyper::{Request, Uri};
 use object_store::client::{
     ClientOptions, HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse,
     HttpResponseBody, HttpService,
 };
 use rustls::ClientConfig;
+use thiserror::Error;
 
-use super::super::Maker;
-use crate::sinks::target::{Failure, Then};
+use crate::Way;
+
+/// Why a request failed.
+#[derive(Debug, Error)]
+#[error("{error}")]
+pub struct Failed {
+    /// What the client says of it.
+    pub error: ClientError,
+    /// The text of `<Code>`, which S3's errors begin with; empty where there is none.
+    pub code: String,
+}
 
 /// What the last request failed with.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Said(Arc<Mutex<Option<Failure>>>);
+pub struct Said(Arc<Mutex<Option<Failed>>>);
 
 impl Said {
-    pub(crate) fn clear(&self) {
-        self.take();
+    /// Forgets it, before the next request.
+    pub fn clear(&self) {
+        drop(self.take());
     }
 
-    pub(crate) fn take(&self) -> Option<Failure> {
+    /// What it was.
+    #[must_use]
+    pub fn take(&self) -> Option<Failed> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    fn note(&self, failure: Failure) {
+    fn note(&self, failure: Failed) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(failure);
     }
 }
 
 /// What makes connections to the store.
 #[derive(Clone)]
-pub(super) struct Bridge {
+pub(crate) struct Bridge {
     tls: Arc<ClientConfig>,
     net: Arc<dyn SinkNet>,
     version: String,
@@ -59,11 +72,11 @@ impl fmt::Debug for Bridge {
 }
 
 impl Bridge {
-    pub(super) fn new(tls: ClientConfig, maker: &Maker, said: Said, longest_answer: usize) -> Self {
+    pub(crate) fn new(tls: ClientConfig, way: &Way, said: Said, longest_answer: usize) -> Self {
         Self {
             tls: Arc::new(tls),
-            net: maker.net.clone(),
-            version: maker.version.clone(),
+            net: way.net.clone(),
+            version: way.version.clone(),
             said,
             longest_answer,
             client: Arc::default(),
@@ -74,13 +87,19 @@ impl Bridge {
         let request = whole(request).await?;
         let answer = self.answer(request).await.map_err(|error| {
             let why = HttpError::new_boxed(HttpErrorKind::Unknown, error.to_string().into());
-            self.said.note(error.into());
+            self.said.note(Failed {
+                error,
+                code: String::new(),
+            });
             why
         })?;
         let (status, headers) = (answer.status, answer.headers.clone());
         let body = answer.body.clone().unwrap_or_default();
         if !status.is_success() {
-            self.said.note(failure(status, &body, answer));
+            self.said.note(Failed {
+                error: answer.into_error(),
+                code: code(&body),
+            });
         }
         let mut response = HttpResponse::new(HttpResponseBody::from(body));
         *response.status_mut() = status;
@@ -113,23 +132,6 @@ async fn whole(request: HttpRequest) -> Result<Request<Full<Bytes>>, HttpError> 
     let (head, body) = request.into_parts();
     let body = body.collect().await?.to_bytes();
     Ok(Request::from_parts(head, Full::new(body)))
-}
-
-/// What follows from a status and the `Code` of its body. A store has no opinion of what is in an object, so that no record is ever refused for good.
-fn failure(status: StatusCode, body: &[u8], answer: client::Answer) -> Failure {
-    let mut failure = Failure::from(answer.into_error());
-    let (then, reason) = match (status.as_u16(), code(body).as_str()) {
-        (_, "EntityTooLarge") => (Then::Fewer, "refused"),
-        (503 | 429, _) | (_, "SlowDown") => (Then::Soon, "throttled"),
-        (_, "RequestTimeout") => (Then::Soon, "timeout"),
-        (401 | 403, _) => (Then::Rarely, "unauthorized"),
-        // Another region's, no such bucket, a request that the store does not know.
-        (300..400 | 400 | 404 | 405 | 412 | 422, _) => (Then::Rarely, "settings"),
-        (409, _) => (Then::Soon, "server-error"),
-        _ => (failure.then, failure.reason),
-    };
-    (failure.then, failure.reason) = (then, reason);
-    failure
 }
 
 /// The text of `<Code>`, which S3's errors begin with.
@@ -165,26 +167,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_answer_of_a_store_gives_a_record_up() {
-        let cases = [
-            (400, "EntityTooLarge", Then::Fewer, "refused"),
-            (400, "InvalidArgument", Then::Rarely, "settings"),
-            (403, "SignatureDoesNotMatch", Then::Rarely, "unauthorized"),
-            (301, "PermanentRedirect", Then::Rarely, "settings"),
-            (404, "NoSuchBucket", Then::Rarely, "settings"),
-            (409, "OperationAborted", Then::Soon, "server-error"),
-            (503, "SlowDown", Then::Soon, "throttled"),
-            (500, "InternalError", Then::Soon, "server-error"),
-            (422, "", Then::Rarely, "settings"),
-        ];
-        for (status, code, then, reason) in cases {
-            let status = StatusCode::from_u16(status).unwrap();
-            let body = Bytes::from(format!(
-                "<?xml version=\"1.0\"?><Error><Code>{code}</Code></Error>"
-            ));
-            let answer = client::Answer::new(status, Some(body.clone()));
-            let failure = failure(status, &body, answer);
-            assert_eq!((failure.then, failure.reason), (then, reason), "{code}");
+    fn a_code_is_read_where_there_is_one() {
+        for (body, expected) in [
+            (
+                "<?xml version=\"1.0\"?><Error><Code>SlowDown</Code></Error>",
+                "SlowDown",
+            ),
+            ("<Error><Code>SlowDown", ""),
+            ("", ""),
+            ("\u{fffd}", ""),
+        ] {
+            assert_eq!(code(body.as_bytes()), expected, "{body}");
         }
     }
 }
