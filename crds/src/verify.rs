@@ -147,6 +147,19 @@ impl Verifier {
         }
     }
 
+    /// The same, of streams that may begin there.
+    #[must_use]
+    pub fn starting(mut self, start: Start) -> Self {
+        self.start = start;
+        self
+    }
+
+    /// The number that comes next in a stream, as far as it was read.
+    #[must_use]
+    pub fn next(&self, stream: &StreamId) -> Option<u64> {
+        self.streams.get(stream).map(StreamState::next)
+    }
+
     /// Takes the next line.
     pub fn take(&mut self, seen: Seen) {
         match seen {

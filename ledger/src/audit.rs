@@ -200,7 +200,7 @@ fn content(stored: Option<&Stored<'_>>, keys: &Keys) -> Option<Content> {
 }
 
 /// What a record of the ledger's own says of a stream that goes on without some of its records.
-fn onward(head: &Head, line: &[u8]) -> Option<Onward> {
+pub(crate) fn onward(head: &Head, line: &[u8]) -> Option<Onward> {
     if head.place.kind() != EventKind::StreamIdentity.as_str() {
         return None;
     }

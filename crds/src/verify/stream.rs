@@ -135,6 +135,10 @@ impl StreamState {
         }
     }
 
+    pub(super) fn next(&self) -> u64 {
+        self.next_seq
+    }
+
     /// Judges the next record of this stream. `announced`: those between are missing, and that was said.
     pub(super) fn take(&mut self, head: Head, hash: RecordHash, announced: bool) {
         if self.records == 0 {
