@@ -11,7 +11,7 @@ use std::{
 use bytes::Bytes;
 use chaperone_sinks::{ClientError, Endpoint, client, net::SinkNet};
 use http_body_util::{BodyExt as _, Full};
-use hyper::{Request, Uri};
+use hyper::{Method, Request, Uri};
 use object_store::client::{
     ClientOptions, HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse,
     HttpResponseBody, HttpService,
@@ -85,7 +85,15 @@ impl Bridge {
 
     async fn exchange(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
         let request = whole(request).await?;
-        let answer = self.answer(request).await.map_err(|error| {
+        let is_read = *request.method() == Method::GET;
+        let answer = self.answer(request).await.and_then(|answer| {
+            // What was put is put, whatever else is said; what is read must be there.
+            match is_read && answer.status.is_success() && answer.body.is_none() {
+                true => Err(ClientError::Partial),
+                false => Ok(answer),
+            }
+        });
+        let answer = answer.map_err(|error| {
             let why = HttpError::new_boxed(HttpErrorKind::Unknown, error.to_string().into());
             self.said.note(Failed {
                 error,

@@ -1,10 +1,12 @@
-//! Buckets of S3 and of stores with its API: the way to one, and what the objects of a sink are called. The ledger writes objects, the command line proves them.
+//! Buckets of S3 and of stores with its API: the way to one, what the objects of a sink are called, and how they are read again. The ledger writes objects, the command line proves them.
 //!
-//! Owns a store's library over the sinks' own HTTP client, and the form of names. Refuses loops: what is put or read when, and what follows from a failure, is the caller's.
-//! Invariant: a request goes where the settings say, over TLS that was verified, and an answer is bounded.
+//! Owns a store's library over the sinks' own HTTP client, and the form of names. Refuses to judge records, and what is put when: that is the caller's.
+//! Invariant: a request goes where the settings say, over TLS that was verified, and an answer is bounded. A store is not trusted: what it gives is bounded before it is unfolded, and nothing of it panics.
 
+pub mod archive;
 mod bridge;
 pub mod name;
+pub mod unfold;
 
 use std::{sync::Arc, time::Duration};
 

@@ -71,6 +71,12 @@ pub fn read<'a>(prefix: &str, name: &'a str) -> Name<'a> {
     }
 }
 
+/// Reads the name of an object of records without its prefix.
+#[must_use]
+pub fn read_object(name: &str) -> Option<Begins<'_>> {
+    begins(name.rsplit('/').next()?)
+}
+
 /// `LEAF-RECORD.ENDING`.
 fn begins(object: &str) -> Option<Begins<'_>> {
     let formats = [S3Format::Ndjson, S3Format::Parquet];

@@ -29,6 +29,7 @@ pub type Target = (&'static str, fn(&[u8]));
 /// All targets. `corpus/` has a folder for each.
 pub const TARGETS: &[Target] = &[
     ("body_filter", bodies::filter),
+    ("bucket", sinks::bucket),
     ("cel", policy::cel),
     ("connection", story::connection),
     ("control", configuration::control),

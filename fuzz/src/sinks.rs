@@ -1,6 +1,11 @@
 //! What a sink makes of records: which of them it gets, and how they are written for it.
 
-use chaperone_crds::{filter::Filter, render::render_lines, resources::Format};
+use chaperone_bucket::{name, unfold};
+use chaperone_crds::{filter::Filter, render::render_lines, resources::Format, verify::Line};
+use chaperone_ledger::{
+    archive::{Judge, Looked, Object, Row},
+    audit::Trust,
+};
 use serde_json::Value;
 
 use crate::parts;
@@ -34,5 +39,37 @@ pub(crate) fn renderings(bytes: &[u8]) {
         for line in written {
             assert!(serde_json::from_slice::<Value>(line).is_ok_and(|value| value.is_object()));
         }
+    }
+}
+
+/// A name of an object, a line that is `---`, and its lines: any name is read or is none, any bytes unfold within bounds, and whatever an object has is judged.
+pub(crate) fn bucket(bytes: &[u8]) {
+    let (name, content) = parts(bytes);
+    let name = String::from_utf8_lossy(name);
+    let (leaf, first) = match name::read("a", &name) {
+        name::Name::Records(begins) => (begins.leaf, begins.record),
+        _ => (0, ""),
+    };
+    let unfolded = unfold::ndjson(content, |_| ());
+    assert!(unfolded.records.len() <= 2 * unfold::MAX_RECORDS);
+    let trust = Trust::default();
+    for part in [false, true] {
+        let mut judge = Judge::new(&trust, part).expect("nothing was kept");
+        let lines = content.split(|byte| *byte == b'\n');
+        let rows = lines.zip(0..).map(|(line, number)| Row {
+            leaf: (leaf % 2 == 1).then_some(leaf.saturating_add(number)),
+            looked: Looked::at(Line::Whole(line)),
+        });
+        judge.take(Object {
+            name: &name,
+            leaf,
+            first,
+            records: rows.collect(),
+            fault: None,
+            next: Some(leaf.saturating_add(3)),
+        });
+        let verdict = judge.finish();
+        assert!(verdict.records <= verdict.lines);
+        assert!(!verdict.to_string().is_empty());
     }
 }

@@ -30,6 +30,9 @@ pub enum ClientError {
     /// The connection broke.
     #[error("HTTP: {0}")]
     Http(#[from] hyper::Error),
+    /// An answer that was needed and did not come whole.
+    #[error("the answer ended early, or is longer than it may be")]
+    Partial,
     /// An answer other than 2xx.
     #[error("the endpoint answered {status}: {text}")]
     Status {
@@ -52,7 +55,7 @@ impl ClientError {
             Self::Connect(_) => "connect",
             Self::Tls(_) => "tls",
             Self::Timeout(_) => "timeout",
-            Self::Http(_) => "http",
+            Self::Http(_) | Self::Partial => "http",
             Self::Status { status: 429, .. } => "throttled",
             Self::Status {
                 status: 401 | 403, ..

@@ -345,7 +345,8 @@ impl fmt::Display for Verdict {
             (_, true) => ": intact",
             (_, false) => ": NOT INTACT",
         })?;
-        match (self.is_complete(), self.missing_records) {
+        let missing = self.missing_records.max(self.streams.missing());
+        match (self.is_complete(), missing) {
             (true, _) => Ok(()),
             (false, 0) => f.write_str(", INCOMPLETE"),
             (false, missing) => write!(f, ", INCOMPLETE: {missing} records are missing"),
