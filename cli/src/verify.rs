@@ -1,5 +1,6 @@
-//! `chaperone verify`: proves logs and ledgers. Owns reading files and telling the verdict; the judgement is `chaperone_crds::verify` and, of a ledger, `chaperone_ledger::audit`.
+//! `chaperone verify`: proves logs, ledgers and what sinks put into buckets. Owns reading files and telling the verdict; the judgement is `chaperone_crds::verify` and, of a ledger or a copy of one, `chaperone_ledger`.
 
+mod bucket;
 mod bundle;
 mod keys;
 mod ledger;
@@ -45,6 +46,8 @@ const MAX_LISTED: usize = 100;
 /// A ledger's directory, or a copy of it, has a tree over all records and a signed checkpoint, which show both, and whole streams that are gone. Give the ledger's public key, and checkpoints that you
 /// kept elsewhere: whoever holds the disk and the signing key can write another history, and only these contradict it.
 ///
+/// Of what an S3 sink has put into a bucket (s3://BUCKET/PREFIX) the objects are read from there, in the order of the log; with --key the tree is made anew of them and compared with checkpoints that you kept elsewhere, and with those that the ledger put on record.
+///
 /// Of a ledger that is asked over HTTPS (--ledger) every entry that it has signed is read, which names records and has their hashes: they must give the tree that is signed, and no number of a stream may be missing.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
@@ -56,6 +59,8 @@ const MAX_LISTED: usize = 100;
   chaperone verify /var/lib/chaperone-ledger --key ledger.example/prod+0337ae09+Ac4C…
   chaperone verify copy-of-ledger --key ledger.vkey --checkpoint last-month.checkpoint
   chaperone verify evidence --key ledger.vkey        a bundle that chaperone export made
+  chaperone verify s3://audit/chaperone/archive --key ledger.vkey --checkpoint last-month.checkpoint
+                                                     what an S3 sink delivered, complete up to a checkpoint
   chaperone verify --ledger https://ledger.example:9445 --ca ca.crt --token-file token --key ledger.vkey --checkpoint last-month.checkpoint
                                                      all that a ledger has signed, over HTTPS
   chaperone verify --ledger … --key ledger.vkey --record 0707…/41
@@ -63,13 +68,15 @@ const MAX_LISTED: usize = 100;
 
 Exit status: 0 intact, 1 not intact or incomplete, 2 unreadable.")]
 pub(crate) struct Args {
-    /// Files of records, one JSON object a line; - is standard input. Or one directory: a ledger, or an evidence bundle.
+    /// Files of records, one JSON object a line; - is standard input. Or one directory: a ledger, or an evidence bundle. Or the objects of an S3 sink: s3://BUCKET/PREFIX.
     #[arg(
         required_unless_present = "ledger",
-        conflicts_with_all = ["ledger", "ca", "token_file", "service_account_token", "system_namespace"],
-        value_name = "FILE|DIRECTORY"
+        conflicts_with_all = ["ledger", "token_file", "service_account_token", "system_namespace"],
+        value_name = "FILE|DIRECTORY|s3://BUCKET/PREFIX"
     )]
     files: Vec<PathBuf>,
+    #[command(flatten)]
+    bucket: bucket::BucketArgs,
     #[command(flatten)]
     published: PublishedArgs,
     /// Prove that this record is in the ledger (--ledger), without reading all entries: STREAM/NUMBER. May be repeated.
@@ -101,6 +108,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
             return served::run(&published, args, &trust);
         }
     }
+    if let Some(url) = bucket(args)? {
+        return bucket::run(url, args);
+    }
     match directory(args)? {
         Some(Directory::Ledger(path)) => return ledger::run(path, args),
         Some(Directory::Bundle(path)) => return bundle::run(path, args),
@@ -118,6 +128,25 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         &Verdict::of(&report),
         report.is_intact(),
     )
+}
+
+/// The bucket, if one is to be verified.
+fn bucket(args: &Args) -> anyhow::Result<Option<&str>> {
+    let urls = args.files.iter().filter_map(|path| path.to_str());
+    let url = urls
+        .into_iter()
+        .find(|path| path.starts_with(bucket::SCHEME));
+    match (url, args.files.len()) {
+        (Some(_), 2..) => bail!("a bucket is verified alone"),
+        (None, _) if args.bucket.is_named() => bail!(
+            "--endpoint, --region, --credentials and --allow-insecure are for {}BUCKET/PREFIX",
+            bucket::SCHEME
+        ),
+        (None, 1..) if args.published.ca().is_some() => {
+            bail!("--ca is for --ledger and {}BUCKET/PREFIX", bucket::SCHEME)
+        }
+        _ => Ok(url),
+    }
 }
 
 /// Keys, and checkpoints that were kept elsewhere.
@@ -151,7 +180,9 @@ fn directory(args: &Args) -> anyhow::Result<Option<Directory<'_>>> {
             path.display()
         ),
         _ if given => {
-            bail!("--key and --checkpoint are for one directory, of a ledger or a bundle")
+            bail!(
+                "--key and --checkpoint are for one directory, of a ledger or a bundle, and for a bucket"
+            )
         }
         _ if args.files.iter().any(|path| path.is_dir()) => bail!("a directory is verified alone"),
         _ => Ok(None),

@@ -2,7 +2,7 @@
 //!
 //! Owns the flags that say where, and fetching. Refuses to believe anything: `chaperone_ledger::served` judges.
 
-use std::cell::RefCell;
+use std::{cell::RefCell, path::Path};
 
 use anyhow::Context;
 use chaperone_crds::{chain::StreamId, record::EventKind};
@@ -35,6 +35,11 @@ impl PublishedArgs {
     /// Whether a log is named.
     pub(crate) fn is_named(&self) -> bool {
         self.ledger.ledger.is_some()
+    }
+
+    /// The file of roots that is named, for whatever is reached by it.
+    pub(crate) fn ca(&self) -> Option<&Path> {
+        self.ledger.ca()
     }
 
     /// Has the log reached, if one is named.

@@ -82,6 +82,10 @@ impl LedgerArgs {
         self.ledger.is_some() || asks_as_somebody
     }
 
+    pub(super) fn ca(&self) -> Option<&Path> {
+        self.ca.as_deref()
+    }
+
     pub(super) async fn reach(&self) -> anyhow::Result<Reached> {
         // What is wrong with the question is said before anybody is asked.
         match self.ledger.as_deref() {

@@ -2,6 +2,8 @@
 
 #[path = "sinks/api.rs"]
 pub(crate) mod api;
+#[path = "sinks/archive.rs"]
+mod archive;
 #[path = "sinks/cluster.rs"]
 mod cluster;
 #[path = "sinks/front.rs"]

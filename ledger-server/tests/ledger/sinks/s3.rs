@@ -75,7 +75,7 @@ impl Gateway {
     }
 }
 
-fn sink(feed: &Feed, port: u16, more: &Value, batch: &Value) -> String {
+pub(super) fn sink(feed: &Feed, port: u16, more: &Value, batch: &Value) -> String {
     let mut s3 = json!({
         "bucket": "audit", "endpoint": format!("https://localhost:{port}"), "credentialsSecret": {"name": "s3"}, "caBundle": feed.root()
     });
