@@ -1,4 +1,4 @@
-//! Loki's own server, behind a front that has TLS and a password. It is version 1.6.1 (later ones have licences that keep them out of these tests), built here from pinned modules (`tests/loki`).
+//! Loki's own server, behind a front that has TLS and a password. It is version 1.6.1 (later ones cannot be part of these tests), built here from pinned modules (`tests/loki`).
 //!
 //! What that version is, and later ones are not: it takes the entries of a stream in the order of time only; it knows no gzip (the front unpacks it); and it keeps what it has taken in memory until it ends in good order, so
 //! it is ended by SIGTERM and not by SIGKILL. What it cannot show is shown by a double in `loki_double.rs`.

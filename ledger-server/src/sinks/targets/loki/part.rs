@@ -107,7 +107,7 @@ impl Part {
             });
         };
         // Fewer where some were at fault, of which nothing is said then.
-        let is_all_said = of == stream.entries.len();
+        let is_all_said = of == stream.entries.len() && (1..=of).contains(&ignored);
         is_all_said.then(|| After {
             unfit: match self.is_there {
                 true => Vec::new(),

@@ -3,6 +3,7 @@
 use chaperone_sinks::client;
 use hyper::StatusCode;
 use jiff::Timestamp;
+use proptest::prelude::*;
 
 use super::{
     answer::{self, Fault, Said},
@@ -269,4 +270,42 @@ fn a_part_is_written_as_lokis_documentation_has_it() {
     );
     let value = written(settings(true), false)["streams"][0]["values"][0].clone();
     assert_eq!(value[2]["leaf"], serde_json::Value::Null);
+}
+
+/// Words that are read, and what may stand between them.
+const WORDS: [&str; 10] = [
+    "Max entry size '",
+    "has timestamp too old: ",
+    ", oldest acceptable timestamp is: ",
+    "has timestamp too new: ",
+    "total ignored: ",
+    " out of ",
+    "entry out of order",
+    "2026-11-29 09:00:00.5 +0000 UTC",
+    "2026-11-29T09:00:00Z",
+    "...|",
+];
+
+proptest! {
+    /// Whatever is answered, each record is refused by name, sent again, taken, or the batch is halved; none is both, and none is sent that was not in the batch.
+    #[test]
+    fn no_words_stop_the_ledger_or_make_a_record_of_their_own(
+        status in prop::sample::select(vec![204_u16, 200, 400, 400, 400, 429, 500]),
+        words in prop::collection::vec((prop::sample::select(WORDS.to_vec()), ".{0,6}", 0_u64..50), 0..6),
+        records in prop::collection::vec((prop::sample::select(vec!["dns", "http", "?"]), 0_u8..60), 1..8),
+    ) {
+        let text: String = words.iter().map(|(word, more, number)| format!("{word}{more}{number}")).collect();
+        let (batch, part) = batch(&records);
+        let said = read(status, &text);
+        prop_assert_eq!(said == Ok(Said::Taken), status == 204);
+        if let Some(After { unfit, then }) = said.ok().and_then(|said| part.after(&said, &batch)) {
+            let mut all = places(&then);
+            all.extend(&unfit);
+            all.sort_unstable();
+            all.dedup();
+            prop_assert_eq!(all.len(), places(&then).len() + unfit.len());
+            prop_assert!(all.iter().all(|place| *place < batch.len()));
+            prop_assert!(status == 204 || !unfit.is_empty() || !then.is_empty(), "nothing but 204 takes all");
+        }
+    }
 }
