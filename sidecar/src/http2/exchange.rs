@@ -104,7 +104,8 @@ pub(crate) async fn run(
     let view = head.view(context.secure);
     let (subject, agreed) = placed(link, &view, context.secure).await;
     let evidence = Evidence::begin(link, &active, &subject, &view);
-    let sample = evidence.sample(&active, Level::Request);
+    let mut sample = evidence.sample(&active, Level::Request);
+    sample.describe(view.fields);
     let offer = head.offer();
     let exchange = Box::new(Exchange {
         context,
@@ -168,6 +169,7 @@ impl Exchange<'_> {
         let evidence = Evidence::begin(&next, &self.active, &subject, &view);
         self.evidence = evidence.under_way(self.evidence.since());
         self.sample = self.evidence.sample(&self.active, Level::Request);
+        self.sample.describe(view.fields);
         self.sample.push(&self.held);
         self.tunnel = None;
         self.link = Cow::Owned(next);

@@ -178,3 +178,36 @@ async fn trailers_of_a_request_in_a_stream_are_masked_and_judged() {
         "content-digest=sha-256=:YQ==: x-note=jane.doe@example.com"
     );
 }
+
+#[tokio::test]
+async fn of_a_request_the_record_shows_the_text_as_its_head_says_that_it_is_written() {
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut gzip, b"to jane.doe@example.com").unwrap();
+    let coded = gzip.finish().unwrap();
+    let policy = masks("Audit").replace(
+        "detectors: [email, usSsn]",
+        "detectors: [email]\n      fields: [$.pin]",
+    );
+    for (field, value, body, shown) in [
+        ("content-encoding", "gzip", coded, "to [masked:email]"),
+        (
+            "content-type",
+            "application/x-www-form-urlencoded",
+            b"a=1&pin=12".to_vec(),
+            "a=1&pin=%5Bmasked%3Afield%5D",
+        ),
+    ] {
+        let mut story = Story::begin(&policy).await;
+        story.serve(echo).await;
+        let request = Request::post(url("/")).header(field, value);
+        let (response, mut sent) = story.open(request.body(()).unwrap()).await;
+        sent.send_data(body.into(), true).unwrap();
+        read(&mut soon(response).await.unwrap().into_body())
+            .await
+            .unwrap();
+        let records = story.records().await;
+        let http = exchanges(&records)[0].event.http.as_ref().unwrap();
+        let kept = http.request_body.as_ref().unwrap();
+        assert_eq!(kept.text.as_deref(), Some(shown), "{kept:?}");
+    }
+}
