@@ -5,6 +5,7 @@ use std::hint::black_box;
 use chaperone_crds::{
     bodies::{Salt, unsalted},
     chain::{Chain, RecordHash, StreamId},
+    messages::newest::Newest,
     record::{
         AgentRef, BodyInfo, DecisionInfo, DestinationInfo, Event, EventKind, HttpInfo,
         OperationInfo, Outcome, Timing,
@@ -112,5 +113,31 @@ fn record(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, record);
+/// A request to a model at the end of a long conversation: results of tools, calls, and a prompt.
+fn conversation() -> String {
+    let listing = "drwxr-xr-x 2 root root \\\"a\\\" 4096\\n".repeat(60);
+    let turn = format!(
+        r#"{{"role":"user","content":[{{"type":"tool_result","tool_use_id":"t","content":"{listing}"}}]}},{{"role":"assistant","content":[{{"type":"tool_use","id":"t","name":"Bash","input":{{"command":"ls -l","n":[1,2,3]}}}}]}},"#
+    );
+    let turns = turn.repeat(2_000_000 / turn.len());
+    format!(r#"{{"model":"m","messages":[{turns}{{"role":"user","content":"Go on."}}]}}"#)
+}
+
+fn newest(c: &mut Criterion) {
+    let request = conversation();
+    let mut group = c.benchmark_group("messages");
+    group.throughput(Throughput::Bytes(request.len() as u64));
+    group.bench_function("newest", |b| {
+        b.iter(|| {
+            let mut newest = Newest::new(64 * 1024);
+            for piece in black_box(request.as_bytes()).chunks(16 * 1024) {
+                newest.push(piece);
+            }
+            newest.finish()
+        });
+    });
+    group.finish();
+}
+
+criterion_group!(benches, record, newest);
 criterion_main!(benches);

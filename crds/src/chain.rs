@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// Longest line of a record, in bytes, without its newline. Two bodies of the largest `maxBodyBytes` (256 KiB each) fit even where JSON
-/// escapes every byte sixfold; the rest is room for headers. A longer event is shortened when it is written, never dropped.
+/// escapes every byte sixfold, and the newest messages of a conversation beside them where it escapes every byte twofold; the rest is room for headers. A longer event is shortened when it is written, never dropped.
 pub const MAX_RECORD_BYTES: usize = 4 * 1024 * 1024;
 
 /// Room for the fields that the chain itself adds, in bytes, so that appending a metadata record does not grow the buffer twice.
@@ -179,6 +179,10 @@ fn without_bodies(event: &Event) -> Event {
         };
         http.request_body = http.request_body.as_ref().map(|_| cut.clone());
         http.response_body = http.response_body.as_ref().map(|_| cut);
+        if let Some(newest) = &mut http.newest_messages {
+            newest.text = None;
+            newest.truncated = true;
+        }
     }
     event
 }

@@ -6,6 +6,9 @@
 //! Source: <https://docs.claude.com/en/api/messages> and, of the events, <https://docs.claude.com/en/docs/build-with-claude/streaming>.
 
 mod answer;
+mod cut;
+mod kept;
+pub mod newest;
 
 use std::fmt;
 
@@ -13,6 +16,8 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess,
 use serde_json::Value;
 
 pub use answer::answered;
+
+use crate::record::HttpInfo;
 
 /// One thing that was said.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,7 +52,24 @@ pub enum Said {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cut;
 
-/// What the model was told last: the last message of the request, which is all that is new in it. Nothing if there are no messages.
+/// Whether an exchange of a session's own client is one with a model. `path` is without query.
+#[must_use]
+pub fn is_turn(verb: &str, path: &str) -> bool {
+    verb == "POST" && path.ends_with("/v1/messages")
+}
+
+/// What the model was told last, as far as the record has it: in the request's body, or apart where that was cut before. `None` where the record has no text of either.
+#[must_use]
+pub fn asked_in(http: &HttpInfo) -> Option<Result<Vec<Said>, Cut>> {
+    let newest = http.newest_messages.as_ref();
+    if let Some(text) = newest.and_then(|newest| newest.text.as_deref()) {
+        return Some(asked(&cut::completed(format!("{{\"messages\":[{text}"))));
+    }
+    let body = http.request_body.as_ref();
+    body.and_then(|body| body.text.as_deref()).map(asked)
+}
+
+/// What the model was told last: the messages since its last answer, which are all that is new in the request. Nothing if there are no messages.
 ///
 /// # Errors
 /// [`Cut`].
@@ -56,13 +78,14 @@ pub fn asked(request: &str) -> Result<Vec<Said>, Cut> {
     // What was read before the text ended, or ceased to be JSON, is there.
     let _ = (&mut messages).deserialize(&mut serde_json::Deserializer::from_str(request));
     match messages.ended {
-        true => Ok(messages.last.map(|last| told(&last)).unwrap_or_default()),
+        true => Ok(messages.newest.iter().flat_map(told).collect()),
         false => Err(Cut),
     }
 }
 
 fn told(message: &Value) -> Vec<Said> {
-    if message["role"] != "user" {
+    // Of a message that was cut the role may be gone: those of the model are none of these.
+    if message["role"] != "user" && !message["role"].is_null() {
         return Vec::new();
     }
     match &message["content"] {
@@ -73,9 +96,12 @@ fn told(message: &Value) -> Vec<Said> {
 }
 
 fn told_block(block: &Value) -> Said {
+    // A block that was cut may have lost its type.
+    let has = |name: &str| !block[name].is_null();
     match block["type"].as_str() {
         Some("text") => Said::Prompt(text(&block["text"])),
-        Some("tool_result") => Said::Result {
+        None if has("text") => Said::Prompt(text(&block["text"])),
+        kind if kind == Some("tool_result") || kind.is_none() && has("content") => Said::Result {
             call: text(&block["tool_use_id"]),
             text: result(&block["content"]),
             is_error: block["is_error"] == true,
@@ -107,11 +133,24 @@ fn text(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
 }
 
-/// The last of the messages that could be read, and whether all could.
+/// The messages since the last of the model's that another follows, of those that could be read, and whether all could.
 #[derive(Default)]
 struct Messages {
-    last: Option<Value>,
+    newest: Vec<Value>,
     ended: bool,
+}
+
+impl Messages {
+    fn take(&mut self, message: Value) {
+        let answered = self
+            .newest
+            .last()
+            .is_some_and(|last| last["role"] == "assistant");
+        if answered {
+            self.newest.clear();
+        }
+        self.newest.push(message);
+    }
 }
 
 /// The request: an object that has messages.
@@ -133,7 +172,10 @@ impl<'de> Visitor<'de> for &mut Messages {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         while let Some(key) = map.next_key::<String>()? {
             match key.as_str() {
-                "messages" => map.next_value_seed(List(self))?,
+                "messages" => {
+                    *self = Messages::default();
+                    map.next_value_seed(List(self))?;
+                }
                 _ => {
                     map.next_value::<IgnoredAny>()?;
                 }
@@ -143,7 +185,7 @@ impl<'de> Visitor<'de> for &mut Messages {
     }
 }
 
-/// The messages, one by one: each takes the place of the one before.
+/// The messages, one by one.
 struct List<'a>(&'a mut Messages);
 
 impl<'de> DeserializeSeed<'de> for List<'_> {
@@ -162,9 +204,8 @@ impl<'de> Visitor<'de> for List<'_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
-        self.0.ended = false;
         while let Some(message) = list.next_element()? {
-            self.0.last = Some(message);
+            self.0.take(message);
         }
         self.0.ended = true;
         Ok(())

@@ -57,6 +57,13 @@ pub struct Bodies {
         skip_serializing_if = "Option::is_none"
     )]
     pub request: Option<Content>,
+    /// Of the newest messages in the request.
+    #[serde(
+        rename = "http.newestMessages",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub newest: Option<Content>,
     /// Of the response.
     #[serde(
         rename = "http.responseBody",
@@ -93,11 +100,14 @@ impl Record {
     #[must_use]
     pub fn joined(mut self) -> Self {
         let bodies = self.bodies.as_mut();
-        let Some([request, response, message]) = bodies.map(Bodies::take) else {
+        let Some([request, newest, response, message]) = bodies.map(Bodies::take) else {
             return self;
         };
         if let Some(http) = &mut self.event.http {
             put(&mut http.request_body, request);
+            if let (Some(told), Some(newest)) = (&mut http.newest_messages, newest) {
+                told.text = Some(newest.text);
+            }
             put(&mut http.response_body, response);
         }
         if let Some(told) = &mut self.event.message {
@@ -114,8 +124,14 @@ impl Record {
 }
 
 impl Bodies {
-    fn take(&mut self) -> [Option<Content>; 3] {
-        [&mut self.request, &mut self.response, &mut self.message].map(Option::take)
+    fn take(&mut self) -> [Option<Content>; 4] {
+        [
+            &mut self.request,
+            &mut self.newest,
+            &mut self.response,
+            &mut self.message,
+        ]
+        .map(Option::take)
     }
 }
 
@@ -210,15 +226,29 @@ impl Event {
     pub fn content(&self) -> impl Iterator<Item = (&'static str, &str)> {
         let http = self.http.as_ref();
         let request = http.and_then(|http| http.request_body.as_ref());
+        let newest = http.and_then(|http| http.newest_messages.as_ref());
         let response = http.and_then(|http| http.response_body.as_ref());
         let message = self.message.as_ref().and_then(|told| told.body.as_ref());
         [
-            ("http.requestBody", request),
-            ("http.responseBody", response),
-            ("message.body", message),
+            (
+                "http.requestBody",
+                request.and_then(|body| body.text.as_deref()),
+            ),
+            (
+                "http.newestMessages",
+                newest.and_then(|newest| newest.text.as_deref()),
+            ),
+            (
+                "http.responseBody",
+                response.and_then(|body| body.text.as_deref()),
+            ),
+            (
+                "message.body",
+                message.and_then(|body| body.text.as_deref()),
+            ),
         ]
         .into_iter()
-        .filter_map(|(place, body)| Some((place, body?.text.as_deref()?)))
+        .filter_map(|(place, text)| Some((place, text?)))
     }
 
     /// An event of this kind and agent with nothing else in it.
@@ -446,6 +476,9 @@ pub struct HttpInfo {
     /// Request body, masked, cut at maxBodyBytes; from level Request on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_body: Option<BodyInfo>,
+    /// The newest messages of a conversation with a model, where `requestBody` is cut before they end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub newest_messages: Option<NewestInfo>,
     /// Response headers, masked; at level RequestResponse.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub response_headers: Option<BTreeMap<String, String>>,
@@ -507,6 +540,20 @@ pub struct BodyInfo {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub omitted: Option<String>,
     /// True when the body was longer than what is kept.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub truncated: bool,
+}
+
+/// The newest messages of a conversation with a model: those since its last answer, out of a request's body.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct NewestInfo {
+    /// The messages, masked, as they stand in the list of messages, a comma between two; cut at maxBodyBytes. It stands in `bodies` of the record, and is never written here.
+    #[serde(default, skip_serializing_if = "stands_apart")]
+    pub text: Option<String>,
+    /// Bytes of the body, as masked, before the first of them.
+    pub at: u64,
+    /// True when they were longer than what is kept: the first of them are not there, or the last has no end.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub truncated: bool,
 }

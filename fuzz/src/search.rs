@@ -1,6 +1,12 @@
 //! Questions about records, as a client of the ledger asks them.
 
-use chaperone_crds::messages;
+use chaperone_crds::{
+    messages::{
+        self,
+        newest::{Found, Newest},
+    },
+    record::{HttpInfo, NewestInfo},
+};
 use chaperone_index::{
     facts::{Facts, Whose},
     query::{Query, parameters},
@@ -55,9 +61,10 @@ pub(crate) fn question(bytes: &[u8]) {
     }
 }
 
-/// A request to a model and its answer, of which a record may have the beginning: a beginning says no more blocks than the whole does.
+/// A request to a model and its answer, of which a record may have the beginning: a beginning says no more blocks than the whole does. Of the request it may have the newest messages besides.
 pub(crate) fn messages(bytes: &[u8]) {
     let (request, answer) = parts(bytes);
+    newest(request);
     let (request, answer) = (
         String::from_utf8_lossy(request),
         String::from_utf8_lossy(answer),
@@ -75,6 +82,52 @@ pub(crate) fn messages(bytes: &[u8]) {
             assert!(messages::answered(beginning).len() <= whole, "{beginning}");
         }
     }
+}
+
+/// Most bytes of messages that are kept, where some are to be too long and none.
+const LIMITS: [usize; 2] = [24, 1 << 20];
+
+/// However a request comes, the same messages are kept of it; and of one that is JSON, what they say is what a parser of the whole request finds.
+fn newest(request: &[u8]) {
+    for limit in LIMITS {
+        let whole = found(&[request], limit);
+        for at in cuts(request.len()) {
+            let (begin, end) = request.split_at(at);
+            assert_eq!(found(&[begin, end], limit), whole, "cut at {at}");
+        }
+        let Some(whole) = whole else { continue };
+        assert!(
+            whole.text.len() <= limit && whole.at < whole.end,
+            "{whole:?}"
+        );
+        let is_cut = whole.truncated;
+        let told = told(whole);
+        if let Ok(request) = std::str::from_utf8(request)
+            && serde_json::from_str::<Value>(request).is_ok()
+            && !is_cut
+        {
+            assert_eq!(Some(messages::asked(request)), told);
+        }
+    }
+}
+
+fn found(pieces: &[&[u8]], limit: usize) -> Option<Found> {
+    let mut newest = Newest::new(limit);
+    pieces.iter().for_each(|piece| newest.push(piece));
+    newest.finish()
+}
+
+/// What a record of these messages says.
+fn told(found: Found) -> Option<Result<Vec<messages::Said>, messages::Cut>> {
+    let newest = NewestInfo {
+        text: Some(found.text),
+        at: found.at,
+        truncated: found.truncated,
+    };
+    messages::asked_in(&HttpInfo {
+        newest_messages: Some(newest),
+        ..HttpInfo::default()
+    })
 }
 
 /// A term without what FTS5 reads around it, and whether it may go on.

@@ -4,6 +4,8 @@
 
 #[path = "http/commit.rs"]
 mod commit;
+#[path = "http/conversations.rs"]
+mod conversations;
 #[path = "http/ends.rs"]
 mod ends;
 #[path = "support/frames.rs"]

@@ -188,6 +188,7 @@ pub(crate) const RECORD: &[Object] = &[
         fields: &[
             optional("complete", FieldKind::Bool),
             optional("contentType", FieldKind::Text),
+            optional("newestMessages", FieldKind::Part),
             optional("requestBody", FieldKind::Part),
             optional("requestBytes", FieldKind::Int),
             optional("requestHeaders", FieldKind::TextMap),
@@ -195,6 +196,14 @@ pub(crate) const RECORD: &[Object] = &[
             optional("responseBytes", FieldKind::Int),
             optional("responseHeaders", FieldKind::TextMap),
             optional("status", FieldKind::Int),
+        ],
+    },
+    Object {
+        name: "record.http.newestMessages",
+        fields: &[
+            field("at", FieldKind::Int),
+            optional("text", FieldKind::Text),
+            optional("truncated", FieldKind::Bool),
         ],
     },
     Object {

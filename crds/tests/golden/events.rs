@@ -7,8 +7,8 @@ use chaperone_crds::{
     record::{
         AgentRef, BodyInfo, CertificateInfo, CheckpointInfo, CloseInfo, ConfigInfo, DecisionInfo,
         DestinationInfo, DnsInfo, ErasedInfo, Event, EventKind, GapInfo, GrpcInfo, HoldInfo,
-        HttpInfo, IdentityInfo, MaskedInfo, MessageInfo, OpenInfo, OperationInfo, Outcome, PodInfo,
-        ReadInfo, SessionInfo, Timing, WsInfo,
+        HttpInfo, IdentityInfo, MaskedInfo, MessageInfo, NewestInfo, OpenInfo, OperationInfo,
+        Outcome, PodInfo, ReadInfo, SessionInfo, Timing, WsInfo,
     },
     resources::Mode,
     snapshot::{Policy, Revision, Snapshot},
@@ -34,6 +34,7 @@ pub(crate) fn golden_streams() -> Vec<(&'static str, u8, Vec<Event>)> {
         ),
         ("bodies", 0x22, vec![open(), with_bodies(), close(3)]),
         ("answered", 0x23, vec![open(), answered(), close(3)]),
+        ("conversation", 0x24, vec![open(), told(), close(3)]),
         (
             "websocket",
             0x44,
@@ -698,6 +699,28 @@ fn answered() -> Event {
             )),
             truncated: true,
             ..BodyInfo::default()
+        });
+    }
+    event
+}
+
+/// A request to a model that is longer than what is kept, and what the model was told last.
+fn told() -> Event {
+    let mut event = exchange("POST", 200);
+    if let Some(http) = &mut event.http {
+        http.request_bytes = 1_204_311;
+        http.request_headers = Some(BTreeMap::new());
+        http.request_body = Some(BodyInfo {
+            text: Some(
+                "{\"model\":\"m\",\"messages\":[{\"role\":\"user\",\"content\":\"Tidy".to_owned(),
+            ),
+            truncated: true,
+            ..BodyInfo::default()
+        });
+        http.newest_messages = Some(NewestInfo {
+            text: Some("{\"role\":\"user\",\"content\":[{\"type\":\"tool_result\",\"tool_use_id\":\"toolu_1\",\"content\":\"mail [masked:email]\\n".to_owned()),
+            at: 1_180_004,
+            truncated: true,
         });
     }
     event

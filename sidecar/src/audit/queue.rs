@@ -293,6 +293,8 @@ fn bytes_of(event: &Event) -> usize {
     let operation = event.operation.as_ref();
     let resource = operation.map_or(0, |operation| operation.resource.len());
     event.http.as_ref().map_or(resource, |http| {
+        let newest = http.newest_messages.as_ref();
+        let newest = newest.and_then(|newest| newest.text.as_ref());
         let headers = [&http.request_headers, &http.response_headers];
         let headers = headers.into_iter().flatten().flatten();
         let headers = headers.map(|(name, value)| name.len().saturating_add(value.len()));
@@ -300,6 +302,7 @@ fn bytes_of(event: &Event) -> usize {
             .chain([
                 resource,
                 body(&http.request_body),
+                newest.map_or(0, String::len),
                 body(&http.response_body),
             ])
             .fold(0, usize::saturating_add)

@@ -6,6 +6,7 @@ use chaperone_crds::{
     compile::MaskSet,
     detect::CompiledMasks,
     grpc::{GrpcCall, Method},
+    messages,
     record::{
         DecisionInfo, Event, EventKind, GrpcInfo, HttpInfo, MaskedInfo, OperationInfo, Outcome,
         SessionInfo, Timing,
@@ -59,6 +60,8 @@ pub(crate) struct Evidence {
     head_masked: Vec<MaskedInfo>,
     masks: MaskSet,
     level: Level,
+    /// Whether it is an exchange with a model.
+    is_turn: bool,
     /// The types of a gRPC call's messages, where a descriptor set has them.
     method: Option<Box<Method>>,
 }
@@ -81,6 +84,9 @@ impl Evidence {
             resource: redact::url(&subject.url, &masks.records),
         });
         event.session = redact::session(request.fields);
+        let has_session = event.session.as_ref().is_some_and(|s| s.id.is_some());
+        let path = request.path.split('?').next().unwrap_or_default();
+        let is_turn = has_session && messages::is_turn(request.method, path);
         let content_type = view::field(request.fields, "content-type");
         event.grpc = grpc::call(request.path, content_type);
         let method = event.grpc.as_ref().and_then(|call| {
@@ -102,6 +108,7 @@ impl Evidence {
             head_masked: Vec::new(),
             masks,
             level,
+            is_turn,
             method,
         }
     }
@@ -147,6 +154,9 @@ impl Evidence {
         } else {
             Sample::off()
         };
+        if self.is_turn && level == Level::Request {
+            sample.follow_conversation();
+        }
         if self.event.grpc.is_some() {
             let method = self.method.as_deref();
             sample.count_messages(method.map(|method| match level {
@@ -220,12 +230,13 @@ impl Evidence {
     }
 
     /// The request's body.
-    pub(crate) fn request_body(&mut self, bytes: u64, sample: Sample) {
+    pub(crate) fn request_body(&mut self, bytes: u64, mut sample: Sample) {
         if let (Some(call), Some(messages)) = (&mut self.event.grpc, sample.messages()) {
             call.request_messages = messages.count;
             call.request_message_bytes = messages.bytes;
         }
         self.http.request_bytes = bytes;
+        self.http.newest_messages = sample.newest();
         self.http.request_body = if bytes > 0 { sample.finish() } else { None };
     }
 

@@ -1,8 +1,14 @@
-//! The beginning of a body, decoded and masked, for the record.
+//! The beginning of a body, decoded and masked, for the record; of a conversation with a model also its newest messages.
+
+mod conversation;
 
 use std::sync::Arc;
 
-use chaperone_crds::{decide::HeaderFields, detect::CompiledMasks, record::BodyInfo};
+use chaperone_crds::{
+    decide::HeaderFields,
+    detect::CompiledMasks,
+    record::{BodyInfo, NewestInfo},
+};
 use prost_reflect::MessageDescriptor;
 
 use super::view;
@@ -11,6 +17,8 @@ use crate::{
     grpc::{Messages, Shown},
     mask::Masker,
 };
+
+use conversation::{Conversation, MAX_BODY_BYTES};
 
 /// Keeps up to a number of bytes of a body and masks them before anyone sees them.
 pub(crate) struct Sample {
@@ -22,6 +30,8 @@ pub(crate) struct Sample {
     kept: Vec<u8>,
     limit: usize,
     seen: usize,
+    /// What is looked for beyond the limit.
+    conversation: Option<Box<Conversation>>,
     /// The messages of a gRPC call, counted at every audit level.
     call: Option<Box<Shown>>,
 }
@@ -45,7 +55,15 @@ impl Sample {
             kept: Vec::new(),
             limit: 0,
             seen: 0,
+            conversation: None,
             call: None,
+        }
+    }
+
+    /// Also keeps the newest messages of a request to a model, as many bytes of them as of the body.
+    pub(crate) fn follow_conversation(&mut self) {
+        if self.masker.is_some() && self.limit > 0 {
+            self.conversation = Some(Box::new(Conversation::new(self.limit)));
         }
     }
 
@@ -99,17 +117,19 @@ impl Sample {
         if self.decode.is_empty() {
             return self.keep(payload);
         }
-        if self.seen > self.limit {
+        if !self.wants_more() {
             return;
         }
         self.decode.give(payload);
-        while self.seen <= self.limit {
+        while self.wants_more() {
             match self.decode.next() {
                 Ok(Some(text)) => {
                     let text = text.to_vec();
                     self.keep(&text);
                 }
                 Ok(None) => return,
+                // What was read up to the limit stands, whatever follows.
+                Err(_) if self.seen > self.limit => self.conversation = None,
                 Err(error) => {
                     self.omitted = Some(error.to_string());
                     return;
@@ -118,15 +138,34 @@ impl Sample {
         }
     }
 
+    fn wants_more(&self) -> bool {
+        self.seen <= self.limit || self.conversation.is_some()
+    }
+
     fn keep(&mut self, text: &[u8]) {
         let Some(masker) = &mut self.masker else {
             return;
         };
         let room = self.limit.saturating_sub(self.seen);
-        if let Some(part) = text.get(..text.len().min(room)) {
-            masker.push(part, &mut self.kept);
-        }
+        let (shown, beyond) = text.split_at_checked(room).unwrap_or((text, b""));
+        masker.push(shown, &mut self.kept);
         self.seen = self.seen.saturating_add(text.len());
+        if self.seen > MAX_BODY_BYTES {
+            self.conversation = None;
+        }
+        if let Some(conversation) = &mut self.conversation
+            && !beyond.is_empty()
+        {
+            conversation.go_on(masker, &self.kept, beyond);
+        }
+    }
+
+    /// The newest messages of the conversation, where what is kept of the body ends before they do. At the end of the body, before [`Self::finish`].
+    pub(crate) fn newest(&mut self) -> Option<NewestInfo> {
+        let conversation = self.conversation.take()?;
+        let masker = self.masker.as_mut()?;
+        let newest = conversation.finish(masker, self.kept.len());
+        newest.filter(|_| self.omitted.is_none())
     }
 
     /// What the record shows. Where the body was cut, what the masker still holds back is dropped: it may be the beginning of a secret.

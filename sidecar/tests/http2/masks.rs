@@ -211,3 +211,32 @@ async fn of_a_request_the_record_shows_the_text_as_its_head_says_that_it_is_writ
         assert_eq!(kept.text.as_deref(), Some(shown), "{kept:?}");
     }
 }
+
+#[tokio::test]
+async fn of_a_conversation_that_is_longer_than_what_is_kept_the_newest_message_is_recorded() {
+    let mut story = Story::begin(&masks("Audit")).await;
+    story.serve(echo).await;
+    let request = Request::post(url("/v1/messages")).header("x-claude-code-session-id", "s1");
+    let (response, mut sent) = story.open(request.body(()).unwrap()).await;
+    let old =
+        r#"{"role":"user","content":"old"},{"role":"assistant","content":"answer"},"#.repeat(3000);
+    let body =
+        format!(r#"{{"messages":[{old}{{"role":"user","content":"new for ada@example.com"}}]}}"#);
+    let send = async {
+        write(&mut sent, body.clone().into()).await.unwrap();
+        sent.send_data(Bytes::new(), true).unwrap();
+    };
+    let hear = async {
+        let response = soon(response).await.unwrap();
+        read(&mut response.into_body()).await.unwrap().0
+    };
+    let ((), heard) = tokio::join!(send, hear);
+    let echoed = body.replace("ada@example.com", "[masked:email]");
+    assert!(heard == echoed.as_bytes());
+    let records = story.records().await;
+    let http = exchanges(&records)[0].event.http.as_ref().unwrap();
+    let newest = http.newest_messages.as_ref().unwrap();
+    let expected = r#"{"role":"user","content":"new for [masked:email]"}"#;
+    assert_eq!(newest.text.as_deref(), Some(expected));
+    assert!(newest.at > 200_000 && !newest.truncated);
+}
