@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use chaperone_crds::record::{BodyInfo, DecisionInfo, Event, Outcome, Record};
+use chaperone_crds::record::{BodyInfo, DecisionInfo, Event, NewestInfo, Outcome, Record};
 use maud::{Markup, html};
 use serde_json::Value;
 
@@ -179,6 +179,7 @@ fn exchange(event: &Event, deleted: bool) -> Markup {
                 (message("Request", &format!("{sent} bytes of body"), http.request_headers.as_ref(), http.request_body.as_ref(), deleted))
                 (message("Response", &format!("{status}, {received} bytes of body from the server"), http.response_headers.as_ref(), http.response_body.as_ref(), deleted))
             }
+            @if let Some(told) = &http.newest_messages { (newest(told, deleted)) }
         };
     }
     if let Some(told) = &event.message {
@@ -195,6 +196,22 @@ fn exchange(event: &Event, deleted: bool) -> Markup {
         );
     }
     html! {}
+}
+
+/// Of a request to a model that was cut, what the model was told last.
+fn newest(told: &NewestInfo, deleted: bool) -> Markup {
+    html! {
+        section aria-labelledby="newest" {
+            h2 #newest { "Newest messages of the request" }
+            p { "They begin at byte " (told.at) " of its body, as masked." }
+            @match &told.text {
+                Some(text) => (block(text, BODY_CHARS)),
+                None if deleted => p.note { strong { "Content deleted." } },
+                None => p { "Not kept." },
+            }
+            @if told.truncated { p.note { "They were longer; the record has no more of them." } }
+        }
+    }
 }
 
 fn message(
@@ -261,9 +278,10 @@ const ELSEWHERE: [&str; 9] = [
     "v", "stream", "seq", "prev", "kind", "decision", "masked", "error", "bodies",
 ];
 /// The same within `http`.
-const LONG: [&str; 6] = [
+const LONG: [&str; 7] = [
     "requestHeaders",
     "requestBody",
+    "newestMessages",
     "responseHeaders",
     "responseBody",
     "body",
@@ -352,8 +370,8 @@ mod tests {
     #[test]
     fn a_text_that_was_deleted_is_said_to_be_and_the_rest_is_shown() {
         let mut line = json!({"v": "chaperone.dev/v2", "stream": "s", "seq": 1, "prev": "00", "time": "t", "kind": "http", "agent": {"namespace": "a", "pod": "p"},
-            "http": {"status": 200, "requestHeaders": {"accept": "text/html"}, "requestBody": {}, "responseBody": {"omitted": "binary"}}, "bodiesSha256": "5e5e",
-            "bodies": {"salt": "5a5a", "http.requestBody": {"text": "said <b>"}}});
+            "http": {"status": 200, "requestHeaders": {"accept": "text/html"}, "requestBody": {}, "newestMessages": {"at": 7}, "responseBody": {"omitted": "binary"}}, "bodiesSha256": "5e5e",
+            "bodies": {"salt": "5a5a", "http.requestBody": {"text": "said <b>"}, "http.newestMessages": {"text": "told <i>"}}});
         let shown = |line: &Value| {
             let bytes = line.to_string();
             let record = Record::read(bytes.as_bytes()).unwrap();
@@ -363,12 +381,16 @@ mod tests {
         };
         let there = shown(&line);
         assert!(there.contains("said &lt;b&gt;") && there.contains("5e5e"));
+        assert!(there.contains("told &lt;i&gt;") && there.contains("begin at byte 7"));
         assert!(!there.contains("Content deleted") && !there.contains("5a5a"));
         line.as_object_mut().unwrap().remove("bodies");
         let gone = shown(&line);
-        assert_eq!(gone.matches("Content deleted").count(), 1, "{gone}");
+        assert_eq!(gone.matches("Content deleted").count(), 2, "{gone}");
         assert!(
-            gone.contains("text/html") && gone.contains("Not kept: ") && !gone.contains("said")
+            gone.contains("text/html")
+                && gone.contains("Not kept: ")
+                && !gone.contains("said")
+                && !gone.contains("told")
         );
     }
 }

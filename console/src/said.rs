@@ -25,9 +25,10 @@ pub(crate) fn said(line: &[u8], record: &Value) -> Markup {
         .as_ref()
         .and_then(|record| record.event.http.as_ref());
     let text = |body: Option<&BodyInfo>| body.and_then(|body| body.text.clone());
-    let request = text(http.and_then(|http| http.request_body.as_ref()));
     let answer = text(http.and_then(|http| http.response_body.as_ref()));
-    let asked = request.as_deref().map(messages::asked);
+    let asked = http.and_then(messages::asked_in);
+    let newest = http.and_then(|http| http.newest_messages.as_ref());
+    let is_long = newest.is_some_and(|newest| newest.truncated);
     let is_cut = asked == Some(Err(Cut));
     let is_deleted = record.as_ref().is_some_and(Record::is_content_deleted);
     let asked = asked.and_then(Result::ok).unwrap_or_default();
@@ -38,6 +39,7 @@ pub(crate) fn said(line: &[u8], record: &Value) -> Markup {
     html! {
         @if is_deleted { p.note { "Content deleted: the record had what was said here." } }
         @if is_cut { p.note { "The record ends before the newest message that the model was told." } }
+        @if is_long && !asked.is_empty() { p.note { "What the model was told last is longer than what the record keeps of it." } }
         @if !asked.is_empty() || !answered.is_empty() {
             dl.said { (all(&asked)) (all(&answered)) }
         }
@@ -108,6 +110,25 @@ mod tests {
         let cut = shown("/v1/messages", &request.to_string()[..20], &answer);
         assert!(cut.contains("ends before the newest message") && cut.contains("&lt;script&gt;"));
         assert_eq!(shown("/other", &request.to_string(), &answer), "");
+    }
+
+    #[test]
+    fn a_turn_whose_request_was_cut_has_its_newest_messages() {
+        let mut record = json!({"v": "chaperone.dev/v2", "stream": "7d9f1c1e-6f0a-4c53-9d5b-0b8a3c1f2e4d", "seq": 1, "prev": "00", "time": "2026-11-24T10:11:12.345678Z",
+            "kind": "http", "agent": {"namespace": "agents", "pod": "claude"}, "session": {"id": "s"},
+            "operation": {"protocol": "http", "verb": "POST", "resource": "https://api.example.com/v1/messages"},
+            "http": {"requestBody": {"truncated": true}, "newestMessages": {"at": 9}}, "bodiesSha256": "00",
+            "bodies": {"salt": "", "http.requestBody": {"text": "{\"messages\":[{\"role\":\"user\",\"content\":\"Old"}, "http.newestMessages": {"text": "{\"role\":\"user\",\"content\":\"New"}}});
+        let shown = |record: &Value| said(record.to_string().as_bytes(), record).into_string();
+        let page = shown(&record);
+        assert!(page.contains("New") && !page.contains("Old"), "{page}");
+        assert!(!page.contains("p class"), "{page}");
+        record["http"]["newestMessages"]["truncated"] = true.into();
+        let page = shown(&record);
+        assert!(
+            page.contains("New") && page.contains("longer than what the record keeps"),
+            "{page}"
+        );
     }
 
     #[test]

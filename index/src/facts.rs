@@ -3,6 +3,7 @@
 //! Owns which fields of the record's JSON these are: docs/audit-record.md has them all, and fields that are new there are found by free text without a change here. Refuses nothing: a line that is no JSON has no facts,
 //! a field of another type than the format says is not there.
 
+use chaperone_crds::messages;
 use jiff::Timestamp;
 use serde_json::Value;
 
@@ -18,6 +19,8 @@ const FRAME: [&str; 7] = [
 ];
 /// Texts of bodies, which stand apart from the rest.
 const BODIES: &str = "bodies";
+/// Of these the one that says what is new in a request, which an index that is full must not miss.
+const NEWEST: &str = "http.newestMessages";
 /// What in them is none.
 const SALT: &str = "salt";
 /// Most levels of a path and of a name that are told apart.
@@ -137,8 +140,7 @@ impl<'r> Facts<'r> {
     pub fn is_turn(&self) -> bool {
         self.kind == "http"
             && self.session.is_some()
-            && self.verb == Some("POST")
-            && self.path.is_some_and(|path| path.ends_with("/v1/messages"))
+            && messages::is_turn(self.verb.unwrap_or_default(), self.path.unwrap_or_default())
     }
 }
 
@@ -184,7 +186,7 @@ pub fn micros(time: &str) -> Option<i64> {
         .map(Timestamp::as_microsecond)
 }
 
-/// Shows each text of a record: every string in it that is not of its frame. Texts of bodies come last.
+/// Shows each text of a record: every string in it that is not of its frame. Texts of bodies come last, the newest messages of a conversation first of these.
 pub fn texts<'r>(record: &'r Value, take: &mut impl FnMut(&'r str)) {
     let Value::Object(fields) = record else {
         return;
@@ -195,8 +197,14 @@ pub fn texts<'r>(record: &'r Value, take: &mut impl FnMut(&'r str)) {
         }
     }
     if let Some(Value::Object(bodies)) = fields.get(BODIES) {
-        let bodies = bodies.iter().filter(|(name, _)| *name != SALT);
-        bodies.for_each(|(_, body)| walk(body, MAX_DEPTH, take));
+        let others = bodies
+            .iter()
+            .filter(|(name, _)| *name != SALT && *name != NEWEST)
+            .map(|(_, body)| body);
+        let newest = bodies.get(NEWEST).into_iter();
+        newest
+            .chain(others)
+            .for_each(|body| walk(body, MAX_DEPTH, take));
     }
 }
 
@@ -256,10 +264,10 @@ mod tests {
     #[test]
     fn texts_of_bodies_come_last_and_without_their_salt() {
         let record = json!({"v": "chaperone.dev/v2", "operation": {"resource": "url"}, "http": {"requestBody": {}}, "bodiesSha256": "digest",
-            "bodies": {"salt": "salt", "http.requestBody": {"text": "asked"}, "http.responseBody": {"text": "answered"}}, "timing": {"x": "y"}});
+            "bodies": {"salt": "salt", "http.requestBody": {"text": "asked"}, "http.newestMessages": {"text": "new"}, "http.responseBody": {"text": "answered"}}, "timing": {"x": "y"}});
         let mut found = Vec::new();
         texts(&record, &mut |text| found.push(text));
-        assert_eq!(found, ["url", "y", "asked", "answered"]);
+        assert_eq!(found, ["url", "y", "new", "asked", "answered"]);
     }
 
     #[test]

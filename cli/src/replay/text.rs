@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use chaperone_crds::{
     messages::{self, Said},
-    record::{BodyInfo, Record},
+    record::{BodyInfo, HttpInfo, Record},
     summary::{Verdict, foremost},
 };
 use chaperone_index::{
@@ -21,6 +21,8 @@ use crate::{
 
 /// Where texts of a record stand.
 const INDENT: &str = "      ";
+/// What stands behind a text that went on.
+const NO_MORE: &str = " (the record has no more)";
 
 /// How records are written.
 #[derive(Clone, Copy, Debug)]
@@ -91,9 +93,7 @@ fn texts(record: &Record, is_turn: bool, chars: usize) -> Vec<(&'static str, Str
     let response = http.and_then(|http| http.response_body.as_ref());
     let message = event.message.as_ref().and_then(|m| m.body.as_ref());
     let body = |name, body: Option<&BodyInfo>| Some((name, shown(body?, deleted, chars)));
-    match said(request, is_turn, |text| {
-        all(messages::asked(text).unwrap_or_default(), chars)
-    }) {
+    match asked(http.filter(|_| is_turn), chars) {
         Some(said) => texts.extend(said),
         None => texts.extend(body("request", request)),
     }
@@ -109,7 +109,20 @@ fn texts(record: &Record, is_turn: bool, chars: usize) -> Vec<(&'static str, Str
 
 type Texts = Vec<(&'static str, String)>;
 
-/// What a body of a turn says. None of others, and where nothing can be read: then the body is shown.
+/// What the model was told last. None where the record does not have it: then what it has of the body is shown.
+fn asked(http: Option<&HttpInfo>, chars: usize) -> Option<Texts> {
+    let http = http?;
+    let mut said = all(messages::asked_in(http)?.ok()?, chars);
+    let newest = http.newest_messages.as_ref();
+    if newest.is_some_and(|newest| newest.truncated)
+        && let Some((_, last)) = said.last_mut()
+    {
+        last.push_str(NO_MORE);
+    }
+    Some(said).filter(|said| !said.is_empty())
+}
+
+/// What the answer of a turn says. None of others, and where nothing can be read: then the body is shown.
 fn said(body: Option<&BodyInfo>, is_turn: bool, read: impl FnOnce(&str) -> Texts) -> Option<Texts> {
     let text = body?.text.as_deref().filter(|_| is_turn)?;
     Some(read(text)).filter(|said| !said.is_empty())
@@ -140,7 +153,7 @@ fn shown(body: &BodyInfo, deleted: bool, chars: usize) -> String {
         (None, None) => "(not kept)".to_owned(),
     };
     if body.truncated {
-        text.push_str(" (the record has no more)");
+        text.push_str(NO_MORE);
     }
     text
 }
@@ -236,6 +249,31 @@ mod tests {
         );
         let raw = turn("not JSON", false);
         assert!(raw.contains("request   not JSON\n"), "{raw}");
+    }
+
+    #[test]
+    fn a_turn_whose_request_was_cut_is_what_its_newest_messages_say() {
+        let turn = |newest: serde_json::Value| {
+            let text = shown_as(&format!(
+                r#""kind":"http","session":{{"id":"s"}},"operation":{{"protocol":"http","verb":"POST","resource":"https://a/v1/messages"}},"http":{{"requestBody":{},"newestMessages":{newest}}}"#,
+                serde_json::json!({"text": "{\"messages\":[{\"role\":\"user\",\"content\":\"Old", "truncated": true}),
+            ));
+            text.split_once('\n').unwrap().1.to_owned()
+        };
+        let result = r#"{"role":"user","content":[{"type":"tool_result","tool_use_id":"t","content":"a.txt"}"#;
+        let text = format!(r#"{result}]}},{{"role":"user","content":"Go on."}}"#);
+        assert_eq!(
+            turn(serde_json::json!({"text": text, "at": 70_000})),
+            "      result    a.txt\n      prompt    Go on.\n"
+        );
+        // Of a message that is itself longer than what is kept, its beginning.
+        let cut = format!(r#"{result},{{"type":"text","text":"Go o"#);
+        assert_eq!(
+            turn(serde_json::json!({"text": cut, "at": 70_000, "truncated": true})),
+            "      result    a.txt\n      prompt    Go o (the record has no more)\n"
+        );
+        let gone = turn(serde_json::json!({"at": 70_000}));
+        assert!(gone.starts_with("      request   "), "{gone}");
     }
 
     #[test]

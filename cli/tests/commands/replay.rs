@@ -186,3 +186,62 @@ fn replay_asks_a_ledger_for_a_session_page_after_page() {
     assert!(heads[1].starts_with(&second), "{}", heads[1]);
     std::fs::remove_dir_all(&folder).unwrap();
 }
+
+#[test]
+fn replay_shows_the_turns_of_a_conversation_that_is_longer_than_what_records_keep() {
+    let agent = r#""agent":{"namespace":"agents","pod":"claude"}"#;
+    let turn = |newest: &str, cut: bool| {
+        let http = serde_json::json!({"status": 200, "requestBytes": 2_000_000, "requestBody": {"text": "{\"messages\":[{\"role\":\"user\",\"content\":\"Old", "truncated": true},
+            "newestMessages": {"text": newest, "at": 1_900_000, "truncated": cut}});
+        format!(
+            r#"{{"kind":"http",{agent},"operation":{{"protocol":"http","verb":"POST","resource":"https://api.anthropic.com/v1/messages"}},"http":{http},"session":{{"id":"s1"}}}}"#
+        )
+    };
+    let events = [
+        format!(
+            r#"{{"kind":"stream.open",{agent},"open":{{"identity":{{"namespace":"agents","pod":"claude","uid":"u","serviceAccount":"a","node":"n"}},"version":"0.1.0"}}}}"#
+        ),
+        turn(r#"{"role":"user","content":"Tidy up."}"#, false),
+        turn(
+            r#"{"role":"user","content":[{"type":"tool_result","tool_use_id":"t","content":"a.txt\nb.t"#,
+            true,
+        ),
+    ];
+    let stream = StreamId::from_random([9; 16]);
+    let mut chain = Chain::new(stream.clone());
+    let mut log = Vec::new();
+    for event in &events {
+        let event: Event = serde_json::from_str(event).unwrap();
+        let time: jiff::Timestamp = "2026-11-24T10:11:12.345678Z".parse().unwrap();
+        chain.append(&event, time, || Some(Salt::from_random([7; 16])), &mut log);
+    }
+    let folder = std::env::temp_dir().join(format!("chaperone-long-test-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    ledger_of(&folder, &stream, &log);
+    let dir = folder.join("ledger");
+    let replay = |more: &[&str]| {
+        let fixed = ["replay", "--dir", dir.to_str().unwrap(), "s1"];
+        let output = chaperone(&[&fixed[..], more].concat(), b"");
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        text(&output.stdout).to_owned()
+    };
+    let plain = replay(&[]);
+    let said: Vec<_> = plain
+        .lines()
+        .filter(|line| line.starts_with("      "))
+        .map(str::trim)
+        .collect();
+    let expected = [
+        "prompt    Tidy up.",
+        "result    a.txt b.t (the record has no more)",
+    ];
+    assert_eq!(said, expected, "{plain}");
+    let json = replay(&["-o", "json"]);
+    assert_eq!(
+        json.matches("\"http.newestMessages\":{\"text\":").count(),
+        2
+    );
+    // Words of what is new are found.
+    assert_eq!(replay(&["tidy"]).matches("prompt").count(), 1);
+    std::fs::remove_dir_all(&folder).unwrap();
+}
