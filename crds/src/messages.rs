@@ -133,7 +133,7 @@ fn text(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
 }
 
-/// The messages since the last of the model's that another follows, of those that could be read, and whether all could.
+/// The messages since the last of the model's that another follows, without those that set the scene, of those that could be read; and whether all could.
 #[derive(Default)]
 struct Messages {
     newest: Vec<Value>,
@@ -142,6 +142,9 @@ struct Messages {
 
 impl Messages {
     fn take(&mut self, message: Value) {
+        if message["role"] == "system" {
+            return;
+        }
         let answered = self
             .newest
             .last()

@@ -4,22 +4,38 @@ use std::collections::VecDeque;
 
 use super::newest::MAX_MESSAGES;
 
-/// Messages one after another, at most so many bytes of them, the commas between them included.
+/// Messages one after another, at most so many bytes of them, the commas between them included; and as many of the one that is under way, until it is known whose it is.
 ///
 /// Where they are longer, the oldest go first, each whole; of the newest its beginning stays in any case.
 #[derive(Debug)]
 pub(super) struct Kept {
     limit: usize,
+    /// Those that are over.
     text: VecDeque<u8>,
     messages: VecDeque<Message>,
-    /// Whether bytes are of the last message.
-    is_open: bool,
-    /// Whether the last message is the model's.
+    /// Whether the last of them is the model's.
     by_model: bool,
-    /// Whether the last message is longer than what is kept of it.
+    /// Whether the last of them is longer than what is kept of it.
     is_cut: bool,
     /// Whether messages before the first have gone.
     is_late: bool,
+    /// Where the one begins that is under way, if one is.
+    open: Option<u64>,
+    role: Role,
+    under_way: Vec<u8>,
+    is_long: bool,
+}
+
+/// Who says a message.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Role {
+    /// The model.
+    Model,
+    /// The agent's program, to set the scene: Claude Code puts pages of it behind the first prompt.
+    System,
+    /// Anybody else.
+    #[default]
+    Other,
 }
 
 #[derive(Debug)]
@@ -36,10 +52,13 @@ impl Kept {
             limit,
             text: VecDeque::new(),
             messages: VecDeque::new(),
-            is_open: false,
             by_model: false,
             is_cut: false,
             is_late: false,
+            open: None,
+            role: Role::Other,
+            under_way: Vec::new(),
+            is_long: false,
         }
     }
 
@@ -47,61 +66,65 @@ impl Kept {
     pub(super) fn forget(&mut self) {
         self.text.clear();
         self.messages.clear();
-        self.is_open = false;
         self.by_model = false;
         self.is_cut = false;
         self.is_late = false;
+        self.open = None;
     }
 
     /// A message begins here, unless one is under way.
     pub(super) fn begin(&mut self, at: u64) {
-        if self.is_open {
-            return;
+        if self.open.is_none() {
+            self.open = Some(at);
+            self.role = Role::Other;
+            self.under_way.clear();
+            self.is_long = false;
         }
-        match (self.by_model, self.is_cut) {
-            (true, _) => self.forget(),
-            (false, true) => {
-                self.forget();
-                self.is_late = true;
-            }
-            (false, false) => {}
-        }
-        if self.messages.len() >= MAX_MESSAGES {
-            self.drop_oldest();
-        }
-        self.messages.push_back(Message { at, bytes: 0 });
-        self.is_open = true;
-    }
-
-    /// The message that is under way, if one is, is over.
-    pub(super) fn end(&mut self) {
-        self.is_open = false;
     }
 
     /// Who says the message that is under way.
-    pub(super) fn said_by_model(&mut self, is: bool) {
-        self.by_model = is;
+    pub(super) fn said_by(&mut self, role: Role) {
+        self.role = role;
     }
 
     /// More of the message that is under way, if one is.
     pub(super) fn push(&mut self, bytes: &[u8]) {
-        if !self.is_open || self.is_cut {
+        if self.open.is_none() || self.is_long {
             return;
         }
-        while self.messages.len() > 1 && self.room() < bytes.len() {
-            self.drop_oldest();
-        }
-        let kept = bytes.get(..bytes.len().min(self.room())).unwrap_or(bytes);
-        self.text.extend(kept);
-        if let Some(last) = self.messages.back_mut() {
-            last.bytes = last.bytes.saturating_add(kept.len());
-        }
-        self.is_cut = kept.len() < bytes.len();
+        let room = self.limit.saturating_sub(self.under_way.len());
+        let kept = bytes.get(..room).unwrap_or(bytes);
+        self.under_way.extend_from_slice(kept);
+        self.is_long = kept.len() < bytes.len();
     }
 
+    /// The message that is under way, if one is, is over.
+    pub(super) fn end(&mut self) {
+        let Some(at) = self.open.take() else { return };
+        if self.role == Role::System {
+            return;
+        }
+        if self.by_model {
+            self.forget();
+        } else if self.is_cut || self.is_long && !self.messages.is_empty() {
+            self.forget();
+            self.is_late = true;
+        }
+        let bytes = self.under_way.len();
+        while !self.messages.is_empty()
+            && (self.messages.len() >= MAX_MESSAGES || self.room() < bytes)
+        {
+            self.drop_oldest();
+        }
+        self.text.extend(&self.under_way);
+        self.messages.push_back(Message { at, bytes });
+        self.by_model = self.role == Role::Model;
+        self.is_cut = self.is_long;
+    }
+
+    /// Bytes that one more message may have, the commas before it counted.
     fn room(&self) -> usize {
-        let commas = self.messages.len().saturating_sub(1);
-        let used = self.text.len().saturating_add(commas);
+        let used = self.text.len().saturating_add(self.messages.len());
         self.limit.saturating_sub(used)
     }
 

@@ -1,11 +1,11 @@
-//! The newest messages of a conversation, found in a request as it streams by: those since the model's last answer, wherever in the request they are and however long it is.
+//! The newest messages of a conversation, found in a request as it streams by: those since the model's last answer, wherever in the request they are and however long it is. Messages of the role `system`, which set the scene, are none.
 //!
 //! Owns finding and keeping them. Refuses to say whether the request is JSON: of one that is not, something or nothing is kept, and a model takes none of it. Invariant: what is kept depends on the bytes alone, not on how
 //! they were cut, and of a request that is JSON it is what a parser of all of it finds; memory is bounded by the limit and [`MAX_MESSAGES`], and no byte is looked at twice.
 
 use memchr::memchr2;
 
-use super::kept::Kept;
+use super::kept::{Kept, Role};
 
 /// Most messages that are kept: since its last answer a model is told one, or a few.
 pub const MAX_MESSAGES: usize = 64;
@@ -162,9 +162,20 @@ impl Newest {
         self.string = None;
         match text {
             Text::Name => self.name = self.named(),
-            Text::Role => self.kept.said_by_model(self.word.is("assistant")),
+            Text::Role => {
+                let role = self.role();
+                self.kept.said_by(role);
+            }
             Text::Other if self.in_list && self.depth == LIST => self.kept.end(),
             Text::Other => {}
+        }
+    }
+
+    fn role(&mut self) -> Role {
+        match () {
+            () if self.word.is("assistant") => Role::Model,
+            () if self.word.is("system") => Role::System,
+            () => Role::Other,
         }
     }
 
@@ -173,7 +184,7 @@ impl Newest {
         if self.in_list {
             let is_role = self.word.is("role");
             if is_role {
-                self.kept.said_by_model(false);
+                self.kept.said_by(Role::Other);
             }
             return if is_role { Name::Role } else { Name::Other };
         }

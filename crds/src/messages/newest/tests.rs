@@ -141,6 +141,24 @@ fn of_more_than_is_kept_the_newest_stays_and_of_that_its_beginning() {
 }
 
 #[test]
+fn what_sets_the_scene_takes_no_room_from_what_is_told() {
+    let page = "x".repeat(100);
+    for scene in [
+        json!({"role": "system", "content": page}).to_string(),
+        format!(r#"{{"role":"system","content":"{page}"}}"#),
+    ] {
+        let prompt = r#"{"role":"user","content":"Hi"}"#;
+        let request = format!(r#"{{"messages":[{prompt},{scene}]}}"#);
+        let kept = found(&request, 40).unwrap();
+        assert_eq!((&*kept.text, kept.truncated), (prompt, false));
+        let answered =
+            format!(r#"{{"messages":[{{"role":"assistant"}},{scene},{prompt},{scene}]}}"#);
+        assert_eq!(text(&answered), prompt);
+        assert_eq!(asked(&answered), asked(&request));
+    }
+}
+
+#[test]
 fn what_is_told_is_read_from_the_newest_messages_where_the_record_has_them_apart() {
     let message = json!({"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t", "content": "a\nb"}, {"type": "text", "text": "Go \"on\"."}]});
     let request = json!({"messages": [{"role": "user", "content": "x".repeat(100)}, {"role": "assistant", "content": "y"}, message]}).to_string();
@@ -186,7 +204,8 @@ fn what_is_told_is_read_from_the_newest_messages_where_the_record_has_them_apart
 /// What a parser finds in the whole request.
 fn parsed(request: &Value) -> Vec<Value> {
     let mut newest: Vec<Value> = Vec::new();
-    for message in request["messages"].as_array().into_iter().flatten() {
+    let messages = request["messages"].as_array().into_iter().flatten();
+    for message in messages.filter(|message| message["role"] != "system") {
         if newest
             .last()
             .is_some_and(|last| last["role"] == "assistant")
