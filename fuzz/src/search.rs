@@ -75,13 +75,18 @@ pub(crate) fn messages(bytes: &[u8]) {
         let _ = messages::asked(beginning);
     }
     for at in cuts(answer.len()) {
-        // Events alone: what follows a message in one piece makes it none.
-        if let Some(beginning) = answer.get(..at)
-            && !answer.trim_start().starts_with('{')
-        {
+        // Whole events alone: what follows a message in one piece, or a line of an event, may make it none.
+        let beginning = answer.get(..at).and_then(whole_events);
+        if let Some(beginning) = beginning.filter(|_| !answer.trim_start().starts_with('{')) {
             assert!(messages::answered(beginning).len() <= whole, "{beginning}");
         }
     }
+}
+
+/// The events that have ended.
+fn whole_events(answer: &str) -> Option<&str> {
+    const END: &str = "\n\n";
+    answer.get(..answer.rfind(END)? + END.len())
 }
 
 /// Most bytes of messages that are kept, where some are to be too long and none.
