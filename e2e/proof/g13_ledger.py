@@ -17,7 +17,7 @@ from pathlib import Path
 from .cluster import (AGENT_IMAGE, EXISTING, STATE, SYSTEM, WORLD, Agent, apply, create_namespace, delete_namespaces, get, in_node, is_ready, kubectl, must_apply, pod,
                       pod_spec, pods, wait_ready)
 from .harness import check, holds, nonce, note, run, same, test, wait_for
-from .install import CHAPERONE, LABEL, audited, binary, claude, http_sink, plain, upgrade
+from .install import CHAPERONE, LABEL, audited, binary, claude, http_sink, is_applied, plain, upgrade, watch
 from .records import FILE, wait_record
 
 URL = "https://files.example.com/hello.txt"
@@ -323,11 +323,8 @@ def _():
         delete_namespaces("auditors")
 
 
-@test("a replay of a session of Claude Code shows prompt, calls of tools, their effects and their results in order")
-def _():
-    agent, word = audited(), nonce()
-    (WORLD / f"files/scratch/report-{word}.txt").write_text("a report\n")
-    claude(agent, "read-and-delete", run=word).succeeded("Claude Code")
+def replays_in_order(agent, word, order):
+    """The session of Claude Code whose prompt has this word is replayed with these words, one after another."""
     model = wait_record(word, kind="http", operation__resource="https://api.anthropic.com/v1/messages?beta=true", agent__pod=agent.name)
     session = model["session"]["id"]
     create_namespace("auditors")
@@ -336,11 +333,6 @@ def _():
         must_apply({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": {"name": "e2e-auditor", "namespace": agent.namespace},
                     "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "chaperone-evidence-reader"},
                     "subjects": [{"kind": "ServiceAccount", "name": "auditor", "namespace": "auditors"}]})
-        # In the order of a transcript: what the model was told, what it called, what that did, what it was told of it.
-        order = [f"[scenario read-and-delete run={word}] Please go on.", "says      I look at the customer list first.", f"customers.json?run={word}",
-                 f"GET https://files.example.com/customers.json?run={word}", "result    ", "says      I store a summary.", f"summary-{word}.txt",
-                 f"PUT https://files.example.com/scratch/summary-{word}.txt", "says      The old report is not needed any more", f"report-{word}.txt",
-                 "~ +", f"DELETE https://files.example.com/scratch/report-{word}.txt", "result    ", "says      I have read the list"]
 
         def shown():
             text = command_line("replay", session, "-n", agent.namespace, "--as", "auditors/auditor", "--body-chars", "2000").succeeded("chaperone replay").out
@@ -355,6 +347,37 @@ def _():
     finally:
         kubectl("delete", "rolebinding", "e2e-auditor", "-n", agent.namespace, "--ignore-not-found")
         delete_namespaces("auditors")
+
+
+@test("a replay of a session of Claude Code shows prompt, calls of tools, their effects and their results in order")
+def _():
+    agent, word = audited(), nonce()
+    (WORLD / f"files/scratch/report-{word}.txt").write_text("a report\n")
+    claude(agent, "read-and-delete", run=word).succeeded("Claude Code")
+    # In the order of a transcript: what the model was told, what it called, what that did, what it was told of it.
+    replays_in_order(agent, word, [
+        f"[scenario read-and-delete run={word}] Please go on.", "says      I look at the customer list first.", f"customers.json?run={word}",
+        f"GET https://files.example.com/customers.json?run={word}", "result    ", "says      I store a summary.", f"summary-{word}.txt",
+        f"PUT https://files.example.com/scratch/summary-{word}.txt", "says      The old report is not needed any more", f"report-{word}.txt",
+        "~ +", f"DELETE https://files.example.com/scratch/report-{word}.txt", "result    ", "says      I have read the list"])
+
+
+@test("a replay shows the turns of Claude Code's conversation also where it is longer than what records keep of a body")
+def _():
+    agent, word = audited(), nonce()
+
+    def keep(**audit):
+        must_apply(watch(**audit))
+        wait_for("the policy is applied", lambda: is_applied("audited", "watch"))
+
+    keep(maxBodyBytes=8192)
+    try:
+        claude(agent, "count-and-read", run=word).succeeded("Claude Code")
+        replays_in_order(agent, word, [
+            f"[scenario count-and-read run={word}] Please go on.", "says      I count first.", "result    1 2 3 4 ", "(the record has no more)",
+            "says      I look at the customer list.", f"GET https://files.example.com/customers.json?run={word}", "result    ", "says      I have counted, and read the list."])
+    finally:
+        keep()
 
 
 # New connections to the ledger, of whatever pod, are dropped on the node.

@@ -153,10 +153,15 @@ def start_agent(namespace, labels=LABEL, policies=()):
     return Agent(namespace, found[0]["metadata"]["name"])
 
 
+def watch(**audit):
+    """A policy in mode Audit that would deny DELETE, at the fullest audit level."""
+    return policy("audited", "watch", "Audit", [NO_DELETE], audit={"level": "RequestResponse"} | audit)
+
+
 @functools.cache
 def audited():
-    """An agent under a policy in mode Audit that would deny DELETE, at the fullest audit level."""
-    return start_agent("audited", policies=[policy("audited", "watch", "Audit", [NO_DELETE], audit={"level": "RequestResponse"})])
+    """An agent under that policy."""
+    return start_agent("audited", policies=[watch()])
 
 
 @functools.cache
