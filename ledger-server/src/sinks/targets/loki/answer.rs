@@ -103,6 +103,9 @@ pub(super) fn read(answer: client::Answer) -> Result<Said, Failure> {
         status if status.is_server_error() && text.contains(TOO_LARGE) => {
             Err(Failure::new(Then::Fewer, "refused", words(status, &text)))
         }
+        StatusCode::TOO_MANY_REQUESTS if is_too_much(&text) => {
+            Err(Failure::new(Then::Fewer, "throttled", words(status, &text)))
+        }
         _ => Err(answer.into_error().into()),
     }
 }
@@ -136,6 +139,18 @@ fn of_entries(text: &str) -> Result<Said, Failure> {
         return Err(Failure::new(Then::Refused, "refused", why));
     };
     Ok(Said::Fault(fault, why))
+}
+
+/// `(limit: 4194304 bytes/sec) while attempting to ingest '4' lines totaling '9000000' bytes`: more than a second's worth, which may be more than Loki takes at once however long it is waited for. A single entry is waited for.
+fn is_too_much(text: &str) -> bool {
+    let number = |words| -> Option<u64> {
+        let rest = after(text, words)?;
+        let end = rest.find(|c: char| !c.is_ascii_digit())?;
+        rest.get(..end)?.parse().ok()
+    };
+    let (limit, lines) = (number("(limit: "), number("attempting to ingest '"));
+    let bytes = number("totaling '");
+    lines.is_some_and(|lines| lines > 1) && limit.is_some_and(|limit| bytes > Some(limit))
 }
 
 /// `total ignored: 3 out of 10`, which is said of one stream.

@@ -71,6 +71,18 @@ fn nothing_but_204_acknowledges_and_the_rest_says_whether_it_passes() {
             Then::Soon,
             "throttled",
         ),
+        (
+            429,
+            "ingestion rate limit exceeded for user a (limit: 4194304 bytes/sec) while attempting to ingest '4' lines totaling '9000000' bytes, reduce log volume",
+            Then::Fewer,
+            "throttled",
+        ),
+        (
+            429,
+            "Ingestion rate limit exceeded (limit: 4194304 bytes/sec) while attempting to ingest '1' lines totaling '9000000' bytes",
+            Then::Soon,
+            "throttled",
+        ),
         (500, "empty ring", Then::Soon, "server-error"),
         (
             500,
