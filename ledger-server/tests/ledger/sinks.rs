@@ -52,7 +52,7 @@ use nix::{
 use super::world::{Ledger, Lines, World, stream};
 
 /// How long a delivery, or a server's start, may take.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A ledger with one stream, and its sinks.
 struct Feed {
