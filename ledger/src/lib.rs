@@ -15,6 +15,7 @@ pub mod gaps;
 pub mod key;
 pub mod leaf;
 mod line;
+mod listed;
 pub mod merkle;
 pub mod note;
 pub mod proof;

@@ -9,6 +9,7 @@ use super::MAX_LISTED;
 use crate::{
     audit::TreeHead,
     checkpoint::{Origin, Signed},
+    listed,
     merkle::Hash,
 };
 
@@ -307,17 +308,7 @@ impl fmt::Display for Verdict {
                 "the checkpoint of {size} records is not reached: not all of its records are here"
             )?;
         }
-        for fault in &self.faults {
-            writeln!(f, "FAULT: {fault}")?;
-        }
-        let listed = u64::try_from(self.faults.len()).unwrap_or(u64::MAX);
-        if self.fault_count > listed {
-            writeln!(
-                f,
-                "and {} further faults",
-                self.fault_count.saturating_sub(listed)
-            )?;
-        }
+        listed::write(f, &self.faults, self.fault_count)?;
         if self.lacks_proof() {
             writeln!(
                 f,

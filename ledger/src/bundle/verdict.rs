@@ -9,6 +9,7 @@ use super::Subject;
 use crate::{
     audit::TreeHead,
     checkpoint::{CheckpointError, Origin},
+    listed,
 };
 
 /// What is to be said of a bundle.
@@ -193,17 +194,7 @@ impl fmt::Display for Verdict {
         if let Some(head) = &self.head {
             writeln!(f, "ledger {}: {head}", self.origin)?;
         }
-        for fault in &self.faults {
-            writeln!(f, "FAULT: {fault}")?;
-        }
-        let listed = u64::try_from(self.faults.len()).unwrap_or(u64::MAX);
-        if self.fault_count > listed {
-            writeln!(
-                f,
-                "and {} further faults",
-                self.fault_count.saturating_sub(listed)
-            )?;
-        }
+        listed::write(f, &self.faults, self.fault_count)?;
         write!(
             f,
             "{}: {} records, {}",
