@@ -34,7 +34,7 @@ pub(super) struct Copy {
     end: Place,
     /// Something may be gone from records or keys since somebody asked.
     has_deleted: bool,
-    /// Segments that were put anew since somebody asked.
+    /// Segments whose bytes here were put anew since somebody asked: noted when that is done, for what is fetched may fail and be fetched again.
     rewritten: BTreeSet<u64>,
 }
 
@@ -114,10 +114,7 @@ impl Copy {
     async fn entry(&mut self, entry: &Entry, objects: Option<&Objects>) -> Result<(), Failed> {
         let path = self.path(&entry.file)?;
         let may_lack = !FILES.contains(&entry.file.as_str()) && !entry.file.starts_with("sinks/");
-        if self.known.is_anew(entry) {
-            self.has_deleted |= may_lack;
-            self.rewritten.extend(segment(&entry.file));
-        }
+        self.has_deleted |= may_lack && self.known.is_anew(entry);
         if let Some(object) = &entry.object {
             self.ends(&entry.file, object.length);
         }
@@ -131,10 +128,14 @@ impl Copy {
                     "the database says that segments are in a bucket, and the settings name none",
                 )?;
                 let file = objects.get(object).await?;
+                self.rewritten.extend(segment(&entry.file));
                 remove(&path)?;
                 fs::write(&path, file).with_context(|| path.display().to_string())
             }
-            _ => remove(&path).with_context(|| path.display().to_string()),
+            _ => {
+                self.rewritten.extend(segment(&entry.file));
+                remove(&path).with_context(|| path.display().to_string())
+            }
         }
     }
 
